@@ -1,0 +1,303 @@
+"""One configuration: frozen dataclasses, filled from a method's preset, a TOML file and `--set` overrides.
+
+An unknown key, a wrong type or an impossible value is a `ConfigError` that names the key, the value and what is
+allowed. The resolved configuration is stored in the run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lag_core.protocol import Setting
+
+
+class ConfigError(ValueError):
+    """A user's mistake in the configuration, said in one sentence."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, which task, how they are cut."""
+
+    dataset: Literal["aerial", "folder", "voc", "ade20k", "isprs"] = "aerial"
+    root: str = ""
+    """Folder of the dataset; unused by `aerial`."""
+    task: str = "2-2-1"
+    setting: Setting = "overlapped"
+    domains: tuple[str, ...] = ()
+    """Domain of step 0, then of every later step (class+domain-incremental); empty: images of every domain."""
+    fraction: float = 1.0
+    """Share of each later step's images that is kept (data-limited protocol); step 0 keeps all."""
+    selection: Literal["prefix", "random"] = "prefix"
+    size: int = 256
+    """Side of the square that the network sees; longer images are scaled down, shorter ones padded."""
+    views: int = 4
+    """Augmented views of each training image that are drawn once and cached with their trunk features."""
+    holdout: float = 0.1
+    """Share of the training images kept aside for choices; the validation set is never used for one."""
+    tiles: int = 300
+    """`aerial`: training tiles of each domain."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network: backbone, ASPP, heads."""
+
+    backbone: Literal[
+        "resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "mobilenet_v3_large"
+    ] = "mobilenet_v2"
+    weights: str = "none"
+    """"none", "imagenet" (torchvision downloads it), or a local file (.pt state dict, .safetensors)."""
+    weights_sha256: str = ""
+    """Expected digest of the local file; empty: unchecked."""
+    output_stride: Literal[8, 16] = 16
+    shared: Literal["layer3", "layer4"] = "layer4"
+    """Last backbone stage of the trunk: what is frozen after step 0 and so shared by all steps."""
+    latent: int = 128
+    """Channels of the latent map Z (the ASPP's output)."""
+    head_width: int = 64
+    aspp_rates: tuple[int, ...] = (3, 6, 9)
+    separable: bool = True
+    """Depthwise-separable 3x3 convolutions in the ASPP: small step files."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How a step is optimised."""
+
+    epochs: int = 12
+    """Epochs of step 0."""
+    epochs_later: int = 8
+    min_iterations: int = 0
+    """Lower bound of a later step's iterations: a step with few images would otherwise hardly train (METHOD.md K.4)."""
+    batch: int = 16
+    lr_head: float = 0.01
+    lr_aspp: float = 0.01
+    """ASPP at step 0."""
+    lr_aspp_later: float = 1e-3
+    lr_stage: float = 1e-3
+    """Backbone stages at step 0; 0 keeps the backbone as loaded."""
+    lr_stage_later: float = 0.0
+    """Stages behind the trunk after step 0 (only with shared = "layer3")."""
+    extractor_delay: float = 0.3
+    """Share of a later step's iterations before ASPP and stage join: a transferred head starts with a large loss."""
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    power: float = 0.9
+    """Exponent of the poly schedule."""
+    label_stride: int = 4
+    """The loss is taken on labels of 1/label_stride of the input's side."""
+    amp: Literal["off", "bf16", "fp16"] = "off"
+    seed: int = 0
+    deterministic: bool = True
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 0
+    """CPU threads; 0: as torch chooses."""
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """What is learned and what is preserved. Each method's preset fills this; every part can be overridden alone."""
+
+    name: str = "reference"
+    loss: Literal["bce", "ce", "mib"] = "bce"
+    unknown: bool = False
+    """Model the unknown class in a channel of its own (datasets without background always do)."""
+    extractor: Literal["frozen", "live"] = "frozen"
+    """Whether ASPP and stage train after step 0."""
+    old_heads: Literal["frozen", "live"] = "frozen"
+    transfer: bool = False
+    """Initialise a new head from the unknown (else the background) head."""
+    init_from_background: bool = False
+    """MiB's initialisation: the new classes share the background's probability."""
+    pseudo: Literal["off", "hard", "soft", "adaptive", "entropy"] = "off"
+    pseudo_threshold: float = 0.7
+    pseudo_margin: float = 0.0
+    """Least difference of the teacher's two best scores (uncertainty rule); 0: not asked."""
+    kd_logits: float = 0.0
+    kd_latent: float = 0.0
+    kd_stages: float = 0.0
+    kd_decay: float = 1.0
+    """Distillation is multiplied by kd_decay ** progress."""
+    mib_kd: float = 0.0
+    pod: float = 0.0
+    """PLOP's local POD."""
+    spm: float = 0.0
+    spm_separation: float = 0.5
+    sfp: float = 0.0
+    nsc: float = 0.0
+    nsc_every: int = 2
+    nsc_classes: int = 4
+    rho: float = 0.5
+    """Fraction of semantic-invariant channels."""
+    channel_metric: Literal["entropy_kl", "spatial_kl", "cosine", "l2", "random"] = "entropy_kl"
+    channel_warmup: int = 100
+    ramp: float = 0.1
+    """LAG's terms grow linearly over this share of the step."""
+    replay: float = 0.0
+    """Weight of the replay of class statistics (ours)."""
+    replay_samples: int = 8
+    replay_covariance: Literal["mean", "diagonal", "full"] = "diagonal"
+    labels: Literal["setting", "all"] = "setting"
+    """"all": every class is annotated at every step and all steps are trained as one (joint)."""
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is written while training."""
+
+    events_every: int = 10
+    """Iterations between two lines of events.jsonl."""
+    gradients_every: int = 20
+    """Iterations between two measurements of each term's gradient norm."""
+    resume_seconds: float = 20.0
+    """Seconds between two writes of resume.pt."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a run depends on."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The nested tables of a TOML file; ConfigError if it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no config file {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """`optim.lr_head=0.005` as nested tables. A value that is not TOML is taken as a string."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text!r}: expected section.key=value")
+    try:
+        parsed: Any = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    for part in reversed(key.strip().split(".")):
+        parsed = {part: parsed}
+    return parsed
+
+
+def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Nested tables laid over one another, the later ones on top."""
+    result: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = result.get(key)
+            nested = isinstance(value, Mapping)
+            result[key] = merge([below if isinstance(below, dict) else {}, value]) if nested else value
+    return result
+
+
+def resolve(tables: Mapping[str, Any]) -> Config:
+    """A checked `Config` from nested tables; missing keys take their defaults. ConfigError on anything else."""
+    config = _build(Config, tables, "")
+    _check(config)
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested plain tables of `config`, ready for JSON; `resolve` takes them back."""
+    return dataclasses.asdict(config)
+
+
+def _build(cls: type, tables: Any, prefix: str) -> Any:
+    if not isinstance(tables, Mapping):
+        raise ConfigError(f"{prefix.rstrip('.')}: expected a table, found {tables!r}")
+    hints = typing.get_type_hints(cls)
+    for key in tables:
+        if key not in hints:
+            close = difflib.get_close_matches(key, hints, 1)
+            hint = f"; did you mean {prefix}{close[0]}?" if close else f"; known: {', '.join(hints)}"
+            raise ConfigError(f"unknown key {prefix}{key}{hint}")
+    return cls(**{key: _value(hints[key], value, prefix + key) for key, value in tables.items()})
+
+
+def _value(hint: Any, value: Any, key: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, key + ".")
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        allowed = typing.get_args(hint)
+        if value not in allowed or isinstance(value, bool):
+            raise ConfigError(f"{key} = {value!r}: allowed are {', '.join(map(repr, allowed))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{key} = {value!r}: expected a list")
+        return tuple(_value(typing.get_args(hint)[0], item, key) for item in value)
+    if origin in (typing.Union, types.UnionType):
+        raise TypeError(f"{key}: unions are not used in configurations")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{key} = {value!r}: expected {hint.__name__}")
+    return value
+
+
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "data.fraction": (1e-6, 1.0),
+    "data.size": (32, 4096),
+    "data.views": (1, 64),
+    "data.holdout": (0.0, 0.9),
+    "data.tiles": (1, 100_000),
+    "model.latent": (4, 4096),
+    "model.head_width": (1, 4096),
+    "optim.epochs": (0, 10_000),
+    "optim.epochs_later": (0, 10_000),
+    "optim.min_iterations": (0, 10_000_000),
+    "optim.batch": (1, 4096),
+    "optim.lr_head": (0.0, 100.0),
+    "optim.lr_aspp": (0.0, 100.0),
+    "optim.lr_aspp_later": (0.0, 100.0),
+    "optim.lr_stage": (0.0, 100.0),
+    "optim.lr_stage_later": (0.0, 100.0),
+    "optim.extractor_delay": (0.0, 1.0),
+    "optim.momentum": (0.0, 1.0),
+    "optim.weight_decay": (0.0, 10.0),
+    "optim.label_stride": (1, 32),
+    "optim.threads": (0, 1024),
+    "method.pseudo_threshold": (0.0, 1.0),
+    "method.pseudo_margin": (0.0, 1.0),
+    "method.kd_decay": (0.0, 1.0),
+    "method.rho": (0.0, 1.0),
+    "method.ramp": (0.0, 1.0),
+    "method.nsc_every": (1, 1_000_000),
+    "method.nsc_classes": (1, 1000),
+    "method.channel_warmup": (0, 1_000_000),
+    "method.replay_samples": (1, 100_000),
+    "log.events_every": (1, 1_000_000),
+    "log.gradients_every": (1, 1_000_000),
+    "log.resume_seconds": (0.0, 1e6),
+}
+
+
+def _check(config: Config) -> None:
+    for key, (low, high) in _BOUNDS.items():
+        section, name = key.split(".")
+        value = getattr(getattr(config, section), name)
+        if not low <= value <= high:
+            raise ConfigError(f"{key} = {value!r}: must lie between {low:g} and {high:g}")
+    if config.optim.lr_stage_later > 0 and config.model.shared == "layer4":
+        raise ConfigError('optim.lr_stage_later > 0 needs model.shared = "layer3": layer4 is part of the frozen trunk')
+    if config.data.dataset != "aerial" and not config.data.root:
+        raise ConfigError(f"data.root is missing: dataset {config.data.dataset!r} is read from a folder")

@@ -1,0 +1,99 @@
+"""torchvision's backbones, cut into stem and layer1..layer4, at output stride 16 or 8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torchvision.models as tv
+from torch import Tensor, nn
+
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
+
+
+class Backbone(nn.Module):
+    """Five stages in a row. `channels[i]` is the number of channels that stage i returns.
+
+    Shape: [B, 3, H, W] -> [B, channels[4], H / output_stride, W / output_stride].
+    """
+
+    def __init__(self, stages: list[nn.Sequential], channels: tuple[int, ...]):
+        super().__init__()
+        for name, stage in zip(STAGES, stages, strict=True):
+            self.add_module(name, stage)
+        self.channels = channels
+
+    def stages_until(self, last: str) -> list[nn.Module]:
+        """The stages from the stem to `last`, included."""
+        return [getattr(self, name) for name in STAGES[: STAGES.index(last) + 1]]
+
+    def stages_after(self, last: str) -> list[nn.Module]:
+        """The stages behind `last`."""
+        return [getattr(self, name) for name in STAGES[STAGES.index(last) + 1 :]]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for stage in self.stages_until("layer4"):
+            x = stage(x)
+        return x
+
+
+def build_backbone(name: str, output_stride: int) -> Backbone:
+    """A backbone with random weights. ValueError for an unknown name."""
+    return backbone_of(classifier(name), name, output_stride)
+
+
+def classifier(name: str, weights: str | None = None) -> nn.Module:
+    """torchvision's classifier `name`; `weights` as torchvision's weight API takes it ("DEFAULT" downloads)."""
+    builders: dict[str, Callable[..., nn.Module]] = {
+        "resnet18": tv.resnet18,
+        "resnet34": tv.resnet34,
+        "resnet50": tv.resnet50,
+        "resnet101": tv.resnet101,
+        "mobilenet_v2": tv.mobilenet_v2,
+        "mobilenet_v3_large": tv.mobilenet_v3_large,
+    }
+    if name not in builders:
+        raise ValueError(f"unknown backbone {name!r}; known: {', '.join(builders)}")
+    return builders[name](weights=weights)
+
+
+def backbone_of(net: nn.Module, name: str, output_stride: int) -> Backbone:
+    """Cut torchvision's classifier `net` into a backbone; the classifier's own head is left behind."""
+    if name.startswith("resnet"):
+        stages = _resnet_stages(net)
+        channels = tuple(
+            _last_channels(stage) for stage in stages
+        )
+    else:
+        cuts = {"mobilenet_v2": (0, 2, 4, 7, 14, 18), "mobilenet_v3_large": (0, 2, 4, 7, 13, 16)}[name]
+        features = list(net.features)  # type: ignore[arg-type, union-attr]
+        stages = [nn.Sequential(*features[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+        channels = tuple(_last_channels(stage) for stage in stages)
+    dilate(stages[4], 2 if output_stride == 16 else 4)
+    if output_stride == 8:
+        dilate(stages[3], 2)
+    return Backbone(stages, channels)
+
+
+def _resnet_stages(net: nn.Module) -> list[nn.Sequential]:
+    stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)  # type: ignore[arg-type]
+    return [stem, net.layer1, net.layer2, net.layer3, net.layer4]  # type: ignore[list-item]
+
+
+def _last_channels(stage: nn.Sequential) -> int:
+    """Channels that a stage returns: those of its last normalised layer."""
+    return [m.num_features for m in stage.modules() if isinstance(m, nn.BatchNorm2d)][-1]
+
+
+def dilate(stage: nn.Sequential, rate: int) -> None:
+    """Trade the stride of `stage` for dilation: strides become 1, spatial kernels are spread `rate` apart.
+
+    The layer that had the stride keeps half the rate, as its input is still dense.
+    """
+    for conv in (m for m in stage.modules() if isinstance(m, nn.Conv2d)):
+        strided = conv.stride[0] > 1
+        conv.stride = (1, 1)
+        if conv.kernel_size[0] > 1:
+            spread = max(1, rate // 2) if strided else rate
+            conv.dilation = (spread, spread)
+            half = conv.kernel_size[0] // 2 * spread
+            conv.padding = (half, half)

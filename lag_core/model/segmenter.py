@@ -1,0 +1,83 @@
+"""The segmentation network: image -> trunk -> stage -> latent Z -> logits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lag_core.config import ModelConfig
+from lag_core.model.aspp import ASPP
+from lag_core.model.backbone import Backbone, build_backbone
+from lag_core.model.heads import Head
+
+
+class Output(NamedTuple):
+    """What the part behind the trunk returns; all at the latent resolution h x w."""
+
+    stage: Tensor
+    """[B, F, h, w] output of the backbone."""
+    latent: Tensor
+    """[B, C, h, w] the map Z on which all of LAG's terms act."""
+    logits: Tensor
+    """[B, channels, h, w] one logit per training channel (see LabelSpace)."""
+
+
+class Segmenter(nn.Module):
+    """Backbone, ASPP and heads. The trunk (stem to `config.shared`) is frozen after step 0 and shared by all steps.
+
+    Shape: images [B, 3, H, W] (normalised) -> `Output`; `upsample` brings logits to the image's size.
+    """
+
+    def __init__(self, config: ModelConfig, head_sizes: tuple[int, ...], backbone: Backbone | None = None):
+        super().__init__()
+        self.config = config
+        self.backbone = backbone or build_backbone(config.backbone, config.output_stride)
+        self.aspp = ASPP(self.backbone.channels[-1], config.latent, config.aspp_rates, config.separable)
+        self.heads = nn.ModuleList(Head(config.latent, config.head_width, size) for size in head_sizes)
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """Features at the end of the shared trunk. Shape: [B, 3, H, W] -> [B, T, h, w]."""
+        for stage in self.backbone.stages_until(self.config.shared):
+            images = stage(images)
+        return images
+
+    def stage(self, features: Tensor) -> Tensor:
+        """The backbone behind the trunk; the identity where the trunk is the whole backbone."""
+        for stage in self.backbone.stages_after(self.config.shared):
+            features = stage(features)
+        return features
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Logits of the latent map. Shape: Z [B, C, h, w] -> [B, channels, h, w]."""
+        return torch.cat([head(latent) for head in self.heads], 1)
+
+    def behind_trunk(self, features: Tensor) -> Output:
+        """Everything behind the trunk. Shape: [B, T, h, w] -> `Output`."""
+        stage = self.stage(features)
+        latent = self.aspp(stage)
+        return Output(stage, latent, self.decode(latent))
+
+    def forward(self, images: Tensor) -> Output:
+        return self.behind_trunk(self.trunk(images))
+
+    def add_head(self, classes: int) -> Head:
+        """Append a head for `classes` new channels, on the model's device, and return it."""
+        like = next(self.aspp.parameters())
+        head = Head(self.config.latent, self.config.head_width, classes).to(like.device, like.dtype)
+        self.heads.append(head)
+        return head
+
+    def trunk_names(self) -> tuple[str, ...]:
+        """Prefixes of the trunk's tensors in the state dict."""
+        from lag_core.model.backbone import STAGES
+
+        last = STAGES.index(self.config.shared)
+        return tuple(f"backbone.{name}." for name in STAGES[: last + 1])
+
+
+def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, corners not aligned. Shape: [B, K, h, w] -> [B, K, *size]. Source: METHOD.md B."""
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
