@@ -1,0 +1,105 @@
+"""Weights in and out of a Segmenter: pretrained backbones, and the tensors of a run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lag_core.config import ConfigError, ModelConfig
+from lag_core.model.backbone import Backbone, backbone_of, build_backbone, classifier
+from lag_core.model.segmenter import Segmenter
+from lag_core.runs import Run, RunError, file_digest
+
+
+def pretrained_backbone(config: ModelConfig) -> Backbone:
+    """The backbone with the weights that `config.weights` names. ConfigError if they cannot be had."""
+    if config.weights == "none":
+        return build_backbone(config.backbone, config.output_stride)
+    if config.weights == "imagenet":
+        return backbone_of(classifier(config.backbone, "DEFAULT"), config.backbone, config.output_stride)
+    return _from_file(config)
+
+
+def _from_file(config: ModelConfig) -> Backbone:
+    path = Path(config.weights)
+    if not path.is_file():
+        raise ConfigError(f"model.weights = {config.weights!r}: there is no such file")
+    if config.weights_sha256 and file_digest(path) != config.weights_sha256:
+        raise ConfigError(f"model.weights: the SHA-256 of {path} is not model.weights_sha256")
+    state = _read_state(path)
+    net = classifier(config.backbone)
+    if any(name.startswith("backbone.") for name in state):
+        backbone = backbone_of(net, config.backbone, config.output_stride)
+        stripped = {n.removeprefix("backbone."): v for n, v in state.items() if n.startswith("backbone.")}
+        _load(backbone, stripped, path)
+        return backbone
+    _load(net, state, path)
+    return backbone_of(net, config.backbone, config.output_stride)
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        raw = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        return {str(name): value.float() if value.is_floating_point() else value for name, value in raw.items()}
+    except (SafetensorError, OSError, RuntimeError, ValueError, AttributeError, EOFError) as error:
+        raise ConfigError(f"model.weights: {path} holds no readable tensors ({error})") from None
+    except Exception as error:  # torch.load raises pickle.UnpicklingError and others for hostile files
+        raise ConfigError(f"model.weights: {path} was refused ({type(error).__name__})") from None
+
+
+def _load(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    needed = {n for n in module.state_dict() if not n.endswith("num_batches_tracked")}
+    missing = needed - set(state)
+    if missing:
+        raise ConfigError(f"model.weights: {path} lacks {len(missing)} tensors, {min(missing)} for one")
+    try:
+        module.load_state_dict(dict(state), strict=False)
+    except RuntimeError as error:
+        raise ConfigError(f"model.weights: {path} does not fit the backbone ({error})") from None
+
+
+def state_arrays(model: Segmenter) -> dict[str, np.ndarray]:
+    """The network's tensors, float32, by name; batch norm's counters are left out."""
+    state = model.state_dict().items()
+    return {n: v.detach().cpu().numpy().copy() for n, v in state if not n.endswith("num_batches_tracked")}
+
+
+def changed(new: Mapping[str, np.ndarray], old: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Tensors of `new` that `old` lacks or that differ in any bit."""
+    return {n: v for n, v in new.items() if n not in old or not np.array_equal(v, old[n])}
+
+
+def trunk_digest(model: Segmenter) -> str:
+    """Hexadecimal digest of the trunk's tensors: what cached features depend on."""
+    digest = hashlib.sha256(f"{model.config.backbone}/{model.config.output_stride}/{model.config.shared}".encode())
+    for name, value in state_arrays(model).items():
+        if name.startswith(model.trunk_names()):
+            digest.update(name.encode() + value.tobytes())
+    return digest.hexdigest()[:24]
+
+
+def load_segmenter(run: Run, step: int, device: str = "cpu") -> Segmenter:
+    """The network of `run` after `step`, in evaluation mode. RunError for missing, foreign or misshapen tensors."""
+    model = Segmenter(run.config.model, run.labels.head_sizes(step))
+    set_arrays(model, run.tensors(step), f"{run.path} (step {step})")
+    return model.to(device).eval()
+
+
+def set_arrays(model: Segmenter, arrays: Mapping[str, np.ndarray], where: str) -> None:
+    """Fill a network from arrays that must be exactly its own. RunError names the first that is not."""
+    expected = {n: tuple(v.shape) for n, v in model.state_dict().items() if not n.endswith("num_batches_tracked")}
+    for name in sorted(expected.keys() | arrays.keys()):
+        if name not in arrays:
+            raise RunError(f"{where}: tensor {name} is missing; restore the step files")
+        if name not in expected:
+            raise RunError(f"{where}: tensor {name} does not belong to this network; restore the step files")
+        if expected[name] != arrays[name].shape:
+            raise RunError(f"{where}: tensor {name} has shape {arrays[name].shape}, expected {expected[name]}")
+    model.load_state_dict({n: torch.from_numpy(v) for n, v in arrays.items()}, strict=False)

@@ -1,0 +1,311 @@
+"""The run folder: the contract between training and the dashboard (docs/run-format.md).
+
+Reading executes no code: JSON and safetensors only. Writing goes to a temporary name that is flushed and renamed, so
+a reader, or a crash, sees the old file or the new one. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from lag_core import config as configuration
+from lag_core.protocol import ClassInfo, LabelSpace
+
+if TYPE_CHECKING:
+    from lag_core.data.catalogue import Dataset
+
+SCHEMA = 1
+SHARED = "shared"
+"""Folder beside the runs that holds tensors used by several of them, named by their digest."""
+_STEP_FILE = re.compile(r"step_\d{2,3}\.safetensors")
+_SHARED_FILE = re.compile(r"shared/[0-9a-f]{16}\.safetensors")
+
+
+class RunError(ValueError):
+    """A run folder that cannot be read; the sentence names the file and what to do."""
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What run.json says of one finished step."""
+
+    step: int
+    classes: tuple[int, ...]
+    """Class indices introduced by this step."""
+    images: int
+    iterations: int
+    seconds: float
+    images_per_second: float
+    trained: tuple[str, ...]
+    """Parts of the network that received gradients."""
+    dead_terms: tuple[str, ...]
+    """Loss terms without a gradient on the shared layers."""
+
+
+@dataclass(frozen=True)
+class BrokenRun:
+    """A folder that looks like a run and cannot be opened."""
+
+    path: Path
+    reason: str
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+class Run:
+    """A run folder, opened and checked. Tensors are read when they are asked for."""
+
+    def __init__(self, path: Path, info: Mapping[str, Any]):
+        self.path = path
+        self.info = info
+        self.name = path.name
+        try:
+            self.method = str(info["method"])
+            self.status = str(info["status"])
+            self.config = configuration.resolve(info["config"])
+            self.classes = tuple(
+                ClassInfo(int(c["id"]), str(c["name"]), _color(c["color"])) for c in info["dataset"]["classes"]
+            )
+            self.labels = _label_space(info["labels"])
+            self.grouping = _label_space({**info["labels"], "steps": info["task"]["steps"]})
+            self.steps = tuple(_step_info(s, self.labels) for s in info["steps"])
+            self.warnings = tuple(str(w) for w in info.get("warnings", ()))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise RunError(f"{path / 'run.json'} is damaged ({error}); restore it or train the run again") from None
+        if tuple(c.id for c in self.classes) != self.labels.order:
+            raise RunError(f"{path / 'run.json'}: the classes do not match the task's order; restore the file")
+
+    @property
+    def last_step(self) -> int:
+        """The newest finished step; -1 before the first."""
+        return len(self.steps) - 1
+
+    @cached_property
+    def digest(self) -> str:
+        """Hexadecimal digest of everything that the run's predictions depend on."""
+        parts = [self.info["config"], self.info["labels"], [s["files"] for s in self.info["steps"]]]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def confusions(self, domain: str | None = None) -> np.ndarray | None:
+        """Confusion matrices on the validation set, int64 [T, K, K], rows truth; None where there are none.
+
+        K counts the classes of all steps: the rows of classes that come later are there too (see metrics.seen_only).
+        """
+        path = self.path / "metrics.json"
+        if not path.exists():
+            return None
+        try:
+            steps = read_json(path)["steps"]
+            picked = [s["confusion"] if domain is None else s["by_domain"][domain] for s in steps]
+            matrices = np.asarray(picked, np.int64).reshape(-1, len(self.classes), len(self.classes))
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{path} is damaged ({error}); `lag evaluate {self.name}` writes it anew") from None
+        return matrices if len(matrices) else None
+
+    @cached_property
+    def domains(self) -> tuple[str, ...]:
+        """Image domains that the validation set was measured on apart; empty for one domain."""
+        path = self.path / "metrics.json"
+        steps = read_json(path).get("steps", []) if path.exists() else []
+        return tuple(steps[0].get("by_domain", {})) if steps else ()
+
+    def events(self) -> list[dict[str, Any]]:
+        """Lines of events.jsonl, oldest first. A last line that is still being written is left out."""
+        path = self.path / "events.jsonl"
+        if not path.exists():
+            return []
+        events = []
+        for line in path.read_text("utf-8", errors="replace").splitlines():
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                continue
+        return events
+
+    def tensors(self, step: int) -> dict[str, np.ndarray]:
+        """Every tensor of the network after `step`, float32: the steps' deltas laid over one another."""
+        if not 0 <= step <= self.last_step:
+            raise RunError(f"{self.name} has no step {step}; it has steps 0 to {self.last_step}")
+        merged: dict[str, np.ndarray] = {}
+        for t in range(step + 1):
+            merged.update(self.delta(t))
+        return merged
+
+    def delta(self, step: int) -> dict[str, np.ndarray]:
+        """The tensors that `step` changed, float32."""
+        result: dict[str, np.ndarray] = {}
+        for entry in self.info["steps"][step]["files"]:
+            result.update(read_tensors(self._file(entry)))
+        return {name: value.astype(np.float32, copy=False) for name, value in result.items()}
+
+    def _file(self, entry: Mapping[str, Any]) -> Path:
+        """The path of one listed file, after its name, size and digest have been checked."""
+        name = str(entry["name"])
+        if _STEP_FILE.fullmatch(name):
+            path = self.path / name
+        elif _SHARED_FILE.fullmatch(name):
+            path = self.path.parent / name
+        else:
+            raise RunError(f"{self.path / 'run.json'} lists {name!r}, which is no file of a run")
+        if not path.is_file():
+            raise RunError(f"{path} is missing; copy it to that place or train the run again")
+        if path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
+            raise RunError(f"{path} is not the file that run.json describes (truncated or replaced); restore it")
+        return path
+
+    def analysis(self, step: int) -> dict[str, np.ndarray]:
+        """Arrays of analysis_NN.safetensors (prototypes, class statistics, channel distances); empty if none."""
+        path = self.path / f"analysis_{step:02d}.safetensors"
+        return read_tensors(path) if path.exists() else {}
+
+    def open_dataset(self, root: str | Path | None = None) -> Dataset:
+        """The dataset that the run was trained on; `root` replaces the stored folder. DatasetMissing says what lacks."""
+        from dataclasses import replace
+
+        from lag_core.data.catalogue import open_dataset
+
+        data = self.config.data if root is None else replace(self.config.data, root=str(root))
+        return open_dataset(data)
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run folder. RunError if it is none, is damaged, or was written by a newer version."""
+    path = Path(path)
+    if not (path / "run.json").is_file():
+        raise RunError(f"{path} is not a run folder: it holds no run.json")
+    info = read_json(path / "run.json")
+    schema = info.get("schema")
+    if not isinstance(schema, int) or schema < 1:
+        raise RunError(f"{path / 'run.json'} names no schema version; it was not written by this project")
+    if schema > SCHEMA:
+        raise RunError(
+            f"{path / 'run.json'} has schema {schema}, this version reads up to {SCHEMA}; update the project"
+        )
+    return Run(path, info)
+
+
+def list_runs(root: str | Path) -> list[Run | BrokenRun]:
+    """Every run folder directly under `root`, by name; a damaged one says why and does not hide the others."""
+    found: list[Run | BrokenRun] = []
+    for path in sorted(Path(root).iterdir()) if Path(root).is_dir() else []:
+        if not (path / "run.json").is_file():
+            continue
+        try:
+            found.append(open_run(path))
+        except RunError as error:
+            found.append(BrokenRun(path, str(error)))
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; RunError otherwise."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise RunError(f"{path} cannot be read as JSON ({error}); restore it") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path} holds no JSON object; restore it")
+    return content
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a safetensors file; RunError if it is truncated or none."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is not a readable safetensors file ({error}); restore it") from None
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write to a temporary name in the same folder, flush to the disk, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """A JSON object, atomically."""
+    write_atomically(path, (json.dumps(content, indent=1, sort_keys=False) + "\n").encode())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """A safetensors file, atomically; returns its entry for run.json: name, bytes, sha256."""
+    from safetensors.numpy import save
+
+    content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+    write_atomically(path, content)
+    name = f"{SHARED}/{path.name}" if path.parent.name == SHARED else path.name
+    return {"name": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def append_event(path: Path, event: Mapping[str, Any]) -> None:
+    """One line at the end of events.jsonl."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(event) + "\n")
+
+
+def keep_events(path: Path, keep: Iterable[Mapping[str, Any]]) -> None:
+    """Replace events.jsonl by the lines to keep (used when a run goes on from an earlier point)."""
+    write_atomically(path, "".join(json.dumps(event) + "\n" for event in keep).encode())
+
+
+def labels_to_json(labels: LabelSpace) -> dict[str, Any]:
+    """A LabelSpace as it stands in run.json."""
+    return {"steps": [list(s) for s in labels.steps], "background": labels.background, "unknown": labels.unknown}
+
+
+def _label_space(content: Mapping[str, Any]) -> LabelSpace:
+    steps = tuple(tuple(int(i) for i in step) for step in content["steps"])
+    background = content["background"]
+    return LabelSpace(steps, None if background is None else int(background), bool(content["unknown"]))
+
+
+def _color(value: Any) -> tuple[int, int, int]:
+    red, green, blue = (int(v) for v in value)
+    if not all(0 <= v <= 255 for v in (red, green, blue)):
+        raise ValueError(f"colour {value!r} is not RGB in 0..255")
+    return red, green, blue
+
+
+def _step_info(content: Mapping[str, Any], labels: LabelSpace) -> StepInfo:
+    step = int(content["step"])
+    return StepInfo(
+        step=step,
+        classes=tuple(labels.class_indices(step)),
+        images=int(content["images"]),
+        iterations=int(content["iterations"]),
+        seconds=float(content["seconds"]),
+        images_per_second=float(content["images_per_second"]),
+        trained=tuple(content.get("trained", ())),
+        dead_terms=tuple(content.get("dead_terms", ())),
+    )
