@@ -1,0 +1,96 @@
+"""Pictures and masks from files that may be broken or hostile: a picture is either sound, or a
+`DataError`."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
+MAX_PIXELS = 40_000_000
+"""Own limit, below the one at which Pillow warns of decompression bombs: what it warns of is refused here."""
+
+_ORIENTATION = 0x0112
+"""EXIF tag; values 5..8 turn the picture by a quarter."""
+
+
+class DataError(ValueError):
+    """A file of a dataset, or an uploaded one, that cannot be used: one sentence with its name and the
+    reason."""
+
+
+def read_image(source: Path | str | bytes) -> np.ndarray:
+    """A picture, upright. Shape: -> uint8 [H, W, 3] RGB. DataError if it is not a sound 8-bit picture."""
+    try:
+        with _opened(source) as image:
+            if image.mode.startswith(("I", "F")):
+                raise DataError(
+                    f"{_name(source)} is not an 8-bit picture (mode {image.mode}); save it as 8-bit RGB"
+                )
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except DataError:
+        raise
+    # Pillow's decoders answer broken files with whatever they stumble over: OSError, SyntaxError,
+    # struct.error, …
+    except Exception as error:
+        raise DataError(f"{_name(source)} is damaged: {error}") from error
+
+
+def read_mask(source: Path | str | bytes) -> np.ndarray:
+    """A mask's ids; of a palette picture its indices. Shape: -> uint8 [H, W]. DataError if it has other than
+    one 8-bit channel, or is damaged."""
+    try:
+        with _opened(source) as image:
+            if image.mode not in ("L", "P"):
+                raise DataError(
+                    f"{_name(source)} is no mask: expected one 8-bit channel of class ids, found mode {image.mode}"
+                )
+            return np.array(image)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{_name(source)} is damaged: {error}") from error
+
+
+def picture_size(source: Path | str | bytes) -> tuple[int, int]:
+    """(height, width) of the upright picture, from its header alone. DataError if it cannot be opened."""
+    try:
+        with _opened(source) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            return (width, height) if turned else (height, width)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{_name(source)} is damaged: {error}") from error
+
+
+def _opened(source: Path | str | bytes) -> Image.Image:
+    """The picture, its header read; formats and size are checked before a pixel is decoded."""
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        raise DataError(f"there is no file {source}")
+    try:
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        raise DataError(
+            f"{_name(source)} is not a readable picture; allowed are {', '.join(FORMATS)}"
+        ) from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise _too_large(source) from None
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise _too_large(source)
+    return image
+
+
+def _too_large(source: Path | str | bytes) -> DataError:
+    return DataError(
+        f"{_name(source)} is too large: at most {MAX_PIXELS // 1_000_000} million pixels are allowed"
+    )
+
+
+def _name(source: Path | str | bytes) -> str:
+    return "the picture" if isinstance(source, bytes) else str(source)

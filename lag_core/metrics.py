@@ -1,0 +1,154 @@
+"""From label maps to IoU, old/new/all, forgetting and backward transfer. Pure NumPy.
+
+Everything follows from one confusion matrix a step: rows are the truth, columns the prediction, both as class
+indices (order of introduction). All measures are fractions 0..1, never percent; NaN means "not defined here"
+(a class that occurs neither in truth nor prediction, a step that has no new classes) and is left out of every
+mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lag_core.protocol import IGNORE, LabelSpace
+
+
+def confusion(truth: np.ndarray, prediction: np.ndarray, n: int) -> np.ndarray:
+    """Counts of pixels by true and predicted class.
+
+    Shape: integers [...], [...] -> int64 [n, n]; rows truth, columns prediction. Truth 255 is ignored.
+    ValueError for any other label outside 0..n-1, also for a prediction of 255 on a pixel that counts: a
+    model must answer everywhere, and labels that it has not learned are dropped by `seen_only`, not here.
+    """
+    if truth.shape != prediction.shape:
+        raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}: they must be equal")
+    valid = truth != IGNORE
+    rows = truth[valid].astype(np.int64)
+    columns = prediction[valid].astype(np.int64)
+    for what, labels in (("truth", rows), ("prediction", columns)):
+        if labels.size and not (labels.min() >= 0 and labels.max() < n):
+            raise ValueError(
+                f"{what} holds label {int(labels.max() if labels.min() >= 0 else labels.min())}: "
+                f"expected 0..{n - 1}" + (f" or {IGNORE}" if what == "truth" else "")
+            )
+    return np.bincount(rows * n + columns, minlength=n * n).reshape(n, n)
+
+
+def seen_only(matrix: np.ndarray, seen: int) -> np.ndarray:
+    """The confusion matrix without the rows of classes that are still to come (METHOD.md A.1: their pixels
+    are ignored, not counted as background). Shape: [n, n] -> [n, n], rows from `seen` on are zero."""
+    result = matrix.copy()
+    result[seen:] = 0
+    return result
+
+
+def iou(matrix: np.ndarray) -> np.ndarray:
+    """Intersection over union of each class. Shape: integers [n, n] -> float64 [n].
+
+    NaN for a class in neither truth nor prediction; 0 for one that is predicted but never true.
+    """
+    hits = np.diagonal(matrix).astype(np.float64)
+    union = matrix.sum(0) + matrix.sum(1) - hits
+    return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+
+
+def pixel_accuracy(matrix: np.ndarray) -> float:
+    """Share of counted pixels that are right; NaN if there are none."""
+    total = matrix.sum()
+    return float(np.trace(matrix) / total) if total else float("nan")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean IoUs after a step, as fractions 0..1; NaN where there are no such classes."""
+
+    old: float
+    """Classes of step 0, background included: the field's convention in tables (MiB counts without)."""
+    new: float
+    """Classes of the steps after step 0 that are known by now."""
+    all: float
+    """All classes that are known by now."""
+    harmonic: float
+    """Harmonic mean of old and new."""
+    old_without_background: float
+
+
+def summary(matrix: np.ndarray, labels: LabelSpace, step: int) -> Summary:
+    """old/new/all of a confusion matrix [n, n] taken after `step`; classes still to come are ignored."""
+    return summarise(iou(seen_only(matrix, labels.seen(step))), labels, step)
+
+
+def summarise(ious: np.ndarray, labels: LabelSpace, step: int) -> Summary:
+    """old/new/all of the IoUs [n] of the classes after `step`."""
+    first, seen = labels.seen(0), labels.seen(step)
+    foreground = int(labels.background is not None)
+    old, new = mean(ious[:first]), mean(ious[first:seen])
+    return Summary(old, new, mean(ious[:seen]), harmonic_mean(old, new), mean(ious[foreground:first]))
+
+
+def mean(values: np.ndarray | Sequence[float]) -> float:
+    """Mean of the values that are defined; NaN, without a warning, if none is."""
+    defined = np.asarray(values, np.float64)
+    defined = defined[~np.isnan(defined)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def harmonic_mean(a: float, b: float) -> float:
+    """2ab / (a + b); 0 if both are 0; NaN if one is."""
+    return 2 * a * b / (a + b) if a + b != 0 else 0.0
+
+
+def iou_matrix(confusions: np.ndarray | Sequence[np.ndarray], labels: LabelSpace) -> np.ndarray:
+    """A[t, c], the IoU of class c after step t. Shape: [T, n, n] -> float64 [T, n], NaN before c is
+    introduced."""
+    rows = []
+    for step, matrix in enumerate(confusions):
+        seen = labels.seen(step)
+        row = iou(seen_only(matrix, seen))
+        row[seen:] = np.nan
+        rows.append(row)
+    return np.array(rows)
+
+
+def forgetting(ious: np.ndarray) -> np.ndarray:
+    """max over earlier steps of A[s, c], minus A[last, c]: negative if the class became better than ever.
+
+    Shape: [T, n] -> [n], NaN for classes that the last step introduced.
+    """
+    best = np.full(ious.shape[1], np.nan)
+    for row in ious[:-1]:
+        best = np.fmax(best, row)
+    return best - ious[-1]
+
+
+def mean_forgetting(ious: np.ndarray) -> float:
+    """Mean `forgetting` over the classes known before the last step."""
+    return mean(forgetting(ious))
+
+
+def plasticity(ious: np.ndarray) -> np.ndarray:
+    """A[s_c, c], how well each class was learned at the step s_c that introduced it. Shape: [T, n] -> [n]."""
+    defined = ~np.isnan(ious)
+    return np.where(defined.any(0), ious[defined.argmax(0), np.arange(ious.shape[1])], np.nan)
+
+
+def bwt(ious: np.ndarray) -> float:
+    """Backward transfer: mean of A[last, c] - A[s_c, c] over the classes known before the last step."""
+    known = ~np.isnan(ious[:-1]).all(0)
+    return mean((ious[-1] - plasticity(ious))[known])
+
+
+def average(ious: np.ndarray) -> float:
+    """Mean over all steps, step 0 included, of the mean IoU of the classes known there. Shape: [T, n] ->
+    scalar."""
+    return mean([mean(row) for row in ious])
+
+
+def domain_gap(by_domain: Mapping[str, np.ndarray], labels: LabelSpace, step: int) -> float:
+    """Difference between the best and the worst domain's all-mIoU after `step`; confusion matrices by
+    domain."""
+    scores = [summary(matrix, labels, step).all for matrix in by_domain.values()]
+    return max(scores) - min(scores)
