@@ -1,0 +1,62 @@
+"""Classification losses: binary cross-entropy a channel, cross-entropy, and MiB's unbiased cross-entropy.
+
+All of them take logits [B, K, h, w] and labels int64 [B, h, w] (training channels, 255 ignored), and return
+the mean over the labelled pixels; a batch without any gives 0. `weight` [B, h, w] multiplies a pixel's loss and
+leaves the divisor as it is, so that unsure pixels count for less and the sure ones no more than before.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lag_core.method.precision import full_precision
+from lag_core.protocol import IGNORE
+
+
+@full_precision
+def binary_cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Every channel decides for itself: sum over channels of BCE with a one-hot target.
+
+    Shape: logits [B, K, h, w], labels [B, h, w], weight [B, h, w] -> scalar.
+    Source: reference code (METHOD.md E).
+    """
+    valid = labels != IGNORE
+    target = labels.masked_fill(~valid, 0)[:, None]
+    # softplus(x) is the loss of a channel with target 0; target 1 takes x off it
+    loss = F.softplus(logits).sum(1) - logits.gather(1, target)[:, 0]
+    return _mean(loss, valid, weight)
+
+
+@full_precision
+def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Softmax cross-entropy. Shape: logits [B, K, h, w], labels [B, h, w], weight [B, h, w] -> scalar."""
+    loss = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+    return _mean(loss, labels != IGNORE, weight)
+
+
+@full_precision
+def unbiased_cross_entropy(
+    logits: Tensor, labels: Tensor, n_old: int, weight: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy that knows that "background" may be any old class: its probability is the sum over them.
+
+    `n_old` is the number of channels before this step, background (channel 0) and unknown included; with 0 or
+    1 it is plain cross-entropy. A pixel that names an old class outright keeps that class's own probability.
+
+    Shape: logits [B, K, h, w], labels [B, h, w], weight [B, h, w] -> scalar.
+    Source: MiB (arXiv 2002.00718), equations 4 and 5.
+    """
+    log_total = logits.logsumexp(1)
+    log_old = logits[:, : max(n_old, 1)].logsumexp(1)
+    valid = labels != IGNORE
+    named = logits.gather(1, labels.masked_fill(~valid, 0)[:, None])[:, 0]
+    loss = log_total - torch.where(labels == 0, log_old, named)
+    return _mean(loss, valid, weight)
+
+
+def _mean(loss: Tensor, valid: Tensor, weight: Tensor | None) -> Tensor:
+    if weight is not None:
+        loss = loss * weight
+    return loss.masked_fill(~valid, 0.0).sum() / valid.sum().clamp(min=1)
