@@ -1,0 +1,1 @@
+"""The dashboard: draws what `lag_core` returns. Started by `streamlit run dashboard/app.py`."""

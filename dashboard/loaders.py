@@ -1,0 +1,204 @@
+"""Cached doors to `lag_core`: whatever is slow is done once for all sessions.
+
+Caches are keyed by ids and digests alone. Streamlit hashes only a sample of a large array, so an array as a key would
+bring back the wrong result; arguments with a leading underscore are not hashed and only carry what the key names.
+Cached arrays are shared by all sessions and therefore read-only. Networks are shared too: they are used only under
+`network_lock`. Nothing here imports torch until a trace is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import streamlit as st
+
+from lag_core.runs import BrokenRun, Run, list_runs
+
+if TYPE_CHECKING:
+    from lag_core.explain.trace import Trace
+
+UPLOAD = "upload:"
+"""Image ids with this prefix name a picture that a user handed in; they are known to her session alone."""
+
+UPLOADS_KEPT = 4
+"""Uploaded pictures that a session keeps; the oldest goes first."""
+
+_UPLOADS = "_uploads"
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The run folders under one root."""
+
+    root: Path
+    runs: Mapping[str, Run]
+    broken: tuple[BrokenRun, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image with what is known of it."""
+
+    id: str
+    digest: str
+    """Hexadecimal digest of the pixels: the key of everything computed from them."""
+    pixels: np.ndarray
+    """uint8 [H, W, 3], read-only."""
+    truth: np.ndarray | None
+    """Class indices uint8 [H, W], 255 where nothing is annotated; None for uploads. Read-only."""
+    domain: str | None = None
+
+    @property
+    def uploaded(self) -> bool:
+        return self.id.startswith(UPLOAD)
+
+
+def runs_root() -> Path:
+    """The folder whose run folders can be opened: the environment's LAG_RUNS, else the project's checkpoints."""
+    given = os.environ.get("LAG_RUNS")
+    return Path(given) if given else Path(__file__).resolve().parent.parent / "checkpoints"
+
+
+def default_data_root() -> str:
+    """The data root that is used until the user names another: the environment's LAG_DATA."""
+    return os.environ.get("LAG_DATA", "")
+
+
+def catalogue(root: Path) -> Catalogue:
+    """Every run under `root`; read again only when one of its files has changed."""
+    return _catalogue(str(root), _signature(root))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _catalogue(root: str, signature: tuple[tuple[str, int, int], ...]) -> Catalogue:
+    found = list_runs(root)
+    runs = {item.name: item for item in found if isinstance(item, Run)}
+    return Catalogue(Path(root), runs, tuple(item for item in found if isinstance(item, BrokenRun)))
+
+
+def _signature(root: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, time and size of the files that say what the runs are."""
+    names = ("run.json", "metrics.json")
+    paths = sorted(path for name in names for path in root.glob(f"*/{name}")) if root.is_dir() else []
+    return tuple((str(path), (status := path.stat()).st_mtime_ns, status.st_size) for path in paths)
+
+
+def data_root(given: str) -> str | None:
+    """What to hand to `Run.open_dataset`: None lets the run's own setting hold."""
+    return given or None
+
+
+def image_ids(run: Run, root: str) -> tuple[str, ...]:
+    """Ids of the run's validation images, in file order. DatasetMissing says what lacks."""
+    return _image_ids(run.digest, root, _run=run)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _image_ids(digest: str, root: str, *, _run: Run) -> tuple[str, ...]:
+    return tuple(_run.open_dataset(data_root(root)).ids("val"))
+
+
+def picture(run: Run, root: str, image_id: str) -> Picture | None:
+    """The image `image_id` of the run's validation set, or of this session's uploads; None if it is not known."""
+    if image_id.startswith(UPLOAD):
+        return st.session_state.get(_UPLOADS, {}).get(image_id)
+    return _picture(run.digest, root, image_id, _run=run)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _picture(digest: str, root: str, image_id: str, *, _run: Run) -> Picture:
+    dataset = _run.open_dataset(data_root(root))
+    pixels = _locked(np.ascontiguousarray(dataset.image(image_id), np.uint8))
+    truth = _locked(_run.labels.truth_table()[dataset.mask(image_id)])
+    return Picture(image_id, array_digest(pixels), pixels, truth, dataset.domain(image_id))
+
+
+def thumbnail(run: Run, root: str, image_id: str, side: int = 96) -> bytes:
+    """A JPEG of at most `side` pixels."""
+    return _thumbnail(run.digest, root, image_id, side, _run=run)
+
+
+@st.cache_data(max_entries=2000, show_spinner=False)
+def _thumbnail(digest: str, root: str, image_id: str, side: int, *, _run: Run) -> bytes:
+    from PIL import Image
+
+    image = Image.fromarray(_run.open_dataset(data_root(root)).image(image_id))
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=82)
+    return buffer.getvalue()
+
+
+def add_upload(content: bytes) -> str:
+    """Decode an uploaded file and keep it for this session; returns its image id. PictureError says what is wrong."""
+    from lag_core.data.pictures import read_image
+
+    pixels = _locked(np.ascontiguousarray(read_image(content), np.uint8))
+    digest = array_digest(pixels)
+    uploads: dict[str, Picture] = st.session_state.setdefault(_UPLOADS, {})
+    image_id = UPLOAD + digest
+    uploads[image_id] = Picture(image_id, digest, pixels, None)
+    while len(uploads) > UPLOADS_KEPT:
+        del uploads[next(iter(uploads))]
+    return image_id
+
+
+def uploads() -> tuple[str, ...]:
+    """Image ids of this session's uploads, newest first."""
+    return tuple(reversed(st.session_state.get(_UPLOADS, {})))
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def network_lock(run_digest: str) -> threading.RLock:
+    """The lock of one run's cached networks: held while they run, and while hooks or interventions are in place."""
+    return threading.RLock()
+
+
+def trace(run: Run, image: Picture) -> Trace:
+    """`image` through every step of `run`, computed once for all sessions."""
+    with network_lock(run.digest):
+        return _trace(run.digest, image.digest, _run=run, _pixels=image.pixels)
+
+
+@st.cache_resource(max_entries=12, show_spinner="Running the network of every step…", show_time=True)
+def _trace(run_digest: str, image_digest: str, *, _run: Run, _pixels: np.ndarray) -> Trace:
+    from lag_core.explain.trace import trace as run_trace
+
+    return run_trace(_run, _pixels)
+
+
+def confusions(run: Run, domain: str | None = None) -> np.ndarray | None:
+    """The run's confusion matrices int64 [T, K, K], read-only; None where it was not evaluated."""
+    return _confusions(run.digest, _metrics_stamp(run), domain, _run=run)
+
+
+@st.cache_resource(max_entries=128, show_spinner=False)
+def _confusions(digest: str, stamp: int, domain: str | None, *, _run: Run) -> np.ndarray | None:
+    matrices = _run.confusions(domain)
+    return None if matrices is None else _locked(matrices)
+
+
+def _metrics_stamp(run: Run) -> int:
+    """When the run's metrics were last written, nanoseconds; 0 if never."""
+    path = run.path / "metrics.json"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def array_digest(array: np.ndarray) -> str:
+    """Hexadecimal digest of an array's shape, type and every byte."""
+    head = f"{array.shape}{array.dtype.str}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+def _locked(array: Any) -> np.ndarray:
+    """The array, made read-only: sessions share it."""
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,40 @@
+"""Text that comes from a run, a data set or an upload, made safe for where it is shown.
+
+Names of classes, runs and images are chosen by whoever wrote the files. Streamlit renders Markdown, Plotly a subset
+of HTML, and spreadsheets evaluate cells: each gets the text with its own special characters taken out of force.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+LONGEST = 200
+"""Characters of a name that are shown; the rest is cut with an ellipsis."""
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=&@])")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069]+")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def plain(text: object, longest: int = LONGEST) -> str:
+    """One line of `text`: control and direction characters become spaces, and it is cut after `longest`."""
+    line = _CONTROL.sub(" ", str(text)).strip()
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def markdown(text: object) -> str:
+    """`text` as literal Markdown: no emphasis, link, image, colour, emoji code or formula comes into force."""
+    return _MARKDOWN.sub(r"\\\1", plain(text))
+
+
+def plotly(text: object) -> str:
+    """`text` as a literal Plotly label (Plotly reads tags such as `<a>` and `<b>`)."""
+    return html.escape(plain(text), quote=False)
+
+
+def cell(value: object) -> object:
+    """`value` for a CSV file: text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return "'" + value
+    return value
