@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lag_core.method.classification import binary_cross_entropy, cross_entropy, unbiased_cross_entropy
+from lag_core.method.classification import (
+    binary_cross_entropy,
+    cross_entropy,
+    softplus,
+    unbiased_cross_entropy,
+)
 from lag_core.method.regions import confident_regions, membership, region_sums, resize_labels
 
 HALVES = [torch.float32, torch.bfloat16, torch.float16]
@@ -38,6 +43,14 @@ def test_binary_cross_entropy_is_a_sum_over_channels_and_a_mean_over_pixels(batc
     assert binary_cross_entropy(logits, labels, weight).item() == pytest.approx(
         total / len(pixels(labels)), rel=1e-5
     )
+
+
+def test_softplus_and_its_gradients_equal_torch():
+    x = torch.tensor([-1e4, -90.0, -20.0, -1.0, 0.0, 1e-3, 3.0, 17.0, 90.0, 1e4], requires_grad=True)
+    assert torch.allclose(softplus(x), F.softplus(x), atol=1e-7)
+    (ours,) = torch.autograd.grad(softplus(x).sum(), x)
+    assert torch.allclose(ours, x.sigmoid(), atol=0)
+    assert torch.autograd.gradgradcheck(softplus, torch.randn(5, dtype=torch.float64, requires_grad=True))
 
 
 def test_binary_cross_entropy_equals_torch(batch):
