@@ -1,0 +1,104 @@
+"""Distillation: the student keeps the teacher's logits and features.
+
+The teacher is never given a gradient: its tensors are detached here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lag_core.method.classification import softplus
+from lag_core.method.precision import full_precision
+from lag_core.protocol import IGNORE, LabelSpace
+
+STAGE_WEIGHTS: Mapping[str, float] = {"layer1": 0.5, "layer2": 1.0, "layer3": 2.0, "latent": 1.0}
+"""Source: reference code (METHOD.md E, use_KD_layer_weight), which distils a projection of each layer."""
+
+
+def not_labelled_new(labels: Tensor, space: LabelSpace, step: int) -> Tensor:
+    """Pixels where the teacher may still be right: all but those that `labels` gives to a class of `step`.
+
+    Shape: int64 [B, h, w] -> bool [B, h, w]; ignored pixels (255) stay in, as the teacher needs no label.
+    """
+    return (labels < space.new_channels(step).start) | (labels == IGNORE)
+
+
+@full_precision
+def distil_logits(
+    student: Tensor,
+    teacher: Tensor,
+    keep: Tensor | None = None,
+    *,
+    activation: Literal["sigmoid", "softmax"] = "sigmoid",
+    temperature: float = 1.0,
+) -> Tensor:
+    """Divergence of the student's old channels from the teacher's, mean over kept pixels.
+
+    sigmoid: binary cross-entropy towards the teacher's sigmoid, mean over channels. softmax: KL over the old
+    channels alone, at `temperature`. The teacher's own entropy is taken off: 0 means equal, gradients are
+    the same.
+
+    Shape: student [B, K, h, w], teacher [B, K_old, h, w], keep bool or float [B, h, w] -> scalar. Source:
+    ours (METHOD.md K.8); the softmax form is LwF's (arXiv 1606.09282).
+    """
+    target, old = teacher.detach() / temperature, student[:, : teacher.shape[1]] / temperature
+    if activation == "sigmoid":
+        loss = (softplus(old) - softplus(target) - target.sigmoid() * (old - target)).mean(1)
+    else:
+        log_target = target.log_softmax(1)
+        loss = (log_target.exp() * (log_target - old.log_softmax(1))).sum(1)
+    loss = loss * temperature**2
+    if keep is None:
+        return loss.mean()
+    weight = keep.to(loss.dtype)
+    return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
+
+
+@full_precision
+def distil_features(student: Tensor, teacher: Tensor, keep: Tensor | None = None) -> Tensor:
+    """Relative squared distance ||s - t||^2 / ||t||^2 of two feature maps, over the whole batch.
+
+    Shape: twice [B, C, h, w], keep bool or float [B, h, w] -> scalar. Source: ours (METHOD.md K.8).
+    """
+    target = teacher.detach()
+    error, size = (student - target).square().sum(1), target.square().sum(1)
+    if keep is not None:
+        error, size = error * keep, size * keep
+    return error.sum() / size.sum().clamp(min=1e-12)
+
+
+def distil_stages(
+    student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], weights: Mapping[str, float] = STAGE_WEIGHTS
+) -> Tensor:
+    """Weighted sum of `distil_features` over the layers that both models name.
+
+    Shape: name -> [B, C, h, w] each -> scalar. ValueError if a layer has no weight, or none is shared.
+    """
+    shared = [name for name in student if name in teacher]
+    if not shared or any(name not in weights for name in shared):
+        raise ValueError(
+            f"layers {shared or list(student)} need a partner and a weight; weights: {dict(weights)}"
+        )
+    terms = [weights[name] * distil_features(student[name], teacher[name]) for name in shared]
+    return torch.stack(terms).sum()
+
+
+@full_precision
+def reference_kd(student: Tensor, teacher: Tensor, alpha: float = 2.0) -> Tensor:
+    """KD_loss of the reference code: cross-entropy of channel softmaxes, the teacher's sharpened by `alpha`.
+
+    It is divided by the number of channels too, so it is small (METHOD.md H-14), and it is not 0, nor without
+    gradient, where the models agree.
+
+    Shape: twice [B, C, h, w] -> scalar. Source: reference code (METHOD.md E).
+    """
+    return -(student.log_softmax(1) * (alpha * teacher.detach()).softmax(1)).mean()
+
+
+def decay(factor: float, progress: float) -> float:
+    """factor ** progress, with progress 0..1 through the step. Source: reference code (METHOD.md E, lamb)."""
+    return factor**progress

@@ -1,0 +1,122 @@
+"""Distillation against direct formulas; what flows where."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lag_core.method.distillation import (
+    decay,
+    distil_features,
+    distil_logits,
+    distil_stages,
+    not_labelled_new,
+    reference_kd,
+)
+from lag_core.protocol import LabelSpace
+
+SPACE = LabelSpace(((0, 1, 2), (3,)), background=0, unknown=True)
+TERMS = {
+    "sigmoid": distil_logits,
+    "softmax": lambda s, t: distil_logits(s, t, activation="softmax", temperature=2.0),
+    "features": lambda s, t: distil_features(s[:, : t.shape[1]], t),
+    "reference": lambda s, t: reference_kd(s[:, : t.shape[1]], t),
+}
+
+
+def test_pixels_labelled_new_are_left_out():
+    labels = torch.tensor([[[0, 1, 2, 3, 4, 255]]])
+    assert not_labelled_new(labels, SPACE, 1).tolist() == [[[True, True, True, True, False, True]]]
+
+
+def test_sigmoid_distillation_agrees_with_a_loop():
+    torch.manual_seed(0)
+    student, teacher, keep = torch.randn(2, 5, 3, 4), torch.randn(2, 3, 3, 4), torch.rand(2, 3, 4) > 0.4
+    total = 0.0
+    for b, y, x in keep.nonzero().tolist():
+        for k in range(3):
+            t, s = teacher[b, k, y, x].sigmoid().item(), student[b, k, y, x].sigmoid().item()
+            total += (t * math.log(t / s) + (1 - t) * math.log((1 - t) / (1 - s))) / 3
+    assert distil_logits(student, teacher, keep).item() == pytest.approx(total / int(keep.sum()), rel=1e-4)
+
+
+def test_sigmoid_distillation_has_the_gradient_of_binary_cross_entropy():
+    student, teacher = torch.randn(2, 3, 3, 4, requires_grad=True), torch.randn(2, 3, 3, 4)
+    (ours,) = torch.autograd.grad(distil_logits(student, teacher), student)
+    plain = F.binary_cross_entropy_with_logits(student, teacher.sigmoid())
+    assert torch.allclose(ours, torch.autograd.grad(plain, student)[0], atol=1e-7)
+
+
+def test_softmax_distillation_equals_torch():
+    student, teacher = torch.randn(2, 5, 3, 4), torch.randn(2, 3, 3, 4)
+    kl = F.kl_div(
+        (student[:, :3] / 2).log_softmax(1), (teacher / 2).log_softmax(1), log_target=True, reduction="none"
+    )
+    ours = distil_logits(student, teacher, activation="softmax", temperature=2.0)
+    assert torch.allclose(ours, kl.sum(1).mean() * 4, atol=1e-6)
+
+
+def test_features_are_relative_to_the_teacher():
+    student, teacher, keep = torch.randn(2, 5, 3, 4), torch.randn(2, 5, 3, 4), torch.rand(2, 3, 4) > 0.4
+    error = size = 0.0
+    for b, y, x in keep.nonzero().tolist():
+        error += float(((student - teacher)[b, :, y, x] ** 2).sum())
+        size += float((teacher[b, :, y, x] ** 2).sum())
+    assert distil_features(student, teacher, keep).item() == pytest.approx(error / size, rel=1e-5)
+    assert distil_features(student * 7, teacher * 7).item() == pytest.approx(
+        distil_features(student, teacher).item(), rel=1e-5
+    )
+
+
+def test_stages_are_weighted():
+    a, b = torch.randn(1, 2, 3, 3), torch.randn(1, 2, 3, 3)
+    student, teacher = {"layer3": a, "latent": b, "alone": a}, {"layer3": b, "latent": a}
+    expected = 2.0 * distil_features(a, b) + 1.0 * distil_features(b, a)
+    assert torch.allclose(distil_stages(student, teacher), expected)
+    with pytest.raises(ValueError, match="weight"):
+        distil_stages({"x": a}, {"x": b})
+    with pytest.raises(ValueError, match="partner"):
+        distil_stages({"layer3": a}, {"layer2": b})
+
+
+def test_reference_kd_agrees_with_a_loop():
+    student, teacher = torch.randn(2, 3, 2, 2), torch.randn(2, 3, 2, 2)
+    total = 0.0
+    for b, c, y, x in torch.ones(2, 3, 2, 2).nonzero().tolist():
+        total -= float(student[b, :, y, x].log_softmax(0)[c] * (2 * teacher[b, :, y, x]).softmax(0)[c])
+    assert reference_kd(student, teacher).item() == pytest.approx(total / 24, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_gradients_reach_the_student_alone_and_stay_finite(name, dtype):
+    student = (torch.randn(2, 5, 3, 4) * 30).to(dtype).requires_grad_()
+    teacher = (torch.randn(2, 3, 3, 4) * 30).to(dtype).requires_grad_()
+    value = TERMS[name](student, teacher)
+    value.backward()
+    assert value.isfinite() and student.grad.isfinite().all() and student.grad.abs().sum() > 0
+    assert teacher.grad is None
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "softmax", "features"])
+def test_equal_models_cost_nothing(name):
+    student = torch.randn(2, 3, 3, 4, requires_grad=True)
+    value = TERMS[name](student, student.detach().clone())
+    value.backward()
+    assert abs(value.item()) < 1e-6 and student.grad.abs().max() < 1e-7
+
+
+def test_no_pixel_and_no_teacher_signal_give_zero():
+    student = torch.randn(2, 3, 3, 4, requires_grad=True)
+    teacher, nowhere = torch.randn(2, 3, 3, 4), torch.zeros(2, 3, 4, dtype=torch.bool)
+    for term in (distil_logits, distil_features):
+        value = term(student, teacher, nowhere)
+        value.backward()
+        assert value.item() == 0 and not student.grad.any()
+
+
+def test_decay():
+    assert decay(1.0, 0.7) == 1.0 and decay(0.9, 0.5) == pytest.approx(0.9**0.5) and decay(0.5, 0.0) == 1.0
