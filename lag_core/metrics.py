@@ -28,13 +28,15 @@ def confusion(truth: np.ndarray, prediction: np.ndarray, n: int) -> np.ndarray:
     valid = truth != IGNORE
     rows = truth[valid].astype(np.int64)
     columns = prediction[valid].astype(np.int64)
-    for what, labels in (("truth", rows), ("prediction", columns)):
-        if labels.size and not (labels.min() >= 0 and labels.max() < n):
-            raise ValueError(
-                f"{what} holds label {int(labels.max() if labels.min() >= 0 else labels.min())}: "
-                f"expected 0..{n - 1}" + (f" or {IGNORE}" if what == "truth" else "")
-            )
+    _check_labels("truth", rows, n)
+    _check_labels("prediction", columns, n)
     return np.bincount(rows * n + columns, minlength=n * n).reshape(n, n)
+
+
+def _check_labels(what: str, labels: np.ndarray, n: int) -> None:
+    foreign = labels[(labels < 0) | (labels >= n)]
+    if foreign.size:
+        raise ValueError(f"the {what} holds label {foreign[0]}: expected class indices 0..{n - 1}")
 
 
 def seen_only(matrix: np.ndarray, seen: int) -> np.ndarray:

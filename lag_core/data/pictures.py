@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,46 +26,45 @@ class DataError(ValueError):
 
 def read_image(source: Path | str | bytes) -> np.ndarray:
     """A picture, upright. Shape: -> uint8 [H, W, 3] RGB. DataError if it is not a sound 8-bit picture."""
-    try:
-        with _opened(source) as image:
-            if image.mode.startswith(("I", "F")):
-                raise DataError(
-                    f"{_name(source)} is not an 8-bit picture (mode {image.mode}); save it as 8-bit RGB"
-                )
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except DataError:
-        raise
-    # Pillow's decoders answer broken files with whatever they stumble over: OSError, SyntaxError,
-    # struct.error, …
-    except Exception as error:
-        raise DataError(f"{_name(source)} is damaged: {error}") from error
+    with _sound(source) as image:
+        if image.mode.startswith(("I", "F")):
+            raise DataError(
+                f"{_name(source)} has more than 8 bits a channel ({image.mode}); save it as 8-bit RGB"
+            )
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def read_mask(source: Path | str | bytes) -> np.ndarray:
-    """A mask's ids; of a palette picture its indices. Shape: -> uint8 [H, W]. DataError if it has other than
-    one 8-bit channel, or is damaged."""
-    try:
-        with _opened(source) as image:
-            if image.mode not in ("L", "P"):
-                raise DataError(
-                    f"{_name(source)} is no mask: expected one 8-bit channel of class ids, found mode {image.mode}"
-                )
-            return np.array(image)
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{_name(source)} is damaged: {error}") from error
+    """A mask's ids; of a palette picture its indices. Shape: -> uint8 [H, W].
+
+    DataError if it is damaged or has anything but one 8-bit channel.
+    """
+    with _sound(source) as image:
+        if image.mode not in ("L", "P"):
+            raise DataError(
+                f"{_name(source)} is no mask: expected one 8-bit channel of ids, found {image.mode}"
+            )
+        return np.array(image)
 
 
 def picture_size(source: Path | str | bytes) -> tuple[int, int]:
     """(height, width) of the upright picture, from its header alone. DataError if it cannot be opened."""
+    with _sound(source) as image:
+        width, height = image.size
+        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        return (width, height) if turned else (height, width)
+
+
+@contextmanager
+def _sound(source: Path | str | bytes) -> Iterator[Image.Image]:
+    """The picture while it is open; whatever goes wrong with it becomes a DataError."""
     try:
         with _opened(source) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-            return (width, height) if turned else (height, width)
+            yield image
     except DataError:
         raise
+    # A broken file makes Pillow's decoders raise whatever they stumble over: OSError, SyntaxError,
+    # struct.error
     except Exception as error:
         raise DataError(f"{_name(source)} is damaged: {error}") from error
 

@@ -1,0 +1,51 @@
+"""A dataset by the name that the configuration gives it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lag_core.config import ConfigError, DataConfig
+from lag_core.data.ade20k import open_ade20k
+from lag_core.data.aerial_dataset import open_aerial
+from lag_core.data.dataset import Dataset, DatasetInfo, DatasetMissing
+from lag_core.data.folder import open_folder
+from lag_core.data.isprs import open_isprs
+from lag_core.data.pictures import DataError
+from lag_core.data.voc import open_voc
+from lag_core.protocol import Task, parse_task
+
+__all__ = ["DataError", "Dataset", "DatasetInfo", "DatasetMissing", "open_dataset", "task_of"]
+
+VAL_TILES = 60
+"""`aerial`: validation tiles of each domain."""
+
+_LOADERS = {"folder": open_folder, "voc": open_voc, "ade20k": open_ade20k, "isprs": open_isprs}
+
+
+def open_dataset(config: DataConfig) -> Dataset:
+    """The dataset of a configuration. DatasetMissing or DataError, each with one sentence, if it cannot be
+    used."""
+    if config.dataset == "aerial":
+        try:
+            return open_aerial(config.tiles, VAL_TILES, config.size)
+        except ValueError as error:
+            raise ConfigError(f"dataset 'aerial': {error}") from None
+    root = Path(config.root).expanduser()
+    if not root.is_dir():
+        raise DatasetMissing(
+            f"dataset {config.dataset!r}: there is no folder {root}; set data.root to where it lies"
+        )
+    return _LOADERS[config.dataset](root)
+
+
+def task_of(config: DataConfig, info: DatasetInfo) -> Task:
+    """The configured task over the dataset's classes. ConfigError for a task or a domain that it does not
+    have."""
+    for domain in config.domains:
+        if domain not in info.domains:
+            known = ", ".join(map(repr, info.domains)) or "none: leave the list empty"
+            raise ConfigError(f"data.domains: {info.name!r} has no domain {domain!r}; allowed are {known}")
+    try:
+        return parse_task(config.task, info.foreground, info.background)
+    except ValueError as error:
+        raise ConfigError(f"data.task = {config.task!r}: {error}") from None

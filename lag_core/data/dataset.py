@@ -1,0 +1,173 @@
+"""What a dataset is to the rest of the program, and the one kind that all loaders of files return."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from lag_core.data import presence
+from lag_core.data.pictures import DataError, picture_size, read_image, read_mask
+from lag_core.protocol import IGNORE, ClassInfo
+
+SPLITS = ("train", "val")
+
+
+class DatasetMissing(RuntimeError):
+    """A dataset, or a part of it, is not there: one sentence says what, where it was looked for, where to get
+    it."""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a dataset without reading a picture."""
+
+    name: str
+    classes: tuple[ClassInfo, ...]
+    """Every class, the background (if any) included, in order of dataset id."""
+    background: int | None = None
+    """Dataset id of the background; None: every id is a real class."""
+    domains: tuple[str, ...] = ()
+    """Names of the domains; empty: there is only one, called ""."""
+
+    @property
+    def foreground(self) -> tuple[int, ...]:
+        """Dataset ids that a task introduces: all but the background."""
+        return tuple(one.id for one in self.classes if one.id != self.background)
+
+    def class_of(self, dataset_id: int) -> ClassInfo:
+        """The class with this dataset id; KeyError if there is none."""
+        return {one.id: one for one in self.classes}[dataset_id]
+
+
+class Dataset(Protocol):
+    """Images and masks by name. `split` is "train" or "val"."""
+
+    @property
+    def info(self) -> DatasetInfo: ...
+
+    def ids(self, split: str) -> tuple[str, ...]:
+        """Names of the images, in file order."""
+        ...
+
+    def image(self, name: str) -> np.ndarray:
+        """uint8 [H, W, 3], RGB; DataError if the file is damaged."""
+        ...
+
+    def mask(self, name: str) -> np.ndarray:
+        """uint8 [H, W], dataset ids, 255 ignored; DataError if the file is damaged or holds a foreign id."""
+        ...
+
+    def domain(self, name: str) -> str:
+        """Domain of the image; "" where there is only one."""
+        ...
+
+    def present(self, split: str) -> dict[str, frozenset[int]]:
+        """Image -> dataset ids in it (255 apart), in file order. Computed from the masks once, then kept."""
+        ...
+
+
+class FileDataset:
+    """A `Dataset` of picture and mask files: what the loaders of all layouts return.
+
+    `images` and `masks` map each name to its file; both hold every name of `splits`.
+    """
+
+    def __init__(
+        self,
+        info: DatasetInfo,
+        splits: Mapping[str, Sequence[str]],
+        images: Mapping[str, Path],
+        masks: Mapping[str, Path],
+        domain_of: Callable[[str], str] = lambda name: "",
+    ):
+        self.info = info
+        self._splits = {split: tuple(names) for split, names in splits.items()}
+        self._images = images
+        self._masks = masks
+        self._domain_of = domain_of
+        self._known = np.zeros(256, bool)
+        self._known[[one.id for one in info.classes] + [IGNORE]] = True
+
+    def ids(self, split: str) -> tuple[str, ...]:
+        return self._splits[split]
+
+    def image(self, name: str) -> np.ndarray:
+        return read_image(self._images[name])
+
+    def mask(self, name: str) -> np.ndarray:
+        mask = read_mask(self._masks[name])
+        found = np.bincount(mask.ravel(), minlength=256) > 0
+        foreign = np.flatnonzero(found & ~self._known)
+        if foreign.size:
+            raise DataError(
+                f"{self._masks[name]} holds id {foreign[0]}, which is no class of {self.info.name!r} "
+                f"(known: {_ranges(self._known)})"
+            )
+        size = picture_size(self._images[name])
+        if mask.shape != size:
+            raise DataError(
+                f"{self._masks[name]} has {mask.shape[1]} x {mask.shape[0]} pixels, "
+                f"its image {size[1]} x {size[0]}"
+            )
+        return mask
+
+    def domain(self, name: str) -> str:
+        return self._domain_of(name)
+
+    def present(self, split: str) -> dict[str, frozenset[int]]:
+        names = self.ids(split)
+        key = presence.key_of_files(self.info.name, split, [self._masks[name] for name in names])
+        return presence.cached(self.info.name, key, names, self.mask)
+
+
+def read_list(path: Path, dataset: str, source: str) -> list[str]:
+    """Names in a split list, one a line, what follows a blank left out; DatasetMissing if the file is not
+    there."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        raise DatasetMissing(f"{dataset} has no {path.name}: looked for {path}; {source}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a list of names: {error}") from error
+    names = [line.split()[0] for line in lines if line.strip()]
+    if not names:
+        raise DataError(f"{path} lists no image")
+    if len(set(names)) != len(names):
+        raise DataError(f"{path} lists {next(n for n in names if names.count(n) > 1)!r} twice")
+    return names
+
+
+def files_in(folder: Path, suffixes: Sequence[str], dataset: str, source: str) -> dict[str, Path]:
+    """Name without ending -> file, for the files of a folder with one of the endings (lower case, with their
+    dot); DatasetMissing if there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [Path(entry.path) for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        raise DatasetMissing(
+            f"{dataset} has no folder {folder.name}: looked for {folder}; {source}"
+        ) from None
+    return {path.stem: path for path in sorted(found) if path.suffix.lower() in suffixes}
+
+
+def require(
+    names: Sequence[str], files: Mapping[str, Path], what: str, dataset: str, folder: Path, source: str
+) -> None:
+    """DatasetMissing unless each name has its file: says how many lack it, and the first."""
+    lacking = [name for name in names if name not in files]
+    if lacking:
+        raise DatasetMissing(
+            f"{dataset} is incomplete: {len(lacking)} of {len(names)} {what} are missing, the first is "
+            f"{lacking[0]!r}; looked in {folder}; {source}"
+        )
+
+
+def _ranges(known: np.ndarray) -> str:
+    ids = np.flatnonzero(known)
+    groups = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
+    return ", ".join(f"{group[0]}..{group[-1]}" if len(group) > 1 else str(group[0]) for group in groups)
