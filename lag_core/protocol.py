@@ -1,12 +1,13 @@
 """Which classes belong to which step, and what their ids are called on the way through the program.
 
-A class has three names: the *dataset id* found in mask files, the *class index* 0..K-1 in order of introduction
-(what is displayed and measured), and the *training channel* of the network. `LabelSpace` owns all three;
-`lag_core.data.remap` applies it to arrays. Nothing else adds or subtracts one.
+A class has three names: the *dataset id* found in mask files, the *class index* 0..K-1 in order of
+introduction (what is displayed and measured), and the *training channel* of the network. `LabelSpace` owns
+all three; `lag_core.data.remap` applies it to arrays. Nothing else adds or subtracts one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ class ClassInfo:
 
 @dataclass(frozen=True)
 class Task:
-    """The dataset ids that each step introduces. The background, where there is one, comes first in step 0."""
+    """The dataset ids that each step introduces. The background, where there is one, comes first in step
+    0."""
 
     name: str
     steps: tuple[tuple[int, ...], ...]
@@ -46,20 +48,38 @@ class Task:
 def parse_task(name: str, classes: Sequence[int], background: int | None = None) -> Task:
     """The task `name` over `classes` (dataset ids in order of introduction, without the background).
 
-    "a-b" puts `a` classes into step 0 and `b` into each later one; "a-b-c" gives every step its own number and
-    repeats the last; "offline" is one step. The last step takes what is left. ValueError says what is wrong.
+    "a-b" puts `a` classes into step 0 and `b` into each later one; "a-b-c" gives every step its own number
+    and repeats the last; "offline" is one step. The last step takes what is left. A suffix "_b" to "_w"
+    introduces the classes in another order (see `class_order`). ValueError says what is wrong.
     """
     if not classes:
         raise ValueError("a task needs at least one class besides the background")
     first = () if background is None else (background,)
     if name == "offline":
         return Task(name, (first + tuple(classes),))
-    if not re.fullmatch(r"\d+(-\d+)+", name):
-        raise ValueError(f"task {name!r}: expected 'offline' or numbers such as '15-1' or '2-2-1'")
-    sizes = list(_step_sizes([int(part) for part in name.split("-")], len(classes), name))
+    match = re.fullmatch(r"([0-9]+(?:-[0-9]+)+)(?:_([b-w]))?", name)
+    if not match:
+        raise ValueError(
+            f"task {name!r}: expected 'offline' or numbers such as '15-1' or '2-2-1', "
+            "with '_b' to '_w' behind them for another order of the classes"
+        )
+    numbers, letter = match.groups()
+    sizes = list(_step_sizes([int(part) for part in numbers.split("-")], len(classes), name))
     bounds = [0, *np.cumsum(sizes).tolist()]
-    steps = [tuple(classes[a:b]) for a, b in pairwise(bounds)]
+    ordered = class_order(classes, letter) if letter else classes
+    steps = [tuple(ordered[a:b]) for a, b in pairwise(bounds)]
     return Task(name, (first + steps[0], *steps[1:]))
+
+
+def class_order(classes: Sequence[int], letter: str) -> list[int]:
+    """The alternative order of `classes` that a task's letter b..w stands for: a fixed shuffle of their
+    positions.
+
+    Ours: the letters are those of the reference code's 22 orders of 15-1, the orders are not. The background,
+    which is not among `classes`, stays first in step 0.
+    """
+    places = sorted(range(len(classes)), key=lambda i: hashlib.sha256(f"{letter}/{i}".encode()).digest())
+    return [classes[i] for i in places]
 
 
 def _step_sizes(parts: list[int], total: int, name: str) -> Iterator[int]:
@@ -80,9 +100,9 @@ def _step_sizes(parts: list[int], total: int, name: str) -> Iterator[int]:
 class LabelSpace:
     """Dataset id <-> class index <-> training channel, at each step.
 
-    Channels: the unknown class (if modelled) is channel 0, then the background (if the dataset has one), then the
-    classes in order of introduction. A dataset without background always has the unknown class: pixels that carry
-    no label of the current step need a channel to go to (METHOD.md H-15).
+    Channels: the unknown class (if modelled) is channel 0, then the background (if the dataset has one), then
+    the classes in order of introduction. A dataset without background always has the unknown class: pixels
+    that carry no label of the current step need a channel to go to (METHOD.md H-15).
     """
 
     steps: tuple[tuple[int, ...], ...]
@@ -140,7 +160,9 @@ class LabelSpace:
 
     def new_channels(self, step: int) -> range:
         """Channels introduced at `step`; at step 0 all but the unknown one."""
-        return range(self.class_indices(step).start + self.offset, self.class_indices(step).stop + self.offset)
+        return range(
+            self.class_indices(step).start + self.offset, self.class_indices(step).stop + self.offset
+        )
 
     def old_channels(self, step: int) -> range:
         """Channels of real classes introduced before `step`: neither unknown nor background."""
@@ -152,11 +174,15 @@ class LabelSpace:
         return self.offset + int(self.background is not None)
 
     def step_of(self, index: int) -> int:
-        """Step that introduced class `index`."""
+        """Step that introduced class `index`; IndexError if there is no such class."""
+        if not 0 <= index < len(self.order):
+            raise IndexError(f"there is no class index {index}: the task has {len(self.order)} classes")
         return next(t for t in range(len(self.steps)) if index < self.seen(t))
 
     def index_of(self, dataset_id: int) -> int:
         """Class index of a dataset id; ValueError if no step introduces it."""
+        if dataset_id not in self.order:
+            raise ValueError(f"no step introduces dataset id {dataset_id}")
         return self.order.index(dataset_id)
 
     def labelled(self, step: int, setting: str) -> tuple[int, ...]:
@@ -165,7 +191,8 @@ class LabelSpace:
         return tuple(i for s in shown for i in s if i != self.background)
 
     def target_table(self, step: int, setting: str) -> np.ndarray:
-        """Lookup table uint8 [256]: dataset id -> training channel at `step`; unlabelled -> catch-all, 255 -> 255."""
+        """Lookup table uint8 [256]: dataset id -> training channel at `step`; unlabelled -> catch-all, 255 ->
+        255."""
         table = np.full(256, self.catch_all, np.uint8)
         table[IGNORE] = IGNORE
         for dataset_id in self.labelled(step, setting):
