@@ -35,8 +35,7 @@ class ClassInfo:
 
 @dataclass(frozen=True)
 class Task:
-    """The dataset ids that each step introduces. The background, where there is one, comes first in step
-    0."""
+    """The dataset ids that each step introduces. The background, if there is one, comes first in step 0."""
 
     name: str
     steps: tuple[tuple[int, ...], ...]
@@ -72,8 +71,7 @@ def parse_task(name: str, classes: Sequence[int], background: int | None = None)
 
 
 def class_order(classes: Sequence[int], letter: str) -> list[int]:
-    """The alternative order of `classes` that a task's letter b..w stands for: a fixed shuffle of their
-    positions.
+    """The other order of `classes` that a task's letter b..w stands for: a fixed shuffle of their positions.
 
     Ours: the letters are those of the reference code's 22 orders of 15-1, the orders are not. The background,
     which is not among `classes`, stays first in step 0.
