@@ -111,7 +111,7 @@ def teacher_view(logits: Tensor, activation: str) -> TeacherView:
 
 
 def _most_certain(view: TeacherView, named: Tensor, keep: float) -> Tensor:
-    """Of each class, the ceil(keep * n) of its `named` pixels with the largest margin. Shape: bool [B, h, w]."""
+    """Of each class the ceil(keep * n) `named` pixels with the largest margin. Shape: bool [B, h, w]."""
     channel, margin = view.channel[named], view.margin[named]
     by_margin = margin.argsort(descending=True, stable=True)
     order = by_margin[channel[by_margin].argsort(stable=True)]
@@ -229,8 +229,8 @@ class Quality(NamedTuple):
 def coverage_and_precision(pseudo: PseudoLabels, truth_channels: Tensor, channels: int) -> Quality:
     """How many pixels were given an old class, and how many of those rightly.
 
-    `truth_channels` are the training channels of the full annotation (class index + `LabelSpace.offset`), with
-    later steps' classes in it if known. Shape: int64 [B, h, w], 255 unknown -> `Quality`. Source: METHOD.md I.6.
+    `truth_channels` are the training channels of the full annotation (class index + `space.offset`), later
+    steps' classes included if known. Shape: int64 [B, h, w], 255 unknown -> `Quality`. Source: METHOD.md I.6.
     """
     judged = pseudo.accepted & (truth_channels != IGNORE)
     given, truth = pseudo.labels[judged], truth_channels[judged]
