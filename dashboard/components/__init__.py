@@ -1,0 +1,1 @@
+"""Inline components for the browser: the image viewer and the thumbnail gallery."""

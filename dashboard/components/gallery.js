@@ -1,0 +1,121 @@
+/* A page of thumbnails. A list box: one entry is in the tab order, arrow keys move, Enter or space chooses. */
+
+class Gallery {
+  constructor(parent) {
+    this.missing = new MissingBlobs();
+    this.list = element("div", { class: "grid", role: "listbox", onkeydown: (event) => this.key(event) });
+    this.range = element("span", { class: "soft" });
+    this.back = this.pageButton("left", "Previous page", -1);
+    this.next = this.pageButton("right", "Next page", 1);
+    this.foot = element("div", { class: "foot" }, this.range, element("span", { class: "space" }), this.back, this.next);
+    this.node = element("div", { class: "lag gallery" }, this.list, this.foot);
+    this.items = [];
+    parent.append(this.node);
+  }
+
+  destroy() {
+    blobStore().release(this);
+    this.node.remove();
+  }
+
+  pageButton(name, title, by) {
+    return element("button", { type: "button", class: "turn", title, "aria-label": title,
+      onclick: () => this.send("page", this.props.page + by) }, icon(name));
+  }
+
+  async update({ data, setTriggerValue }) {
+    this.send = setTriggerValue;
+    this.props = openPayload(data);
+    const names = this.props.items.map((item) => item.image);
+    const missing = blobStore().hold(this, names);
+    if (missing.length) this.missing.request(missing, setTriggerValue);
+    this.build();
+  }
+
+  build() {
+    const { items, selected, page, pages, first, total, size, label, empty } = this.props;
+    const focused = this.node.getRootNode().activeElement?.dataset?.id;
+    this.list.style.setProperty("--size", `${size}px`);
+    this.list.setAttribute("aria-label", label);
+    this.items = items.map((item) => this.entry(item, item.id === selected));
+    const inTabOrder = this.items.find((node) => node.dataset.id === (focused ?? selected)) ?? this.items[0];
+    if (inTabOrder) inTabOrder.tabIndex = 0;
+    this.list.replaceChildren(...(items.length ? this.items : [element("p", { class: "soft" }, empty)]));
+    if (focused !== undefined && inTabOrder?.dataset.id === focused) inTabOrder.focus({ preventScroll: true });
+    this.foot.hidden = !total;
+    this.range.textContent = pages > 1
+      ? `${label} ${first + 1}–${first + items.length} of ${total} · page ${page + 1} of ${pages}` : `${total} ${label.toLowerCase()}`;
+    this.back.disabled = page === 0;
+    this.next.disabled = page >= pages - 1;
+    this.back.hidden = this.next.hidden = pages < 2;
+  }
+
+  entry(item, selected) {
+    const canvas = element("canvas", { "aria-hidden": "true" });
+    const badge = item.badge && element("span", { class: `badge ${item.tone}` }, item.badge);
+    const node = element("div", {
+      class: "entry eased", role: "option", tabindex: -1, "data-id": item.id, "aria-selected": String(selected),
+      "aria-label": [item.caption, item.badge].filter(Boolean).join(", "), title: item.caption,
+      onclick: () => this.choose(node),
+    }, element("span", { class: "frame" }, canvas, badge || null), element("span", { class: "caption" }, item.caption));
+    blobStore().ready([item.image]).then(([image]) => image && this.draw(canvas, image)).catch(() => node.classList.add("broken"));
+    return node;
+  }
+
+  /* Fills the square: the middle of the picture, at the screen's own density. */
+  draw(canvas, image) {
+    const side = Math.round(this.props.size * 1.4 * Math.max(1, window.devicePixelRatio));
+    Object.assign(canvas, { width: side, height: side });
+    const cut = Math.min(image.width, image.height);
+    const context = canvas.getContext("2d");
+    context.imageSmoothingEnabled = cut >= 48; // filters and channel maps are small: show their cells
+    context.imageSmoothingQuality = "high";
+    context.drawImage(image, (image.width - cut) / 2, (image.height - cut) / 2, cut, cut, 0, 0, side, side);
+  }
+
+  choose(node) {
+    for (const item of this.items) item.setAttribute("aria-selected", String(item === node));
+    this.focus(node);
+    this.send("choose", node.dataset.id);
+  }
+
+  focus(node) {
+    for (const item of this.items) item.tabIndex = item === node ? 0 : -1;
+    node.focus({ preventScroll: false });
+  }
+
+  columns() {
+    const top = this.items[0].offsetTop;
+    const second = this.items.findIndex((item) => item.offsetTop > top);
+    return second < 0 ? this.items.length : second;
+  }
+
+  key(event) {
+    const at = this.items.indexOf(event.target);
+    if (at < 0) return;
+    if (event.key === "Enter" || event.key === " ") this.choose(this.items[at]);
+    else if (event.key === "PageDown" && !this.next.disabled) this.next.click();
+    else if (event.key === "PageUp" && !this.back.disabled) this.back.click();
+    else {
+      const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -this.columns(), ArrowDown: this.columns() };
+      const to = { Home: 0, End: this.items.length - 1 }[event.key] ?? at + (moves[event.key] ?? NaN);
+      if (Number.isNaN(to)) return;
+      if (this.items[to]) this.focus(this.items[to]);
+    }
+    event.preventDefault();
+    event.stopPropagation();
+  }
+}
+
+const galleries = new WeakMap();
+
+export default function (component) {
+  const parent = component.parentElement;
+  if (!galleries.has(parent)) galleries.set(parent, new Gallery(parent));
+  const gallery = galleries.get(parent);
+  gallery.update(component);
+  return () => {
+    galleries.delete(parent);
+    gallery.destroy();
+  };
+}

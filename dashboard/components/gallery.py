@@ -1,0 +1,120 @@
+"""A page of thumbnails to choose one from: images of a run, channels of a layer.
+
+The script is in dom.js, payload.js and gallery.js. Pictures are made only for the page that is shown, and
+only if the browser does not have them yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import streamlit as st
+
+from dashboard.components.assets import source
+from dashboard.components.payload import Payload, forget
+
+Tone = Literal["neutral", "good", "bad", "accent"]
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """One entry. image: JPEG or PNG, or a function that makes it.
+
+    version: names the picture's content (a digest, or run, image and step), so that `image` is not called
+    for what the browser already has; without it, the picture is made and hashed at every run of the page it
+    is on.
+    """
+
+    id: str
+    image: bytes | Callable[[], bytes]
+    caption: str
+    badge: str = ""
+    tone: Tone = "neutral"
+    version: str = ""
+
+
+_component = st.components.v2.component(
+    "lag.gallery",
+    css=source("base.css", "gallery.css"),
+    js=source("dom.js", "payload.js", "gallery.js"),
+)
+
+
+def thumbnails(
+    items: Sequence[Thumbnail],
+    *,
+    key: str,
+    selected: str | None = None,
+    page_size: int = 24,
+    size: int = 112,
+    label: str = "Images",
+    empty: str = "Nothing to show here.",
+) -> str | None:
+    """Show a page of `items`; returns the id that somebody just chose, once.
+
+    selected: id of the entry that is marked; the page that holds it is shown whenever it changes. size:
+    width of a thumbnail in CSS pixels. label: what the entries are, for screen readers and the page count.
+    empty: the sentence for an empty list.
+    """
+    pages = max(1, -(-len(items) // page_size))
+    page = _page(key, items, selected, page_size, pages)
+    payload = Payload()
+    shown = items[page * page_size : (page + 1) * page_size]
+    props = {
+        "items": [_props(payload, item) for item in shown],
+        "selected": selected,
+        "page": page,
+        "pages": pages,
+        "first": page * page_size,
+        "total": len(items),
+        "size": size,
+        "label": label,
+        "empty": empty,
+    }
+    result = _component(
+        key=key,
+        data=payload.pack(props),
+        on_choose_change=lambda: None,
+        on_page_change=partial(_turn, key, pages),
+        on_missing_change=lambda: forget(st.session_state[key].get("missing")),
+    )
+    chosen = result.get("choose")
+    return chosen if any(item.id == chosen for item in shown) else None
+
+
+def _page_key(key: str) -> str:
+    return f"{key}/page"
+
+
+def _page(key: str, items: Sequence[Thumbnail], selected: str | None, page_size: int, pages: int) -> int:
+    """The page to show: the one last turned to, or the one that holds a newly selected entry."""
+    state = st.session_state.get(_page_key(key), {"page": 0, "selected": None})
+    page = state["page"]
+    if selected != state["selected"]:
+        at = next((i for i, item in enumerate(items) if item.id == selected), None)
+        page = at // page_size if at is not None else page
+    page = min(page, pages - 1)
+    st.session_state[_page_key(key)] = {"page": page, "selected": selected}
+    return page
+
+
+def _turn(key: str, pages: int) -> None:
+    """Somebody turned to another page; the number comes from the browser and may be anything."""
+    page = st.session_state[key].get("page")
+    if isinstance(page, int) and 0 <= page < pages:
+        st.session_state[_page_key(key)] = {**st.session_state[_page_key(key)], "page": page}
+
+
+def _props(payload: Payload, item: Thumbnail) -> dict[str, str]:
+    if item.version:
+        name = payload.lazy_picture(item.version, partial(_image, item))
+    else:
+        name = payload.picture(_image(item))
+    return {"id": item.id, "image": name, "caption": item.caption, "badge": item.badge, "tone": item.tone}
+
+
+def _image(item: Thumbnail) -> bytes:
+    return item.image if isinstance(item.image, bytes) else item.image()

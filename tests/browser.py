@@ -1,0 +1,149 @@
+"""A served Streamlit app and a headless Chromium on it, for tests that look at what a user sees.
+
+`with served("tests/viewer_demo.py") as url, chromium() as browser, window(browser, url) as page: …` Without
+Chromium the tests are skipped with a message, except in CI (environment variable CI), where they must run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ROOT = Path(__file__).resolve().parent.parent
+ARTIFACTS = ROOT / "artifacts"
+CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+PATIENCE = 60.0
+"""Seconds to wait for the server, on a machine that does other work."""
+
+
+def chromium_path() -> str:
+    """Where Chromium is; skips the test where there is none, fails in CI."""
+    found = next((p for p in ("/usr/bin/chromium", "/usr/bin/chromium-browser") if Path(p).exists()), None)
+    found = found or shutil.which("chromium") or shutil.which("google-chrome")
+    if found:
+        return found
+    message = "browser tests need Chromium (Debian: apt-get install chromium)"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+@contextmanager
+def served(script: str | Path, environment: dict[str, str] | None = None) -> Iterator[str]:
+    """`streamlit run script` on a free port of this machine, until the block ends; yields its address."""
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.headless=true"]
+    command += [f"--server.port={port}", "--server.address=127.0.0.1", "--browser.gatherUsageStats=false"]
+    command += ["--server.fileWatcherType=none"]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(environment or {})}
+    with TemporaryFile() as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not _healthy(url):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    pytest.fail(f"streamlit did not start: {log.read().decode(errors='replace')[-2000:]}")
+                time.sleep(0.1)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Headless Chromium, through Playwright."""
+    path = chromium_path()
+    playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=list(CHROMIUM_FLAGS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def window(
+    browser: Browser,
+    url: str,
+    *,
+    width: int = 1280,
+    height: int = 900,
+    scheme: Literal["light", "dark"] = "light",
+    density: float = 1.0,
+    calm: bool = True,
+) -> Iterator[Page]:
+    """A page at `url`. Errors in its console fail the test when the block ends without another error."""
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme=scheme,
+        device_scale_factor=density,
+        reduced_motion="reduce" if calm else "no-preference",
+        accept_downloads=True,
+    )
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.extend([message.text] if message.type == "error" else []))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.set_default_timeout(30_000)
+    try:
+        page.goto(url)
+        yield page
+        assert not complaints, f"the browser's console has errors: {complaints}"
+    finally:
+        context.close()
+
+
+def settle(page: Page) -> None:
+    """Wait until Streamlit's script has run and the drawing that followed is on the screen."""
+    page.wait_for_function(
+        "() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'"
+    )
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def screenshot(page: Page, name: str) -> Path:
+    """Keep what the window shows as artifacts/<name>.png."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    path = ARTIFACTS / f"{name}.png"
+    page.screenshot(path=path)
+    return path
