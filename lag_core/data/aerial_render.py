@@ -113,31 +113,25 @@ def put_roof(layers: Layers, roof: Roof) -> None:
     from_end, from_side = roof.length / 2 - np.abs(along), roof.width / 2 - np.abs(across)
     edge = np.minimum(from_end, from_side)
     if roof.cover.kind == "flat":
-        relief = np.where(edge < 1.6, np.float32(2.2), np.float32(0))
-        tone = 1 + 0.25 * (edge < 1.6)
+        parapet = (edge < 1.6).astype(np.float32)
+        relief, tone = 2.2 * parapet, 1 + 0.25 * parapet
     else:
         run = from_side if roof.cover.kind == "gable" else edge
         relief = roof.cover.pitch * run
-        tone = courses(along, across, from_side, roof)
+        tone = courses(along, across, from_side)
     height = relief + roof.eave
     on = (edge > 0) & (height > layers.height[window])
-    write(layers, window, on, INDEX[roof.cover.material], height, relief, tone, roof.cover.weathering - 0.5)
+    material = np.full(height.shape, INDEX[roof.cover.material], np.uint8)
     for f in roof.fittings:
-        here = (np.abs(along - f.along) < f.length / 2) & (np.abs(across - f.across) < f.width / 2) & on
+        here = (np.abs(along - f.along) < f.length / 2) & (np.abs(across - f.across) < f.width / 2)
         # A fitting keeps the slope of the roof under it, and throws its own shadow by its rise.
-        write(
-            layers,
-            window,
-            here,
-            INDEX[f.material],
-            height + f.rise,
-            relief,
-            np.float32(1),
-            roof.cover.weathering - 0.5,
-        )
+        material[here] = INDEX[f.material]
+        height[here] += f.rise
+        tone[here] = 1
+    write(layers, window, on, material, height, relief, tone, roof.cover.weathering - 0.5)
 
 
-def courses(along: Plane, across: Plane, from_side: Plane, roof: Roof) -> Plane:
+def courses(along: Plane, across: Plane, from_side: Plane) -> Plane:
     """Tone of a pitched roof: courses of tiles, a light ridge and a dark gutter."""
     tone = 1 + 0.05 * np.sin(from_side * 2.0) + 0.025 * np.sin(along * 2.4)
     tone += 0.22 * (np.abs(across) < 0.9)

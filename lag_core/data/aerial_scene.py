@@ -220,9 +220,13 @@ class Planner:
         """Direction of the street at u, radians in the image."""
         return self.angle + math.atan(2 * self.bend * u)
 
-    def near(self, x: float, y: float, margin: float) -> bool:
-        """Whether a thing at (x, y) can show on the tile, itself or by its shadow; `margin` in pixels."""
-        return -margin < x < self.size + margin and -margin < y < self.size + margin
+    def shows(self, x: float, y: float, reach: float, shadow: float) -> bool:
+        """Whether a thing within `reach` pixels of (x, y), or its `shadow` of that length, meets the tile."""
+        dx, dy = self.scene.sun.towards
+        return all(
+            -reach - max(0.0, -shadow * d) < at < self.size + reach + max(0.0, shadow * d)
+            for at, d in ((x, dx), (y, dy))
+        )
 
     def outline(self, material: str, points: list[Point]) -> None:
         self.scene.shapes.append(Shape(material, [self.px(u, v) for u, v in points]))
@@ -261,7 +265,7 @@ class Planner:
         half_u, half_v = along / 2, across / 2
         self.built.append((u - half_u, u + half_u, v - half_v, v + half_v))
         (x, y), s, angle = self.px(u, v), self.style.scale, self.heading(u)
-        if not self.near(x, y, s * math.hypot(half_u, half_v) + SHADOW):
+        if not self.shows(x, y, s * math.hypot(half_u, half_v), SHADOW):
             return
         if across > along:
             along, across, angle = across, along, angle + math.pi / 2
@@ -301,7 +305,7 @@ class Planner:
     def car(self, u: float, v: float, turn: float = 0.0) -> None:
         """A car at (u, v), unless a building stands there; `turn` is its direction relative to the street."""
         x, y = self.px(u, v)
-        if self.near(x, y, 14) and not self.covered(u, v, 1.5):
+        if self.shows(x, y, 14, 12) and not self.covered(u, v, 1.5):
             angle = self.heading(u) + turn + self.rng.gauss(0, 0.025) + self.rng.choice((0, math.pi))
             length = self.rng.uniform(4.25, 4.95) * self.style.scale
             self.scene.cars.append(Car(x, y, angle, length, self.pick(PAINTS), self.rng.randrange(3)))
@@ -310,7 +314,7 @@ class Planner:
         """A crown of `radius` metres, unless it would grow out of a roof."""
         x, y = self.px(u, v)
         kind = material or self.pick(self.style.trees)
-        if self.near(x, y, 60) and not self.covered(u, v, 0.55 * radius):
+        if self.shows(x, y, 1.3 * radius * self.style.scale, 36) and not self.covered(u, v, 0.55 * radius):
             rng = self.rng
             self.scene.crowns.append(
                 Crown(x, y, radius * self.style.scale, kind, rng.random(), rng.randrange(64))
