@@ -132,7 +132,7 @@ class ClassStatistics:
         generator: torch.Generator,
         covariance: Covariance = "diagonal",
     ) -> tuple[Tensor, Tensor]:
-        """Correlation of Z between neighbouring pixels of a class, over all channels. Shape: [K], 0..1.
+        """`n` feature vectors of each of `classes`; training channels without statistics are left out.
 
         Values below 0 become 0, as Z comes out of a ReLU; that lifts the mean of sparse channels. "rectified"
         chooses the Gaussian so that mean and variance are right *after* the cut. "mean" repeats the mean.
