@@ -1,0 +1,188 @@
+"""Metrics against the authors' own numbers, torchmetrics, and slow second implementations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
+
+from lag_core import metrics
+from lag_core.protocol import IGNORE, LabelSpace, parse_task
+
+VOC_15_1 = LabelSpace(parse_task("15-1", range(1, 21), 0).steps, 0, True)
+AERIAL_2_2_1 = LabelSpace(parse_task("2-2-1", range(1, 6)).steps, None, True)
+
+FINAL_15_1 = """
+bg 89.3, aeroplane 79.3, bicycle 38.2, bird 86.0, boat 62.8, bottle 74.7, bus 87.4, car 82.1, cat 90.1, chair
+33.1, cow 75.8, table 57.7, dog 86.5, horse 79.8, motorbike 82.2, person 82.7, plant 24.4, sheep 54.3, sofa
+24.1, train 46.2, tv 41.8
+"""
+"""Per-class IoU of the authors' 15-1 run (METHOD.md G.4)."""
+
+
+def labels_and_answers(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, n, (3, 17, 19)).astype(np.uint8)
+    prediction = np.where(rng.random(truth.shape) < 0.6, truth, rng.integers(0, n, truth.shape)).astype(
+        np.uint8
+    )
+    truth[rng.random(truth.shape) < 0.2] = IGNORE
+    return truth, prediction
+
+
+def test_the_authors_class_ious_give_their_old_new_and_all() -> None:
+    ious = np.array([float(entry.split()[-1]) for entry in FINAL_15_1.split(",")]) / 100
+    result = metrics.summarise(ious, VOC_15_1, 5)
+    # The class IoUs are printed with one decimal, so their means can be off by 0.05 at most.
+    assert result.old * 100 == pytest.approx(74.23, abs=0.005)
+    assert result.new * 100 == pytest.approx(38.18, abs=0.05)
+    assert result.all * 100 == pytest.approx(65.65, abs=0.05)
+
+
+@pytest.mark.parametrize(("seed", "n"), [(0, 2), (1, 6), (2, 21), (3, 151)])
+def test_confusion_and_iou_agree_with_torchmetrics(seed: int, n: int) -> None:
+    truth, prediction = labels_and_answers(seed, n)
+    matrix = metrics.confusion(truth, prediction, n)
+    answers = torch.from_numpy(prediction).long(), torch.from_numpy(truth).long()
+    reference = MulticlassConfusionMatrix(n, ignore_index=IGNORE)(*answers)
+    jaccard = MulticlassJaccardIndex(n, average="none", ignore_index=IGNORE)(*answers)
+    np.testing.assert_array_equal(matrix, reference.numpy())
+    np.testing.assert_allclose(metrics.iou(matrix), jaccard.numpy(), atol=1e-6)
+
+
+def test_confusion_has_rows_for_the_truth() -> None:
+    truth = np.array([[0, 1, 1], [2, IGNORE, 2]], np.uint8)
+    prediction = np.array([[0, 2, 1], [2, 0, 0]], np.uint8)
+    matrix = metrics.confusion(truth, prediction, 3)
+    assert matrix.dtype == np.int64
+    assert matrix.tolist() == [[1, 0, 0], [0, 1, 1], [1, 0, 1]]
+
+
+def test_confusions_of_batches_add_up() -> None:
+    truth, prediction = labels_and_answers(4, 5)
+    parts = sum(metrics.confusion(t, p, 5) for t, p in zip(truth, prediction, strict=True))
+    np.testing.assert_array_equal(parts, metrics.confusion(truth, prediction, 5))
+
+
+@pytest.mark.parametrize(
+    ("truth", "prediction", "said"),
+    [([0, 3], [0, 0], "truth holds label 3"), ([0, 1], [0, 3], "prediction holds label 3"),
+     ([0, 1], [0, IGNORE], "prediction holds label 255"), ([-1], [0], "truth holds label -1")],
+)  # fmt: skip
+def test_foreign_labels_are_refused(truth: list[int], prediction: list[int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        metrics.confusion(np.array(truth), np.array(prediction), 3)
+
+
+def test_a_prediction_of_255_does_not_matter_where_the_truth_is_ignored() -> None:
+    assert metrics.confusion(np.array([IGNORE]), np.array([IGNORE]), 3).sum() == 0
+
+
+def test_shapes_that_differ_are_refused() -> None:
+    with pytest.raises(ValueError, match="must be equal"):
+        metrics.confusion(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), 2)
+
+
+def test_absent_class_is_undefined_but_a_wrongly_predicted_one_is_zero() -> None:
+    matrix = np.array([[4, 1, 0], [0, 0, 0], [0, 0, 0]])
+    ious = metrics.iou(matrix)
+    assert ious[0] == pytest.approx(0.8)
+    assert ious[1] == 0
+    assert math.isnan(ious[2])
+
+
+def test_future_classes_are_ignored_at_an_intermediate_step() -> None:
+    """The same IoUs as if the pixels of classes to come had been 255 in the masks."""
+    rng = np.random.default_rng(5)
+    truth, prediction = rng.integers(0, 5, 400), rng.integers(0, 2, 400)
+    matrix = metrics.seen_only(metrics.confusion(truth, prediction, 5), 2)
+    hidden = np.where(truth >= 2, IGNORE, truth)
+    np.testing.assert_array_equal(matrix, metrics.confusion(hidden, prediction, 5))
+
+
+def test_summary_counts_the_background_among_the_old_classes() -> None:
+    labels = LabelSpace(((0, 7), (9,)), 0)
+    result = metrics.summarise(np.array([0.9, 0.5, 0.2]), labels, 1)
+    assert result.old == pytest.approx(0.7)
+    assert result.old_without_background == pytest.approx(0.5)
+    assert result.new == pytest.approx(0.2)
+    assert result.all == pytest.approx(1.6 / 3)
+    assert result.harmonic == pytest.approx(2 * 0.7 * 0.2 / 0.9)
+
+
+def test_without_background_all_old_classes_count() -> None:
+    result = metrics.summarise(np.array([0.2, 0.4, 0.6, 0.8, 1.0]), AERIAL_2_2_1, 1)
+    assert result.old == result.old_without_background == pytest.approx(0.3)
+    assert result.new == pytest.approx(0.7)
+
+
+def test_step_0_has_no_new_classes() -> None:
+    result = metrics.summary(np.diag([5, 5, 5, 5, 5]), AERIAL_2_2_1, 0)
+    assert result.old == result.all == 1
+    assert math.isnan(result.new) and math.isnan(result.harmonic)
+
+
+def test_harmonic_mean_of_nothing_is_zero() -> None:
+    assert metrics.harmonic_mean(0.0, 0.0) == 0
+
+
+def history() -> np.ndarray:
+    nan = np.nan
+    return np.array([[0.8, 0.6, nan, nan], [0.7, 0.7, 0.5, nan], [0.6, 0.1, 0.6, 0.4]])
+
+
+def test_forgetting_transfer_and_average_by_hand() -> None:
+    ious = history()
+    np.testing.assert_allclose(metrics.forgetting(ious), [0.2, 0.6, -0.1, np.nan])
+    assert metrics.mean_forgetting(ious) == pytest.approx(0.7 / 3)
+    np.testing.assert_allclose(metrics.plasticity(ious), [0.8, 0.6, 0.5, 0.4])
+    assert metrics.bwt(ious) == pytest.approx((-0.2 - 0.5 + 0.1) / 3)
+    assert metrics.average(ious) == pytest.approx((0.7 + 1.9 / 3 + 1.7 / 4) / 3)
+
+
+def test_forgetting_agrees_with_a_loop() -> None:
+    rng = np.random.default_rng(6)
+    ious = rng.random((6, 21))
+    for step in range(6):
+        ious[step, VOC_15_1.seen(step) :] = np.nan
+    for c in range(21):
+        earlier = [ious[s, c] for s in range(5) if not math.isnan(ious[s, c])]
+        expected = max(earlier) - ious[5, c] if earlier else math.nan
+        assert metrics.forgetting(ious)[c] == pytest.approx(expected, nan_ok=True)
+
+
+def test_nothing_is_forgotten_in_one_step() -> None:
+    ious = np.array([[0.5, 0.7]])
+    assert math.isnan(metrics.mean_forgetting(ious)) and math.isnan(metrics.bwt(ious))
+    assert metrics.average(ious) == pytest.approx(0.6)
+
+
+def test_undefined_values_raise_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    ious = np.full((2, 3), np.nan)
+    metrics.forgetting(ious), metrics.bwt(ious), metrics.average(ious), metrics.plasticity(ious)
+    assert not recwarn.list
+
+
+def test_iou_matrix_is_undefined_before_a_class_is_introduced() -> None:
+    rng = np.random.default_rng(7)
+    confusions = rng.integers(1, 50, (3, 5, 5))
+    ious = metrics.iou_matrix(confusions, AERIAL_2_2_1)
+    assert np.isnan(ious).tolist() == [[False] * 2 + [True] * 3, [False] * 4 + [True], [False] * 5]
+    for step, matrix in enumerate(confusions):
+        result = metrics.summary(matrix, AERIAL_2_2_1, step)
+        assert metrics.mean(ious[step]) == pytest.approx(result.all)
+    assert len(metrics.iou_matrix([], AERIAL_2_2_1)) == 0
+
+
+def test_pixel_accuracy() -> None:
+    assert metrics.pixel_accuracy(np.array([[3, 1], [0, 4]])) == pytest.approx(7 / 8)
+    assert math.isnan(metrics.pixel_accuracy(np.zeros((2, 2), np.int64)))
+
+
+def test_domain_gap() -> None:
+    near, far = np.diag([10, 10, 10, 10, 10]), np.full((5, 5), 1)
+    gap = metrics.domain_gap({"rgb": near, "irrg": far}, AERIAL_2_2_1, 2)
+    assert gap == pytest.approx(1 - 1 / 9)
