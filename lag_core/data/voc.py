@@ -63,7 +63,7 @@ def find_home(root: Path, below: tuple[str, ...], mark: str, dataset: str, sourc
 
 
 def _masks(home: Path) -> dict[str, Path]:
-    """The augmented masks where there are any; an image with a hand-made mask keeps that one."""
+    """The augmented masks, and the hand-made ones of images (validation) that have no other."""
     augmented = home / "SegmentationClassAug"
     plain = home / "SegmentationClass"
     found: dict[str, Path] = {}
