@@ -18,7 +18,7 @@ from lag_core.method.precision import full_precision
 Metric = Literal["entropy_kl", "spatial_kl", "cosine", "l2", "random"]
 
 DEFINED_ABOVE = 1e-6
-"""Largest channel distance below which both models count as equal and any split is arbitrary (METHOD.md C.1)."""
+"""Largest channel distance at which both models count as equal and a split is arbitrary (METHOD.md C.1)."""
 
 
 class Split(NamedTuple):
