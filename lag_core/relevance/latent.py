@@ -1,0 +1,71 @@
+"""Relevance of the latent map Z for a class, through the heads: for the term NSC and for the explanations.
+
+R = Z * d s / d Z, with s the class's logit summed over chosen pixels. For heads of convolutions, batch norm
+in evaluation mode and ReLUs this is LRP's epsilon rule for epsilon -> 0, less the share of the biases.
+Source: ours (METHOD.md D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Decode = Callable[[Tensor], Tensor]
+"""Z [P, C, h, w] -> logits [P, K, h, w]; batch norm in evaluation mode, so that rows do not mix."""
+
+
+def latent_relevance(
+    decode: Decode, latent: Tensor, channels: Tensor | int, weights: Tensor, *, create_graph: bool = False
+) -> Tensor:
+    """Relevance of every latent pixel and channel for one class a row.
+
+    Row p asks about `channels[p]`: s = sum over pixels of weights[p] * logit, with weights a mask or any
+    map. Repeat an image's row to ask about several classes at once. `decode` may stop after the heads that
+    are asked about, as channels count from the first head.
+
+    The result keeps a gradient to `latent` if that has one. A head of convolutions and ReLUs is piecewise
+    linear: d s / d Z is then constant almost everywhere and the gradient is exact without `create_graph`,
+    which is needed only to train the heads themselves through R.
+
+    Shape: Z [P, C, h, w], channels int64 [P] or one int, weights [P, h, w] -> R [P, C, h, w].
+    """
+    if weights.shape != (len(latent), *latent.shape[-2:]):
+        raise ValueError(
+            f"weights are {tuple(weights.shape)}: expected one map a row, "
+            f"{(len(latent), *latent.shape[-2:])}, at the latent resolution"
+        )
+    if len(latent) == 0:
+        return latent * 1
+    with torch.inference_mode(False), torch.enable_grad():
+        entry = _trackable(latent)
+        if not create_graph or not entry.requires_grad:
+            entry = entry.detach().requires_grad_()
+        logits = _class_logits(decode(entry), channels)
+        # the weights as the vector of a vector-Jacobian product: no sum that could leave the dtype's range
+        vector = _trackable(weights).to(logits.dtype)
+        (slope,) = torch.autograd.grad(logits, entry, vector, create_graph=create_graph)
+    return latent * slope
+
+
+def _trackable(x: Tensor) -> Tensor:
+    """Inference tensors cannot take part in a backward pass; their clone can."""
+    return x.clone() if x.is_inference() else x
+
+
+def _class_logits(logits: Tensor, channels: Tensor | int) -> Tensor:
+    """Each row's own channel. Shape: [P, K, h, w] -> [P, h, w]."""
+    if isinstance(channels, int):
+        return logits[:, channels]
+    return logits[torch.arange(len(logits), device=logits.device), channels]
+
+
+def relevance_map(relevance: Tensor) -> Tensor:
+    """Where the evidence lies: positive part of the sum over channels. Shape: [P, C, h, w] -> [P, h, w]."""
+    return relevance.sum(1).clamp(min=0)
+
+
+def channel_profile(relevance: Tensor) -> Tensor:
+    """Which channels carry the evidence: the sum over pixels. Shape: [P, C, h, w] -> [P, C]."""
+    return relevance.sum((2, 3))
