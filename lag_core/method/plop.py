@@ -1,0 +1,70 @@
+"""PLOP (arXiv 2011.11390): local POD, distillation of strip-pooled features at several scales.
+
+Its pseudo-labels are `pseudo_labels` with rule "entropy".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lag_core.method.precision import full_precision
+from lag_core.protocol import LabelSpace
+
+SCALES = (1, 2, 4)
+"""Regions along each side: the whole map, halves, quarters."""
+
+
+@full_precision
+def local_pod(
+    student: Tensor, teacher: Tensor, scales: Sequence[int] = SCALES, *, relative: bool = False
+) -> Tensor:
+    """Squared distance of two feature maps' local POD embeddings, mean over images.
+
+    At each scale s the map is cut into s x s regions; of each region the mean over its width and the mean
+    over its height go into the embedding. `relative` (ours) divides by the teacher's squared embedding, so
+    that one weight fits maps of any size.
+
+    Shape: twice [B, C, h, w] -> scalar. Source: PLOP, equations 2, 3, 5 and 6. Where s does not divide a
+    side, neighbouring regions share a row or column.
+    """
+    teacher = teacher.detach()
+    distance = _squared_norm(student - teacher, scales)
+    if relative:
+        return distance.sum() / _squared_norm(teacher, scales).sum().clamp(min=1e-12)
+    return distance.mean()
+
+
+def local_pod_of_layers(
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    scales: Sequence[int] = SCALES,
+    *,
+    relative: bool = False,
+) -> Tensor:
+    """Mean of `local_pod` over layers, 0 for none. Shape: lists of [B, C, h, w] -> scalar."""
+    pairs = zip(student, teacher, strict=True)
+    terms = [local_pod(new, old, scales, relative=relative) for new, old in pairs]
+    return torch.stack(terms).mean() if terms else torch.zeros(())
+
+
+def pod_factor(space: LabelSpace, step: int) -> float:
+    """sqrt(classes seen / classes new): the more there is to keep, the heavier. Source: PLOP, section 4.1."""
+    return math.sqrt(space.seen(step) / len(space.steps[step]))
+
+
+def _squared_norm(features: Tensor, scales: Sequence[int]) -> Tensor:
+    """Squared length of the embedding, which is linear in the features. Shape: [B, C, h, w] -> [B].
+
+    A strip along the whole height, cut into s columns, holds the width means of all regions in a column.
+    """
+    height, width = features.shape[-2:]
+    total = features.new_zeros(len(features))
+    for s in scales:
+        for size in ((height, min(s, width)), (min(s, height), width)):
+            total = total + F.adaptive_avg_pool2d(features, size).flatten(1).square().sum(1)
+    return total
