@@ -1,9 +1,9 @@
 """The look: one accent, colours that colour-blind readers can tell apart, one set of sizes.
 
-Text, surfaces and fonts of the app are in `.streamlit/config.toml`. Here is what figures and maps need. A dataset's own
-palette is used for its classes and for nothing else; everything that is *ours* (old/new, provenance, heat) takes its
-colours from here. Qualitative colours are Okabe and Ito's; ramps grow monotonically in lightness, so they also
-survive greyscale printing.
+Text, surfaces and fonts of the app are in `.streamlit/config.toml`. Here is what figures and maps need. A
+dataset's own palette is used for its classes and for nothing else; everything that is *ours* (old/new,
+provenance, heat) takes its colours from here. Qualitative colours are Okabe and Ito's; ramps grow
+monotonically in lightness, so they also survive greyscale printing.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def on_ramp(ramp: Sequence[str], value: float) -> Color:
 
 
 def plot_config(name: str, form: Literal["png", "svg"] = "png", height: int = PLOT_HEIGHT) -> dict[str, Any]:
-    """Plotly's tool bar: only the download button, at a size that fits a page of paper; zoom by dragging stays."""
+    """Plotly's tool bar: only the download button, at a size that fits a page of paper."""
     image = {"format": form, "filename": name, "width": PAPER_WIDTH, "height": height * PAPER_WIDTH // 480}
     if form == "png":
         image["scale"] = PAPER_SCALE

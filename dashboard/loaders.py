@@ -1,9 +1,9 @@
 """Cached doors to `lag_core`: whatever is slow is done once for all sessions.
 
-Caches are keyed by ids and digests alone. Streamlit hashes only a sample of a large array, so an array as a key would
-bring back the wrong result; arguments with a leading underscore are not hashed and only carry what the key names.
-Cached arrays are shared by all sessions and therefore read-only. Networks are shared too: they are used only under
-`network_lock`. Nothing here imports torch until a trace is asked for.
+Caches are keyed by ids and digests alone. Streamlit hashes only a sample of a large array, so an array as a
+key would bring back the wrong result; arguments with a leading underscore are not hashed and only carry
+what the key names. Cached arrays are shared by all sessions and therefore read-only. Networks are shared
+too: they are used only under `network_lock`. Nothing here imports torch until a trace is asked for.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Picture:
 
 
 def runs_root() -> Path:
-    """The folder whose run folders can be opened: the environment's LAG_RUNS, else the project's checkpoints."""
+    """The folder whose runs can be opened: the environment's LAG_RUNS, else the project's checkpoints."""
     given = os.environ.get("LAG_RUNS")
     return Path(given) if given else Path(__file__).resolve().parent.parent / "checkpoints"
 
@@ -107,7 +107,7 @@ def _image_ids(digest: str, root: str, *, _run: Run) -> tuple[str, ...]:
 
 
 def picture(run: Run, root: str, image_id: str) -> Picture | None:
-    """The image `image_id` of the run's validation set, or of this session's uploads; None if it is not known."""
+    """An image of the run's validation set or of this session's uploads; None if it is not known."""
     if image_id.startswith(UPLOAD):
         return st.session_state.get(_UPLOADS, {}).get(image_id)
     return _picture(run.digest, root, image_id, _run=run)
@@ -121,24 +121,34 @@ def _picture(digest: str, root: str, image_id: str, *, _run: Run) -> Picture:
     return Picture(image_id, array_digest(pixels), pixels, truth, dataset.domain(image_id))
 
 
-def thumbnail(run: Run, root: str, image_id: str, side: int = 96) -> bytes:
-    """A JPEG of at most `side` pixels."""
+def thumbnail(run: Run, root: str, image_id: str, side: int = 72) -> bytes:
+    """A JPEG that is sharp at `side` CSS pixels."""
     return _thumbnail(run.digest, root, image_id, side, _run=run)
 
 
 @st.cache_data(max_entries=2000, show_spinner=False)
 def _thumbnail(digest: str, root: str, image_id: str, side: int, *, _run: Run) -> bytes:
+    return _small_jpeg(_run.open_dataset(data_root(root)).image(image_id), side)
+
+
+def upload_thumbnail(image_id: str, side: int = 72) -> bytes:
+    """A JPEG of an upload of this session."""
+    found: Picture = st.session_state[_UPLOADS][image_id]
+    return _small_jpeg(found.pixels, side)
+
+
+def _small_jpeg(pixels: np.ndarray, side: int) -> bytes:
     from PIL import Image
 
-    image = Image.fromarray(_run.open_dataset(data_root(root)).image(image_id))
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    image = Image.fromarray(pixels)
+    image.thumbnail((2 * side, 2 * side), Image.Resampling.LANCZOS)  # twice, for high-density screens
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=82)
     return buffer.getvalue()
 
 
 def add_upload(content: bytes) -> str:
-    """Decode an uploaded file and keep it for this session; returns its image id. PictureError says what is wrong."""
+    """Decode an uploaded file, keep it for this session, return its id. DataError says what is wrong."""
     from lag_core.data.pictures import read_image
 
     pixels = _locked(np.ascontiguousarray(read_image(content), np.uint8))
@@ -158,7 +168,7 @@ def uploads() -> tuple[str, ...]:
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def network_lock(run_digest: str) -> threading.RLock:
-    """The lock of one run's cached networks: held while they run, and while hooks or interventions are in place."""
+    """The lock of one run's cached networks: held while they run and while hooks are in place."""
     return threading.RLock()
 
 

@@ -1,7 +1,7 @@
 """What every page gets and how it draws a view: see docs/dashboard.md.
 
-A page is a function `render(page: Page)`. It draws its views in `with page.section(…) as view:`; whatever goes wrong
-inside stays inside: the user reads a sentence, the other views are drawn.
+A page is a function `render(page: Page)`. It draws its views in `with page.section(…) as view:`; whatever
+goes wrong inside stays inside: the user reads a sentence, the other views are drawn.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import streamlit as st
 
 from dashboard import design, loaders, untrusted
 from dashboard.loaders import Picture
+from lag_core.data.dataset import DatasetMissing
+from lag_core.data.pictures import DataError
 from lag_core.protocol import ClassInfo
 from lag_core.runs import Run, RunError
 
@@ -34,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class Empty(Exception):
-    """There is nothing to draw; the sentence says why and what to do. Raise it anywhere in a page or a view."""
+    """There is nothing to draw; the sentence says why and what to do. Raise it in a page or a view."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class Page:
     def step2(self) -> int:
         """The scrubber's position in the compared run, which may have fewer steps."""
         return min(self.step, self.run2.last_step) if self.run2 else self.step
+
+    @property
+    def cls2(self) -> int:
+        """The selected class's index in the compared run, which may introduce them in another order."""
+        return self.run2.labels.index_of(self.class_info.id) if self.run2 else self.cls
 
     def picture(self) -> Picture:
         """The selected image; raises `Empty` with the reason where there is none."""
@@ -107,27 +114,32 @@ class Page:
         *,
         formula: str = "",
         source: str = "",
+        slug: str = "",
         border: bool = True,
         height: int | Literal["content", "stretch"] = "stretch",
     ) -> Iterator[View]:
-        """A view with its head: title, one sentence on how to read it, formula (LaTeX) with source, downloads.
+        """A view with its head: title, a sentence on how to read it, formula (LaTeX) with source, downloads.
 
         `title`, `reading` and `source` are Markdown: put names from a run through `untrusted.markdown`.
+        `slug` names the view in keys and files; give one where the title changes.
         """
-        slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+        slug = slug or re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
         with st.container(border=border, height=height, key=f"view-{slug}", gap="xsmall"):
             with st.container(horizontal=True, vertical_alignment="center", gap="xxsmall"):
                 st.markdown(f"##### {title}", width="stretch")
-                if formula:
-                    with st.popover(
-                        "", icon=":material/function:", type="tertiary", help="Formula and source"
-                    ):
-                        st.latex(formula)
-                        st.caption(f"Source: {source}" if source else "")
-                actions = st.container(horizontal=True, width="content", gap="xxsmall")
+                actions = st.container(horizontal=True, width="content", gap="xxsmall", key=f"actions-{slug}")
+            if formula:
+                _formula(actions, formula, source)
             st.caption(reading)
             with guarded(title):
                 yield View(self, slug, actions)
+
+
+def _formula(slot: Any, formula: str, source: str) -> None:
+    with slot.popover("", icon=":material/function:", type="tertiary", help="Formula and source"):
+        st.latex(formula)
+        if source:
+            st.caption(f"Source: {source}")
 
 
 @dataclass(frozen=True)
@@ -156,8 +168,8 @@ class View:
     ) -> list[dict[str, Any]]:
         """Draw a Plotly figure; its tool bar saves PNG or SVG. `alt` is read out by screen readers.
 
-        With `select`, clicks on marks rerun the page and the clicked points come back, with their `customdata`.
-        Plotly reports no clicks on heat maps: `figures.clickable` lays marks over one.
+        With `select`, clicks on marks rerun the page and the clicked points come back, with their
+        `customdata`. Plotly reports no clicks on heat maps: `figures.clickable` lays marks over one.
         """
         name = key or self.slug
         options: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if select else {}
@@ -170,7 +182,7 @@ class View:
             config=design.plot_config(self.file_stem, self.page.figure_format, height),
             **options,
         )
-        return list(event["selection"]["points"]) if select else []  # type: ignore[index]
+        return list(event["selection"]["points"]) if select else []
 
     def csv(self, columns: Columns | Callable[[], Columns]) -> None:
         """Offer a table; a function is called only when somebody downloads it."""
@@ -211,10 +223,9 @@ def guarded(what: str) -> Iterator[None]:
         st.info(str(reason), icon=":material/info:")
     except RunError as error:
         st.warning(untrusted.markdown(untrusted.plain(error, 600)), icon=":material/warning:")
+    except (DatasetMissing, DataError) as error:
+        st.info(untrusted.markdown(untrusted.plain(error, 600)), icon=":material/info:")
     except Exception as error:
-        if type(error).__name__ == "DatasetMissing":
-            st.info(untrusted.markdown(untrusted.plain(error, 600)), icon=":material/info:")
-            return
         _log.exception("%s could not be drawn", what)
         kind = untrusted.markdown(type(error).__name__)
         st.error(f"{what} could not be drawn ({kind}). The terminal that runs the dashboard has the details.")

@@ -1,8 +1,9 @@
 """What is selected, typed: URL <-> session <-> widgets, each value checked again on the server.
 
-The URL is read once when a session begins and again whenever the user changes it; afterwards the widgets lead and the
-URL follows. A value that is unknown here (a run that was deleted, a step that does not exist, a hostile string) falls
-back to its default, and the user is told. Nothing in here knows what a run is: the caller says what is allowed.
+The URL is read once when a session begins and again whenever the user changes it; afterwards the widgets
+lead and the URL follows. A value that is unknown here (a run that was deleted, a step that does not exist,
+a hostile string) falls back to its default, and the user is told. Nothing in here knows what a run is: the
+caller says what is allowed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import MutableMapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlencode
 
 import streamlit as st
@@ -21,15 +22,10 @@ LONGEST_VALUE = 300
 """Characters of a URL value that are looked at; anything longer is unknown."""
 
 ECHO_SECONDS = 3.0
-"""A browser that has not yet seen our newest URL sends the one before: for so long that is an echo, not a wish."""
+"""A browser that has not seen our newest URL yet sends the one before: for so long it is an echo."""
 
-_INCOMING, _PUBLISHED, _SUPERSEDED, _USED, _NOTES = (
-    "_incoming",
-    "_published",
-    "_superseded",
-    "_used",
-    "_notes",
-)
+_INCOMING, _WISHES, _PUBLISHED, _SUPERSEDED = "_incoming", "_wishes", "_published", "_superseded"
+_USED, _NOTES = "_used", "_notes"
 
 
 def one_of(raw: object, allowed: Sequence[str], default: str, what: str) -> tuple[str, str | None]:
@@ -70,7 +66,7 @@ def begin() -> None:
     current = {key: st.query_params[key] for key in st.query_params}
     session[_USED] = {}
     session.setdefault(_NOTES, [])
-    session[_INCOMING] = current if _is_news(session, current) else {}
+    session[_INCOMING] = (current if _is_news(session, current) else {}) | session.pop(_WISHES, {})
 
 
 def _is_news(session: MutableMapping[Any, Any], current: dict[str, str]) -> bool:
@@ -80,6 +76,22 @@ def _is_news(session: MutableMapping[Any, Any], current: dict[str, str]) -> bool
         return False
     written = session.get(_SUPERSEDED, {}).get(urlencode(current))
     return written is None or time.monotonic() - written > ECHO_SECONDS
+
+
+def go(**wishes: object) -> NoReturn:
+    """Run the app again with these values, checked as if a link had brought them (`cls` is `class`)."""
+    st.session_state[_WISHES] = {
+        "class" if key == "cls" else key: str(value) for key, value in wishes.items()
+    }
+    st.rerun(scope="app")
+
+
+def fresh(key: str, value: object) -> bool:
+    """Whether `value` differs from the last call with this key: a click that stays selected counts once."""
+    kept = f"_fresh:{key}"
+    before = st.session_state.get(kept)
+    st.session_state[kept] = value
+    return value != before
 
 
 def note(message: str | None) -> None:
@@ -96,7 +108,7 @@ def take_notes() -> list[str]:
 
 
 def choose(key: str, allowed: Sequence[str], default: str, what: str) -> str:
-    """The valid text under `key`: from a new URL, else from the session, else `default`; written to the session.
+    """The valid text under `key`: from a new URL, else the session, else `default`; kept in the session.
 
     Call it before the widget of the same key is drawn; the widget then shows this value.
     """
@@ -112,7 +124,7 @@ def choose(key: str, allowed: Sequence[str], default: str, what: str) -> str:
 
 
 def count(key: str, low: int, high: int, default: int, what: str) -> int:
-    """The valid integer under `key`, as in `choose`. A session value outside the range is clamped without a word."""
+    """The valid integer under `key`, as in `choose`. A session value out of range is clamped silently."""
     raw = st.session_state[_INCOMING].pop(key, None)
     if raw is not None:
         value, message = whole(raw, low, high, default, what)

@@ -1,7 +1,8 @@
 """Text that comes from a run, a data set or an upload, made safe for where it is shown.
 
-Names of classes, runs and images are chosen by whoever wrote the files. Streamlit renders Markdown, Plotly a subset
-of HTML, and spreadsheets evaluate cells: each gets the text with its own special characters taken out of force.
+Names of classes, runs and images are chosen by whoever wrote the files. Streamlit renders Markdown, Plotly
+a subset of HTML, and spreadsheets evaluate cells: each gets the text with its own special characters taken
+out of force.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def plain(text: object, longest: int = LONGEST) -> str:
 
 
 def markdown(text: object) -> str:
-    """`text` as literal Markdown: no emphasis, link, image, colour, emoji code or formula comes into force."""
+    """`text` as literal Markdown: no emphasis, link, image, colour, emoji or formula comes into force."""
     return _MARKDOWN.sub(r"\\\1", plain(text))
 
 

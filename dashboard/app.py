@@ -1,0 +1,67 @@
+"""The app's frame: `streamlit run dashboard/app.py`. A page is one line in PAGES (docs/dashboard.md)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard import loaders, sidebar, state
+from dashboard.page import Page, guarded
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A page: its file in app_pages and its address, its title, the question it answers, its icon."""
+
+    slug: str
+    title: str
+    question: str
+    icon: str
+
+
+PAGES = (Entry("overview", "Overview", "How did the run go?", ":material/insights:"),)
+
+
+def main(default: str = "overview") -> None:
+    """One run of the script. `default` is the slug of the page shown at the bare address."""
+    st.set_page_config("Incremental segmentation, explained", str(HERE / "icon.png"), layout="wide")
+    st.html(HERE / "style.css")
+    state.begin()
+    page = None
+    with guarded("The sidebar"):
+        page = sidebar.draw(loaders.catalogue(loaders.runs_root()))
+    if page is None:
+        return
+    link = st.sidebar.popover("Copy link", icon=":material/link:", width="stretch")
+    drawn = [
+        st.Page(_renderer(e, page), title=e.title, icon=e.icon, url_path=e.slug, default=e.slug == default)
+        for e in PAGES
+    ]
+    st.navigation(drawn, position="top").run()
+    for sentence in state.take_notes():
+        st.toast(sentence, icon=":material/info:", duration="long")
+    sidebar.draw_link(link)
+    state.publish()
+
+
+def _renderer(entry: Entry, page: Page) -> Callable[[], None]:
+    """A page's file is imported when it is first opened: one that only reads results never loads torch."""
+
+    def render() -> None:
+        with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+            st.markdown(f"### {entry.title}", width="content")
+            st.markdown(f":gray[{entry.question}]", width="content")
+        with guarded(entry.title):
+            importlib.import_module(f"dashboard.app_pages.{entry.slug}").render(page)
+
+    return render
+
+
+if __name__ == "__main__":
+    main()

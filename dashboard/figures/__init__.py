@@ -1,0 +1,1 @@
+"""Data in, Plotly figure out: pure functions, one file a concept, none of which knows Streamlit or a run."""

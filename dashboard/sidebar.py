@@ -1,0 +1,299 @@
+"""The sidebar: which run, which other run, step, class, image. It returns the checked `Page` to draw."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import streamlit as st
+
+from dashboard import loaders, settings, state, untrusted
+from dashboard.components.gallery import Thumbnail, thumbnails
+from dashboard.loaders import Catalogue
+from dashboard.page import Page
+from lag_core import metrics
+from lag_core.data.dataset import DatasetMissing
+from lag_core.data.pictures import DataError
+from lag_core.runs import Run, RunError
+
+FIRST_RUNS = ("aerial-2-2-1-finetune",)
+"""Runs to open on, the first one that is here: one that shows forgetting."""
+
+NO_RUN = "none"
+SECONDS_PER_STEP = 1.2
+"""Pace of the scrubber when it plays."""
+
+GALLERY_PAGE, GALLERY_SIDE = 6, 68
+"""Thumbnails on a page of the gallery, and their side in CSS pixels."""
+
+LONGEST_PATH = 1000
+
+_PLAYING, _TICKED = "_playing", "_ticked"
+
+
+def draw(catalogue: Catalogue) -> Page | None:
+    """Draw the sidebar; None, after an explanation in the main area, where there is no run to look at."""
+    runs = {name: run for name, run in catalogue.runs.items() if run.last_step >= 0}
+    if not runs:
+        _explain_no_runs(catalogue)
+        return None
+    with st.sidebar:
+        run = _choose_run(runs)
+        run2 = _choose_second(runs, run)
+        step = _scrubber(run)
+        cls = _choose_class(run)
+        root = _kept_root()
+        image_id, why = _choose_image(run, root)
+        figure_format = _data_and_export(root)
+        _list_broken(catalogue)
+    return Page(run, run2, step, cls, image_id, root, why, figure_format)  # type: ignore[arg-type]
+
+
+def draw_link(slot: st.delta_generator.DeltaGenerator) -> None:
+    """The present view as a link with a copy button. Called last, when the page has told its settings."""
+    with slot:
+        st.caption("This view as a link; the button on its right copies it.")
+        st.code(state.link(), language=None, wrap_lines=True)
+
+
+def _explain_no_runs(catalogue: Catalogue) -> None:
+    with st.container(width=720):
+        st.markdown("### No run to look at yet")
+        st.markdown(
+            "Train one (a few minutes on two cores), or point the dashboard at a folder that holds runs:"
+        )
+        st.code(
+            "python -m lag_core train --config configs/aerial-2-2-1.toml --method finetune\n"
+            "LAG_RUNS=/folder/with/runs streamlit run dashboard/app.py",
+            language="bash",
+        )
+        st.markdown(f"Looked in {untrusted.markdown(catalogue.root)}.")
+        _list_broken(catalogue)
+        unfinished = [untrusted.markdown(name) for name, run in catalogue.runs.items() if run.last_step < 0]
+        if unfinished:
+            st.markdown(f"Still in its first step: {', '.join(unfinished)}.")
+
+
+def _choose_run(runs: dict[str, Run]) -> Run:
+    names = list(runs)
+    default = next((name for name in FIRST_RUNS if name in runs), names[0])
+    return runs[settings.select("Run", "run", names, default)]
+
+
+def _choose_second(runs: dict[str, Run], run: Run) -> Run | None:
+    """A run over the same classes; others could not be laid beside this one."""
+    names = [name for name, other in runs.items() if name != run.name and comparable(run, other)]
+    default = next((name for name in names if runs[name].method == "reference"), NO_RUN)
+    name = settings.select("Compare with", "run2", [NO_RUN, *names], default)
+    return runs.get(name)
+
+
+def comparable(run: Run, other: Run) -> bool:
+    """Whether two runs know the same classes of the same dataset, in whatever order."""
+    return {(c.id, c.name) for c in run.classes} == {(c.id, c.name) for c in other.classes} and (
+        run.config.data.dataset == other.config.data.dataset
+    )
+
+
+def _scrubber(run: Run) -> int:
+    """The one step scrubber of the app: slider, keys J K L, play."""
+    last = run.last_step
+    step = state.count("step", 0, last, last, "step")
+    if last == 0:
+        st.caption("Step 0, the only one")
+        st.session_state[_PLAYING] = False
+        return 0
+    step = int(st.slider("Step", 0, last, key="step", help="J: back, K: play or pause, L: forward"))
+    step = min(max(step, 0), last)
+    playing = st.session_state.get(_PLAYING, False)
+    back, play, forward = st.columns(3, gap="xxsmall")
+    back.button(
+        "Back",
+        key="step.back",
+        shortcut="J",
+        on_click=_move,
+        args=(-1, last),
+        disabled=step == 0,
+        width="stretch",
+    )
+    play.button(
+        "Pause" if playing else "Play",
+        key="step.play",
+        shortcut="K",
+        on_click=_toggle_play,
+        args=(last,),
+        width="stretch",
+    )
+    forward.button(
+        "Next",
+        key="step.next",
+        shortcut="L",
+        on_click=_move,
+        args=(1, last),
+        disabled=step == last,
+        width="stretch",
+    )
+    if playing:
+        _tick(step, last)
+    state.use("step", step, last)
+    return step
+
+
+def _move(by: int, last: int) -> None:
+    st.session_state[_PLAYING] = False
+    st.session_state["step"] = min(max(int(st.session_state["step"]) + by, 0), last)
+
+
+def _toggle_play(last: int) -> None:
+    """Start from the beginning if the end is shown."""
+    playing = not st.session_state.get(_PLAYING, False)
+    st.session_state[_PLAYING] = playing
+    st.session_state[_TICKED] = time.monotonic()
+    if playing and st.session_state["step"] >= last:
+        st.session_state["step"] = 0
+
+
+@st.fragment(run_every=SECONDS_PER_STEP)
+def _tick(step: int, last: int) -> None:
+    """Go one step on when the time has come; the fragment also runs when the app does, which is no tick."""
+    if time.monotonic() - st.session_state[_TICKED] < 0.8 * SECONDS_PER_STEP:
+        return
+    st.session_state[_TICKED] = time.monotonic()
+    if step >= last:
+        st.session_state[_PLAYING] = False
+        st.rerun(scope="app")
+    state.go(step=step + 1)
+
+
+def _choose_class(run: Run) -> int:
+    names = class_names(run)
+    chosen = settings.select("Class", "class", names, names[_telling_class(run)])
+    return names.index(chosen)
+
+
+def class_names(run: Run) -> list[str]:
+    """A name for each class index, unique: equal names get their dataset id behind them."""
+    names = [untrusted.plain(c.name, 60) for c in run.classes]
+    return [
+        f"{n} ({c.id})" if names.count(n) > 1 or not n else n for n, c in zip(names, run.classes, strict=True)
+    ]
+
+
+def _telling_class(run: Run) -> int:
+    """The class that lost most, else the first that is not the background."""
+    first = min(int(run.labels.background is not None), len(run.classes) - 1)
+    try:
+        matrices = loaders.confusions(run)
+    except RunError:
+        return first
+    if matrices is None or len(matrices) < 2:
+        return first
+    lost = metrics.forgetting(metrics.iou_matrix(matrices, run.labels))
+    lost[:first] = np.nan
+    return first if np.isnan(lost).all() else int(np.nanargmax(lost))
+
+
+def _kept_root() -> str:
+    """The data root; never from a link, since it names a folder on this machine."""
+    kept = str(st.session_state.get("data_root", loaders.default_data_root()))
+    return "" if len(kept) > LONGEST_PATH or "\0" in kept else kept.strip()
+
+
+def _choose_image(run: Run, root: str) -> tuple[str, str]:
+    """The chosen image id, and why there is none if it is empty."""
+    why = ""
+    try:
+        ids: Sequence[str] = loaders.image_ids(run, root)
+    except (DatasetMissing, DataError) as error:
+        ids, why = (), untrusted.markdown(untrusted.plain(error, 600))
+    choices = [*loaders.uploads(), *ids]
+    chosen = ""
+    if choices:
+        chosen = settings.select(
+            "Image", "image", choices, choices[-len(ids)] if ids else choices[0], names=image_name
+        )
+        _gallery(run, root, choices, chosen)
+    elif state.choose("image", ("",), "", "image") == "":
+        st.markdown("Image")
+    if why:
+        st.caption(f"{why}. Set the data root below, or upload a picture.")
+    _upload()
+    return chosen, why and f"{why}. Set the data root in the sidebar, or upload a picture there."
+
+
+def image_name(image_id: str) -> str:
+    """What a list shows for an image id."""
+    if image_id.startswith(loaders.UPLOAD):
+        return f"uploaded picture {image_id.removeprefix(loaders.UPLOAD)[:4]}"
+    return untrusted.plain(image_id, 60)
+
+
+def _gallery(run: Run, root: str, choices: Sequence[str], chosen: str) -> None:
+    """Thumbnails to choose from; a picture is made only when its page of the gallery is shown."""
+    items = [
+        Thumbnail(
+            name,
+            partial(_thumbnail, run, root, name),
+            image_name(name),
+            version=f"{run.digest}/{root}/{name}",
+        )
+        for name in choices
+    ]
+    picked = thumbnails(items, key="gallery", selected=chosen, page_size=GALLERY_PAGE, size=GALLERY_SIDE)
+    if picked is not None and picked != chosen:
+        state.go(image=picked)
+
+
+def _thumbnail(run: Run, root: str, image_id: str) -> bytes:
+    if image_id.startswith(loaders.UPLOAD):
+        return loaders.upload_thumbnail(image_id)
+    return loaders.thumbnail(run, root, image_id)
+
+
+def _upload() -> None:
+    with st.popover("Upload", icon=":material/upload:", width="stretch"):
+        st.file_uploader(
+            "A picture of your own",
+            ["png", "jpg", "jpeg", "webp", "tif", "tiff"],
+            key="upload",
+            on_change=_take_upload,
+            max_upload_size=10,
+            help="It stays in this session. Without annotation: predictions only.",
+        )
+
+
+def _take_upload() -> None:
+    file = st.session_state.get("upload")
+    if file is None:
+        return
+    try:
+        st.session_state["image"] = loaders.add_upload(file.getvalue())
+    except DataError as error:
+        state.note(f"{untrusted.markdown(untrusted.plain(file.name, 60))}: {untrusted.markdown(error)}.")
+
+
+def _data_and_export(root: str) -> str:
+    with st.expander("Data and export", icon=":material/tune:"):
+        st.text_input(
+            "Data root",
+            value=root,
+            key="data_root",
+            max_chars=LONGEST_PATH,
+            persist_state="session",
+            placeholder="as the run says",
+            help="Folder of the run's images, where they do not come with it. LAG_DATA sets it beforehand.",
+        )
+        return settings.segments("Plots are saved as", "format", ("png", "svg"), names=str.upper)
+
+
+def _list_broken(catalogue: Catalogue) -> None:
+    if not catalogue.broken:
+        return
+    count = len(catalogue.broken)
+    with st.expander(f"{count} run{'s' * (count > 1)} cannot be opened", icon=":material/warning:"):
+        for run in catalogue.broken:
+            st.markdown(
+                f"**{untrusted.markdown(run.name)}**: {untrusted.markdown(untrusted.plain(run.reason, 600))}"
+            )

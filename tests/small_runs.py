@@ -1,0 +1,93 @@
+"""Small run folders for tests of the dashboard: real files by the run folder's own writer, without tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lag_core import config as configuration
+from lag_core.protocol import LabelSpace
+from lag_core.runs import SCHEMA, append_event, labels_to_json, write_json
+
+CLASSES = [
+    {"id": 0, "name": "impervious surface", "color": [255, 255, 255]},
+    {"id": 1, "name": "building", "color": [0, 0, 255]},
+    {"id": 2, "name": "low vegetation", "color": [0, 255, 255]},
+    {"id": 3, "name": "tree", "color": [0, 255, 0]},
+    {"id": 4, "name": "car", "color": [255, 255, 0]},
+]
+STEPS = ((0, 1), (2, 3), (4,))
+
+
+def write_run(
+    root: Path,
+    name: str,
+    *,
+    method: str = "finetune",
+    kept: float = 0.2,
+    classes: Sequence[dict[str, Any]] = CLASSES,
+    warnings: Sequence[str] = (),
+    measured: bool = True,
+) -> Path:
+    """Write the run folder root/name of the aerial task 2-2-1.
+
+    After each step a class of an earlier one keeps the share `kept` of the pixels that it had right; the lost pixels
+    are called the class after it.
+    """
+    path = root / name
+    path.mkdir(parents=True)
+    labels = LabelSpace(STEPS, None, unknown=True)
+    config = configuration.resolve({"method": {"name": method}})
+    write_json(
+        path / "run.json",
+        {
+            "schema": SCHEMA,
+            "name": name,
+            "method": method,
+            "status": "finished",
+            "dataset": {"name": "aerial", "domains": ["rgb", "irrg"], "classes": list(classes)},
+            "task": {"name": "2-2-1", "setting": "overlapped", "steps": [list(s) for s in STEPS]},
+            "labels": labels_to_json(labels),
+            "steps": [_step(t, labels) for t in range(len(STEPS))],
+            "warnings": list(warnings),
+            "seed": 0,
+            "hours": 0.1,
+            "peak_memory_mib": 700.0,
+            "versions": {"python": "3.11.0", "torch": "2.14.0"},
+            "git": "abc1234",
+            "machine": {"device": "test", "cores": 2},
+            "config": configuration.to_dict(config),
+        },
+    )
+    if measured:
+        matrices = [confusion_after(t, kept) for t in range(len(STEPS))]
+        domains = [{"rgb": m * 3 // 4, "irrg": m - m * 3 // 4} for m in matrices]
+        entries = [
+            {"step": t, "confusion": m.tolist(), "by_domain": {d: part.tolist() for d, part in parts.items()}}
+            for t, (m, parts) in enumerate(zip(matrices, domains, strict=True))
+        ]
+        write_json(path / "metrics.json", {"schema": SCHEMA, "steps": entries})
+    append_event(path / "events.jsonl", {"step": 0, "iteration": 0, "loss": 1.0})
+    return path
+
+
+def _step(step: int, labels: LabelSpace) -> dict[str, Any]:
+    return {
+        "step": step, "files": [], "images": 240 - 40 * step, "iterations": 100, "seconds": 12.0 + step,
+        "images_per_second": 130.0, "trained": ["heads"], "dead_terms": [],
+    }  # fmt: skip
+
+
+def confusion_after(step: int, kept: float) -> np.ndarray:
+    """int64 [5, 5]: 1000 pixels a class, 900 right when it is introduced, times `kept` for each later step."""
+    matrix = np.zeros((5, 5), np.int64)
+    seen = sum(len(s) for s in STEPS[: step + 1])
+    for cls in range(5):
+        introduced = next(t for t, s in enumerate(STEPS) if cls in s)
+        right = int(900 * kept ** (step - introduced)) if introduced <= step else 0
+        matrix[cls, cls] = right
+        matrix[cls, (cls + 1) % seen if cls < seen else cls % seen] += 1000 - right
+    return matrix
