@@ -64,6 +64,8 @@ class ModelConfig:
     latent: int = 128
     """Channels of the latent map Z (the ASPP's output)."""
     head_width: int = 64
+    head_kernel: Literal[1, 3] = 3
+    """Side of the head's first convolution; with 1, a head sees one latent pixel at a time."""
     aspp_rates: tuple[int, ...] = (3, 6, 9)
     separable: bool = True
     """Depthwise-separable 3x3 convolutions in the ASPP: small step files."""
@@ -274,11 +276,23 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "optim.extractor_delay": (0.0, 1.0),
     "optim.momentum": (0.0, 1.0),
     "optim.weight_decay": (0.0, 10.0),
+    "optim.power": (0.0, 100.0),
+    "optim.seed": (0, 2**63 - 1),
     "optim.label_stride": (1, 32),
     "optim.threads": (0, 1024),
     "method.pseudo_threshold": (0.0, 1.0),
     "method.pseudo_margin": (0.0, 1.0),
     "method.kd_decay": (0.0, 1.0),
+    "method.kd_logits": (0.0, 1e6),
+    "method.kd_latent": (0.0, 1e6),
+    "method.kd_stages": (0.0, 1e6),
+    "method.mib_kd": (0.0, 1e6),
+    "method.pod": (0.0, 1e6),
+    "method.spm": (0.0, 1e6),
+    "method.spm_separation": (0.0, 1e6),
+    "method.sfp": (0.0, 1e6),
+    "method.nsc": (0.0, 1e6),
+    "method.replay": (0.0, 1e6),
     "method.rho": (0.0, 1.0),
     "method.ramp": (0.0, 1.0),
     "method.nsc_every": (1, 1_000_000),
@@ -297,6 +311,9 @@ def _check(config: Config) -> None:
         value = getattr(getattr(config, section), name)
         if not low <= value <= high:
             raise ConfigError(f"{key} = {value!r}: must lie between {low:g} and {high:g}")
+    if not config.model.aspp_rates or min(config.model.aspp_rates) < 1:
+        rates = list(config.model.aspp_rates)
+        raise ConfigError(f"model.aspp_rates = {rates}: expected one or more rates of at least 1")
     if config.optim.lr_stage_later > 0 and config.model.shared == "layer4":
         raise ConfigError('optim.lr_stage_later > 0 needs model.shared = "layer3": layer4 is part of the frozen trunk')
     if config.data.dataset != "aerial" and not config.data.root:
