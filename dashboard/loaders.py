@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
+from lag_core.data.remap import truth as class_indices
 from lag_core.runs import BrokenRun, Run, list_runs
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def picture(run: Run, root: str, image_id: str) -> Picture | None:
 def _picture(digest: str, root: str, image_id: str, *, _run: Run) -> Picture:
     dataset = _run.open_dataset(data_root(root))
     pixels = _locked(np.ascontiguousarray(dataset.image(image_id), np.uint8))
-    truth = _locked(_run.labels.truth_table()[dataset.mask(image_id)])
+    truth = _locked(class_indices(dataset.mask(image_id), _run.labels))
     return Picture(image_id, array_digest(pixels), pixels, truth, dataset.domain(image_id))
 
 
