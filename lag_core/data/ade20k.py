@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lag_core.data.dataset import DatasetInfo, DatasetMissing, FileDataset, files_in, require
+from lag_core.data.dataset import DatasetInfo, DatasetMissing, FileDataset, files_in, find_home, require
 from lag_core.data.pictures import DataError
-from lag_core.data.voc import find_home, palette_color
+from lag_core.data.voc import palette_color
 from lag_core.protocol import ClassInfo
 
 SOURCE = "get ADEChallengeData2016.zip from http://sceneparsing.csail.mit.edu/"

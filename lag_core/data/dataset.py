@@ -142,6 +142,17 @@ def read_list(path: Path, dataset: str, source: str) -> list[str]:
     return names
 
 
+def find_home(root: Path, below: tuple[str, ...], mark: str, dataset: str, source: str) -> Path:
+    """The first of root/below that holds the folder `mark`; DatasetMissing names all places that were
+    tried."""
+    places = [root / part for part in below]
+    for place in places:
+        if (place / mark).is_dir():
+            return place
+    tried = ", ".join(str(place / mark) for place in places)
+    raise DatasetMissing(f"{dataset} is not there: looked for {tried}; {source}")
+
+
 def files_in(folder: Path, suffixes: Sequence[str], dataset: str, source: str) -> dict[str, Path]:
     """Name without ending -> file, for the files of a folder with one of the endings (lower case, with their
     dot); DatasetMissing if there is no such folder."""

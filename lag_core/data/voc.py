@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lag_core.data.dataset import DatasetInfo, DatasetMissing, FileDataset, files_in, read_list, require
+from lag_core.data.dataset import DatasetInfo, FileDataset, files_in, find_home, read_list, require
 from lag_core.protocol import ClassInfo
 
 # fmt: off
@@ -49,17 +49,6 @@ def open_voc(root: Path) -> FileDataset:
         require(names, images, f"{split} images", "VOC 2012", home / "JPEGImages", SOURCE)
         require(names, masks, f"{split} masks", "VOC 2012", home / "SegmentationClass[Aug]", SOURCE)
     return FileDataset(INFO, splits, images, masks)
-
-
-def find_home(root: Path, below: tuple[str, ...], mark: str, dataset: str, source: str) -> Path:
-    """The first of root/below that holds the folder `mark`; DatasetMissing names all places that were
-    tried."""
-    places = [root / part for part in below]
-    for place in places:
-        if (place / mark).is_dir():
-            return place
-    tried = ", ".join(str(place / mark) for place in places)
-    raise DatasetMissing(f"{dataset} is not there: looked for {tried}; {source}")
 
 
 def _masks(home: Path) -> dict[str, Path]:
