@@ -99,6 +99,16 @@ def test_map_and_profile_agree_with_loops():
                 assert relevance_map(relevance)[p, y, x].item() == pytest.approx(max(0.0, total), abs=1e-6)
 
 
+def test_rows_through_their_own_heads_give_the_same(models, scene):
+    student, _ = models
+    latent, _, regions = scene
+    channels, masks = torch.tensor([4, 0, 1]), regions != 255
+    whole = latent_relevance(student, latent, channels, masks)
+    assert torch.allclose(latent_relevance(student.heads, latent, channels, masks), whole, atol=1e-6)
+    with pytest.raises(ValueError, match="channels 0 to 4"):
+        latent_relevance(student.heads, latent, 5, masks)
+
+
 def test_relevance_works_where_gradients_are_off(models, scene):
     _, teacher = models
     latent, _, regions = scene

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from lag_core.method.classification import binary_cross_entropy
 from lag_core.method.replay import (
     ClassStatistics,
     as_patches,
-    centre_logits,
+    patch_logits,
     rectified_gaussian,
 )
 from lag_core.model.heads import Head
@@ -128,13 +129,16 @@ def test_rectified_gaussian_meets_its_moments():
 def test_replay_trains_a_head_through_the_centre_of_its_patches(batch):
     stats = gathered(batch)
     features, channels = stats.sample([0, 2], 4, torch.Generator().manual_seed(1))
-    head = Head(6, 3, 4).eval()
-    logits = centre_logits(head(as_patches(features)))
+    heads = torch.nn.ModuleList([Head(6, 3, 1), Head(6, 3, 3)]).eval()
+    logits = patch_logits(heads, as_patches(features))
     assert logits.shape == (8, 4, 1, 1)
-    big = features[:, :, None, None].expand(-1, -1, 7, 7)
-    assert torch.allclose(logits[:, :, 0, 0], head(big)[:, :, 3, 3], atol=1e-6)
-    torch.nn.functional.cross_entropy(logits, channels[:, None, None]).backward()
-    assert head.conv.weight.grad.abs().sum() > 0
+    large = torch.cat([head(features[:, :, None, None].expand(-1, -1, 7, 7)) for head in heads], 1)
+    assert torch.allclose(logits[:, :, 0, 0], large[:, :, 3, 3], atol=1e-6)
+    patches, _ = stats.sample_patches([0, 2], 4, torch.Generator().manual_seed(1))
+    padded = torch.cat([head(patches) for head in heads], 1)
+    assert torch.allclose(patch_logits(heads, patches)[:, :, 0, 0], padded[:, :, 1, 1], atol=1e-6)
+    binary_cross_entropy(logits, channels[:, None, None]).backward()
+    assert all(head.conv.weight.grad.abs().sum() > 0 for head in heads)
 
 
 def test_same_seed_same_samples_and_exact_restore(batch):

@@ -67,14 +67,15 @@ def channel_distance(
 def _entropy_map(scores: Tensor) -> Tensor:
     """-P log P over the pixels, normalised to sum to 1. Shape: [B, C, N] -> same."""
     log_p = scores.log_softmax(-1)
-    entropy = -log_p.exp() * log_p
-    return entropy / entropy.sum(-1, keepdim=True).clamp(min=1e-30)
+    entropy = log_p.exp().mul_(log_p)
+    return entropy.div_(entropy.sum(-1, keepdim=True).clamp_(max=-1e-30))
 
 
 def _kl(p: Tensor, q: Tensor) -> Tensor:
     """KL(p || q) along the last axis, mean over images. Shape: twice [B, C, N] -> [C]."""
     tiny = 1e-30
-    return (p * (p.clamp(min=tiny).log() - q.clamp(min=tiny).log())).sum(-1).mean(0).clamp(min=0)
+    difference = p.clamp(min=tiny).log_().sub_(q.clamp(min=tiny).log_())
+    return difference.mul_(p).sum(-1).mean(0).clamp(min=0)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lag_core.method.classification import softplus
 from lag_core.method.precision import full_precision
@@ -65,10 +66,12 @@ def distil_features(student: Tensor, teacher: Tensor, keep: Tensor | None = None
     Shape: twice [B, C, h, w], keep bool or float [B, h, w] -> scalar. Source: ours (METHOD.md K.8).
     """
     target = teacher.detach()
-    error, size = (student - target).square().sum(1), target.square().sum(1)
-    if keep is not None:
-        error, size = error * keep, size * keep
-    return error.sum() / size.sum().clamp(min=1e-12)
+    if keep is None:
+        error, size = F.mse_loss(student, target, reduction="sum"), torch.linalg.vector_norm(target).square()
+    else:
+        error = ((student - target).square().sum(1) * keep).sum()
+        size = (target.square().sum(1) * keep).sum()
+    return error / size.clamp(min=1e-12)
 
 
 def distil_stages(

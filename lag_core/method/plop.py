@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lag_core.method.precision import full_precision
 from lag_core.protocol import LabelSpace
@@ -60,11 +59,25 @@ def pod_factor(space: LabelSpace, step: int) -> float:
 def _squared_norm(features: Tensor, scales: Sequence[int]) -> Tensor:
     """Squared length of the embedding, which is linear in the features. Shape: [B, C, h, w] -> [B].
 
-    A strip along the whole height, cut into s columns, holds the width means of all regions in a column.
+    Cutting the whole width into s blocks and averaging over each gives the width means of all s x s regions,
+    as rows do not mix; the same for the height.
     """
     height, width = features.shape[-2:]
-    total = features.new_zeros(len(features))
-    for s in scales:
-        for size in ((height, min(s, width)), (min(s, height), width)):
-            total = total + F.adaptive_avg_pool2d(features, size).flatten(1).square().sum(1)
-    return total
+    over_width = features @ _block_means(width, scales).to(features)
+    over_height = _block_means(height, scales).to(features).T @ features
+    return over_width.flatten(1).square().sum(1) + over_height.flatten(1).square().sum(1)
+
+
+def _block_means(length: int, scales: Sequence[int]) -> Tensor:
+    """Matrix that averages over blocks of a side, the blocks of all scales beside one another.
+
+    Shape: -> [length, sum of scales]; a side shorter than s has as many blocks as pixels.
+    """
+    columns = []
+    for s in (min(s, length) for s in scales):
+        for i in range(s):
+            block = torch.zeros(length)
+            first, last = i * length // s, -((i + 1) * length // -s)
+            block[first:last] = 1 / (last - first)
+            columns.append(block)
+    return torch.stack(columns, 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -56,9 +57,10 @@ def feature_preserving(
     members, known = membership(regions, classes), regions != IGNORE
     others = known[None] & ~members
     enough = (_sizes(members) >= min_pixels) & (_sizes(others) >= min_pixels)
-    anchor = _directions(teacher, members, block)
-    positive = _directions(student, members, block)
-    negative = _directions(student, others, block)
+    anchor = F.normalize(region_sums(teacher, members) * block, dim=1)
+    # a sum has the direction of the mean; what is known, less the class, is the rest
+    sums = region_sums(student, torch.cat([members, known[None]])) * block
+    positive, negative = F.normalize(sums[:-1], dim=1), F.normalize(sums[-1] - sums[:-1], dim=1)
     triplet = (_distance(anchor, positive) - _distance(anchor, negative) + margin).clamp(min=0)
     present = enough & specific.any().to(enough.device)
     classwise = (triplet * present).sum() / present.sum().clamp(min=1)
@@ -74,11 +76,6 @@ def _global_distance(student: Tensor, teacher: Tensor, block: Tensor) -> Tensor:
 def _sizes(regions: Tensor) -> Tensor:
     """Pixels of each region. Shape: bool [n, B, h, w] -> [n]."""
     return regions.flatten(1).sum(1)
-
-
-def _directions(latent: Tensor, regions: Tensor, block: Tensor) -> Tensor:
-    """Unit vector of each region's mean (or sum: one direction) within the block. Shape: -> [n, C]."""
-    return F.normalize(region_sums(latent, regions) * block, dim=1)
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

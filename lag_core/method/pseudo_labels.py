@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from lag_core.method.classification import softplus
 from lag_core.method.precision import full_precision
 from lag_core.protocol import IGNORE, LabelSpace
 
@@ -158,8 +159,8 @@ def normalised_entropy(logits: Tensor, activation: str = "softmax") -> Tensor:
     if activation == "softmax":
         log_p = logits.log_softmax(1)
         return -(log_p.exp() * log_p).sum(1) / math.log(max(logits.shape[1], 2))
-    p = logits.sigmoid()
-    return (torch.special.entr(p) + torch.special.entr(1 - p)).mean(1) / math.log(2)
+    # the entropy of a coin with p = sigmoid(x) is softplus(x) - p x
+    return (softplus(logits) - logits.sigmoid() * logits).mean(1).clamp(min=0) / math.log(2)
 
 
 class ClassEntropy:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lag_core.method.regions import membership, region_sums
+from lag_core.model.heads import Head
 from lag_core.protocol import IGNORE
 
 Covariance = Literal["mean", "diagonal", "rectified", "full"]
@@ -215,9 +217,13 @@ def as_patches(features: Tensor) -> Tensor:
     return features[:, :, None, None].expand(-1, -1, 3, 3)
 
 
-def centre_logits(logits: Tensor) -> Tensor:
-    """The logits that a 3x3 patch was made for. Shape: [N, K, 3, 3] -> [N, K, 1, 1]."""
-    return logits[:, :, 1:2, 1:2]
+def patch_logits(heads: nn.ModuleList, patches: Tensor) -> Tensor:
+    """All heads' logits at the centre of 3x3 patches: the convolution unpadded, so that nothing else is computed.
+
+    Shape: [N, C, 3, 3] -> [N, K, 1, 1], ready for the classification losses with labels [N, 1, 1].
+    """
+    hidden = [(head, F.conv2d(patches, head.conv.weight)) for head in cast(list[Head], heads)]
+    return torch.cat([head.classify(head.relu(head.norm(x))) for head, x in hidden], 1)
 
 
 def rectified_gaussian(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,19 @@ Source: ours (METHOD.md D).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-Decode = Callable[[Tensor], Tensor]
-"""Z [P, C, h, w] -> logits [P, K, h, w]; batch norm in evaluation mode, so that rows do not mix."""
+from lag_core.model.heads import Head
+
+Decode = Callable[[Tensor], Tensor] | nn.ModuleList
+"""Z [P, C, h, w] -> logits [P, K, h, w], or the heads themselves (`Segmenter.heads`).
+
+The heads are faster: a row then passes through the head of its own channel alone. Batch norm must be in
+evaluation mode, so that rows do not mix.
+"""
 
 
 def latent_relevance(
@@ -22,8 +29,7 @@ def latent_relevance(
     """Relevance of every latent pixel and channel for one class a row.
 
     Row p asks about `channels[p]`: s = sum over pixels of weights[p] * logit, with weights a mask or any
-    map. Repeat an image's row to ask about several classes at once. `decode` may stop after the heads that
-    are asked about, as channels count from the first head.
+    map. Repeat an image's row to ask about several classes at once.
 
     The result keeps a gradient to `latent` if that has one. A head of convolutions and ReLUs is piecewise
     linear: d s / d Z is then constant almost everywhere and the gradient is exact without `create_graph`,
@@ -42,7 +48,7 @@ def latent_relevance(
         entry = _trackable(latent)
         if not create_graph or not entry.requires_grad:
             entry = entry.detach().requires_grad_()
-        logits = _class_logits(decode(entry), channels)
+        logits = class_logits(decode, entry, channels)
         # the weights as the vector of a vector-Jacobian product: no sum that could leave the dtype's range
         vector = _trackable(weights).to(logits.dtype)
         (slope,) = torch.autograd.grad(logits, entry, vector, create_graph=create_graph)
@@ -54,11 +60,31 @@ def _trackable(x: Tensor) -> Tensor:
     return x.clone() if x.is_inference() else x
 
 
-def _class_logits(logits: Tensor, channels: Tensor | int) -> Tensor:
-    """Each row's own channel. Shape: [P, K, h, w] -> [P, h, w]."""
-    if isinstance(channels, int):
-        return logits[:, channels]
-    return logits[torch.arange(len(logits), device=logits.device), channels]
+def class_logits(decode: Decode, latent: Tensor, channels: Tensor | int) -> Tensor:
+    """The logit map of each row's own channel. Shape: Z [P, C, h, w], channels int64 [P] -> [P, h, w]."""
+    rows = torch.as_tensor(channels, device=latent.device).expand(len(latent))
+    if isinstance(decode, nn.ModuleList):
+        return _own_head_logits(decode, latent, rows)
+    logits = decode(latent)
+    return logits[torch.arange(len(logits), device=logits.device), rows]
+
+
+def _own_head_logits(heads: nn.ModuleList, latent: Tensor, channels: Tensor) -> Tensor:
+    """As `class_logits`, each head given only the rows that ask about one of its channels."""
+    maps, order, start = [], [], 0
+    for head in heads:
+        size = cast(Head, head).classify.out_channels
+        rows = ((channels >= start) & (channels < start + size)).nonzero()[:, 0]
+        if len(rows):
+            own = head(latent[rows])
+            maps.append(own[torch.arange(len(rows), device=rows.device), channels[rows] - start])
+            order.append(rows)
+        start += size
+    if sum(map(len, order)) < len(latent):
+        raise ValueError(
+            f"channels {sorted(set(channels.tolist()))}: the heads have channels 0 to {start - 1}"
+        )
+    return torch.cat(maps)[torch.cat(order).argsort()]
 
 
 def relevance_map(relevance: Tensor) -> Tensor:
