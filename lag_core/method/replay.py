@@ -218,7 +218,7 @@ def as_patches(features: Tensor) -> Tensor:
 
 
 def patch_logits(heads: nn.ModuleList, patches: Tensor) -> Tensor:
-    """All heads' logits at the centre of 3x3 patches: the convolution unpadded, so that nothing else is computed.
+    """All heads' logits at the centre of 3x3 patches: the convolution unpadded, nothing else computed.
 
     Shape: [N, C, 3, 3] -> [N, K, 1, 1], ready for the classification losses with labels [N, 1, 1].
     """
