@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import streamlit as st
@@ -54,11 +54,14 @@ def _renderer(entry: Entry, page: Page) -> Callable[[], None]:
     """A page's file is imported when it is first opened: one that only reads results never loads torch."""
 
     def render() -> None:
-        with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown(f"### {entry.title}", width="content")
             st.markdown(f":gray[{entry.question}]", width="content")
+            st.space("stretch")
+            toolbar = st.container(horizontal=True, vertical_alignment="center", width="content")
         with guarded(entry.title):
-            importlib.import_module(f"dashboard.app_pages.{entry.slug}").render(page)
+            module = importlib.import_module(f"dashboard.app_pages.{entry.slug}")
+            module.render(replace(page, toolbar=toolbar))
 
     return render
 

@@ -96,7 +96,7 @@ def contrast(one: Sequence[int], other: Sequence[int]) -> float:
 
 def text_on(color: Sequence[int]) -> str:
     """Black or white, whichever reads better on `color`."""
-    return "#FFFFFF" if contrast(color, (255, 255, 255)) > contrast(color, (17, 17, 17)) else "#111111"
+    return "#FFFFFF" if contrast(color, (255, 255, 255)) > contrast(color, (0, 0, 0)) else "#000000"
 
 
 def on_ramp(ramp: Sequence[str], value: float) -> Color:

@@ -57,6 +57,8 @@ class Page:
     """Why `image_id` is empty, for the user."""
     figure_format: Literal["png", "svg"] = "png"
     ink: design.Ink = field(default_factory=design.ink)
+    toolbar: Any = None
+    """Container on the right of the page's title, for settings of the whole page: `with page.toolbar:`."""
 
     @property
     def last_step(self) -> int:
@@ -115,22 +117,28 @@ class Page:
         formula: str = "",
         source: str = "",
         slug: str = "",
+        inline: bool = False,
         border: bool = True,
         height: int | Literal["content", "stretch"] = "stretch",
     ) -> Iterator[View]:
         """A view with its head: title, a sentence on how to read it, formula (LaTeX) with source, downloads.
 
         `title`, `reading` and `source` are Markdown: put names from a run through `untrusted.markdown`.
-        `slug` names the view in keys and files; give one where the title changes.
+        `slug` names the view in keys and files; give one where the title changes. `inline` puts the sentence
+        beside the title, for wide and low views.
         """
         slug = slug or re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
         with st.container(border=border, height=height, key=f"view-{slug}", gap="xsmall"):
             with st.container(horizontal=True, vertical_alignment="center", gap="xxsmall"):
-                st.markdown(f"##### {title}", width="stretch")
+                st.markdown(f"##### {title}", width="content")
+                if inline:
+                    st.caption(reading, width="content")
+                st.space("stretch")
                 actions = st.container(horizontal=True, width="content", gap="xxsmall", key=f"actions-{slug}")
             if formula:
                 _formula(actions, formula, source)
-            st.caption(reading)
+            if not inline:
+                st.caption(reading)
             with guarded(title):
                 yield View(self, slug, actions)
 
@@ -208,7 +216,6 @@ class View:
             mime,
             key=f"download-{self.slug}-{ending}",
             help=help,
-            icon=":material/download:",
             type="tertiary",
             on_click="ignore",
         )

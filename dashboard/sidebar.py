@@ -25,7 +25,7 @@ NO_RUN = "none"
 SECONDS_PER_STEP = 1.2
 """Pace of the scrubber when it plays."""
 
-GALLERY_PAGE, GALLERY_SIDE = 6, 68
+GALLERY_PAGE, GALLERY_SIDE = 6, 60
 """Thumbnails on a page of the gallery, and their side in CSS pixels."""
 
 LONGEST_PATH = 1000

@@ -1,4 +1,4 @@
-"""Small run folders for tests of the dashboard: real files by the run folder's own writer, without tensors."""
+"""Small run folders for tests of the dashboard: real files by the run folder's writer, without tensors."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def write_run(
 ) -> Path:
     """Write the run folder root/name of the aerial task 2-2-1.
 
-    After each step a class of an earlier one keeps the share `kept` of the pixels that it had right; the lost pixels
-    are called the class after it.
+    After each step a class of an earlier one keeps the share `kept` of the pixels that it had right; the
+    lost pixels are called the class after it.
     """
     path = root / name
     path.mkdir(parents=True)
@@ -82,7 +82,7 @@ def _step(step: int, labels: LabelSpace) -> dict[str, Any]:
 
 
 def confusion_after(step: int, kept: float) -> np.ndarray:
-    """int64 [5, 5]: 1000 pixels a class, 900 right when it is introduced, times `kept` for each later step."""
+    """int64 [5, 5]: 1000 pixels a class, 900 right when introduced, times `kept` for each later step."""
     matrix = np.zeros((5, 5), np.int64)
     seen = sum(len(s) for s in STEPS[: step + 1])
     for cls in range(5):

@@ -15,14 +15,15 @@ from lag_core import metrics
 from lag_core.runs import Run, RunError
 
 EVERY_DOMAIN = "all"
-MATRIX_HEIGHT = 300
-TIMELINE_HEIGHT = 84
+MATRIX_HEIGHT = 280
+TIMELINE_HEIGHT = 72
+TABLE_HEIGHT = 178
 
 
 def render(page: Page) -> None:
     """Draw the page."""
     _warnings(page.run)
-    domain = _choose_domain(page.run)
+    domain = _choose_domain(page)
     found = scores(page.run, domain)
     _timeline(page)
     if found is None or len(found.confusions) <= page.step:
@@ -53,12 +54,13 @@ def _warnings(run: Run) -> None:
         st.warning("  \n".join(sentences), icon=":material/warning:")
 
 
-def _choose_domain(run: Run) -> str | None:
+def _choose_domain(page: Page) -> str | None:
     """The domain whose images are measured; None for all. Nothing is drawn where there is only one."""
-    if len(run.domains) < 2:
+    domains = page.run.domains
+    if len(domains) < 2:
         return None
-    names = (EVERY_DOMAIN, *(d for d in run.domains if d != EVERY_DOMAIN))
-    with st.container(horizontal=True, vertical_alignment="center", key="domain-row"):
+    names = (EVERY_DOMAIN, *(d for d in domains if d != EVERY_DOMAIN))
+    with page.toolbar:
         st.markdown("Measured on", width="content")
         chosen = settings.segments(
             "Measured on",
@@ -78,7 +80,7 @@ def _headline(page: Page, found: Scores, other: Scores | None) -> None:
     """The measures after the step of the scrubber, in percent, with their difference to the compared run."""
     now = found.headline(page.step)
     then = other.headline(min(page.step2, len(other.summaries) - 1)) if other else None
-    with st.container(border=True, key="headline"):
+    with st.container(border=True, key="headline", gap="xsmall"):
         columns = st.columns(len(HEADLINE), gap="small")
         for column, (name, title) in zip(columns, HEADLINE.items(), strict=True):
             column.metric(
@@ -89,8 +91,24 @@ def _headline(page: Page, found: Scores, other: Scores | None) -> None:
                 help=_MEANING[name],
             )
         name = untrusted.markdown(page.run2.name) if page.run2 else ""
-        against = f"; the small numbers are the difference to {name}" if name else ""
-        st.caption(f"IoU in percent after step {page.step}, on the validation images{against}.")
+        against = f"; small numbers: difference to {name}" if name else ""
+        st.caption(f"IoU in percent after step {page.step}{against}. {_worst_loss(page, found)}")
+
+
+def _worst_loss(page: Page, found: Scores) -> str:
+    """Which older class lost most by now, in words."""
+    ious = found.ious[: page.step + 1]
+    lost = metrics.forgetting(ious)
+    if page.step == 0 or np.isnan(lost).all():
+        return "Move the scrubber on to see what later steps forget."
+    cls = int(np.nanargmax(lost))
+    if lost[cls] <= 0:
+        return "No class is worse than it was."
+    best = int(np.nanargmax(ious[:-1, cls]))
+    name = untrusted.markdown(page.run.classes[cls].name)
+    return (
+        f"**{name}** lost most: {_percent(ious[best, cls])} after step {best}, now {_percent(ious[-1, cls])}."
+    )
 
 
 _MEANING = {
@@ -119,6 +137,7 @@ def _timeline(page: Page) -> None:
     with page.section(
         "Steps",
         "Each box is a step with the classes that it introduces; click one to go there.",
+        inline=True,
         border=False,
     ) as view:
         view.csv(lambda: _timeline_table(run))
@@ -177,8 +196,8 @@ def _curves(page: Page, found: Scores, other: Scores | None) -> None:
         runs.append((page.run2.name, other.series()))
     against = f" Dotted: {untrusted.markdown(page.run2.name)}." if len(runs) > 1 and page.run2 else ""
     with page.section(
-        "Old, new and all over the steps",
-        f"Old falling while new rises is forgetting.{against}",
+        "Old, new, all",
+        f"Mean IoU over the steps: old falling is forgetting.{against}",
         formula=r"\mathrm{mIoU}_G(t) = \frac{1}{|G|}\sum_{c \in G} A_{t,c}",
         source="METHOD.md I.1; G is step 0 (old), later steps (new), both (all)",
     ) as view:
@@ -213,7 +232,7 @@ def _confusion(page: Page, found: Scores) -> None:
         points = view.plot(
             figures.confusion_matrix(matrix, classes, page.ink, cell=cell),
             "Heat map: share of each true class's pixels by predicted class",
-            height=MATRIX_HEIGHT - 30,
+            height=MATRIX_HEIGHT - 24,
             select=True,
         )
         if points and state.fresh("confusion", points[0]["customdata"]):
@@ -261,7 +280,7 @@ def _all_runs(page: Page) -> None:
             column_config={"": st.column_config.TextColumn(width=24)}
             | dict.fromkeys(HEADLINE.values(), number),
             hide_index=True,
-            height=min(38 + 35 * len(runs), 213),
+            height=min(38 + 35 * len(runs), TABLE_HEIGHT),
             on_select="rerun",
             selection_mode="single-row",
             key="all-runs",
@@ -308,7 +327,7 @@ def _what_it_was(page: Page) -> None:
         st.dataframe(
             {"": list(facts), "value": [untrusted.plain(v) for v in facts.values()]},
             hide_index=True,
-            height=213,
+            height=TABLE_HEIGHT,
             column_config={"": st.column_config.TextColumn(width=130)},
             key="facts",
             alt="Facts of the run and its configuration",

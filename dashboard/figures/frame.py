@@ -12,7 +12,7 @@ from dashboard.design import Ink
 from lag_core.protocol import ClassInfo
 
 FONT_SIZE = 12
-FAINT = 1.25
+FAINT = 1.04
 """Contrast with the background below which a colour needs an outline."""
 
 MOST_NUMBERS = 24
@@ -90,13 +90,13 @@ def heat(
             colorbar={"thickness": 8, "outlinewidth": 0, "ticksuffix": " %"},
             xgap=2,
             ygap=2,
-            text=[[_written(v, decimals) for v in row] for row in shown] if numbers else None,
-            texttemplate="%{text}" if numbers else None,
             customdata=[list(row) for row in hover],
             hovertemplate="%{customdata}<extra></extra>",
             hoverongaps=False,
         )
     )
+    if numbers:
+        figure.add_trace(_numbers(shown, ink, high, decimals))
     across, down = list(range(len(columns))), list(range(len(rows)))
     figure.update_xaxes(tickvals=across, ticktext=list(columns), range=[-0.5, len(columns) - 0.5])
     figure.update_yaxes(tickvals=down, ticktext=list(rows), range=[len(rows) - 0.5, -0.5])
@@ -106,8 +106,20 @@ def heat(
     return figure
 
 
-def _written(value: float, decimals: int) -> str:
-    return "" if np.isnan(value) else f"{value:.{decimals}f}"
+def _numbers(values: np.ndarray, ink: Ink, high: float, decimals: int) -> go.Scatter:
+    """The numbers of a heat map, each black or white, whichever reads better on its cell."""
+    cells = [(r, c, float(values[r, c])) for r, c in np.argwhere(~np.isnan(values)).tolist()]
+    colors = [design.text_on(design.on_ramp(ink.ramp, v / high)) for _, _, v in cells]
+    return go.Scatter(
+        x=[c for _, c, _ in cells],
+        y=[r for r, _, _ in cells],
+        text=[f"{v:.{decimals}f}" for _, _, v in cells],
+        mode="text",
+        textfont={"color": colors, "size": FONT_SIZE},
+        hoverinfo="skip",
+        showlegend=False,
+        name="numbers",
+    )
 
 
 def outline(figure: go.Figure, x: tuple[float, float], y: tuple[float, float], color: str) -> None:
