@@ -124,6 +124,8 @@ class MethodConfig:
     pseudo_threshold: float = 0.7
     pseudo_margin: float = 0.0
     """Least difference of the teacher's two best scores (uncertainty rule); 0: not asked."""
+    pseudo_keep: float = 0.5
+    """"adaptive": share of each class's candidate pixels that is accepted."""
     kd_logits: float = 0.0
     kd_latent: float = 0.0
     kd_stages: float = 0.0
@@ -136,18 +138,20 @@ class MethodConfig:
     spm_separation: float = 0.5
     sfp: float = 0.0
     nsc: float = 0.0
+    nsc_threshold: float = 0.7
+    """Least score of the teacher on the pixels whose relevance is kept."""
     nsc_every: int = 2
     nsc_classes: int = 4
     rho: float = 0.5
     """Fraction of semantic-invariant channels."""
     channel_metric: Literal["entropy_kl", "spatial_kl", "cosine", "l2", "random"] = "entropy_kl"
-    channel_warmup: int = 100
+    channel_warmup: int = 30
     ramp: float = 0.1
     """LAG's terms grow linearly over this share of the step."""
     replay: float = 0.0
     """Weight of the replay of class statistics (ours)."""
     replay_samples: int = 8
-    replay_covariance: Literal["mean", "diagonal", "full"] = "diagonal"
+    replay_covariance: Literal["mean", "diagonal", "rectified", "full"] = "diagonal"
     labels: Literal["setting", "all"] = "setting"
     """"all": every class is annotated at every step and all steps are trained as one (joint)."""
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 
 class Head(nn.Module):
-    """Conv3x3 - BN - ReLU - Conv1x1. Shape: Z [B, C, h, w] -> logits [B, classes, h, w]. Source: METHOD.md B."""
+    """Conv - BN - ReLU - Conv1x1. Shape: Z [B, C, h, w] -> logits [B, classes, h, w]. Source: METHOD.md B."""
 
-    def __init__(self, latent: int, width: int, classes: int):
+    def __init__(self, latent: int, width: int, classes: int, kernel: int = 3):
         super().__init__()
-        self.conv = nn.Conv2d(latent, width, 3, padding=1, bias=False)
+        self.conv = nn.Conv2d(latent, width, kernel, padding=kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
         self.classify = nn.Conv2d(width, classes, 1)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lag_core.config import ModelConfig
 from lag_core.model.aspp import ASPP
-from lag_core.model.backbone import Backbone, build_backbone
+from lag_core.model.backbone import STAGES, Backbone, build_backbone
 from lag_core.model.heads import Head
 
 
@@ -36,7 +36,7 @@ class Segmenter(nn.Module):
         self.config = config
         self.backbone = backbone or build_backbone(config.backbone, config.output_stride)
         self.aspp = ASPP(self.backbone.channels[-1], config.latent, config.aspp_rates, config.separable)
-        self.heads = nn.ModuleList(Head(config.latent, config.head_width, size) for size in head_sizes)
+        self.heads = nn.ModuleList(self._head(size) for size in head_sizes)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Features at the end of the shared trunk. Shape: [B, 3, H, W] -> [B, T, h, w]."""
@@ -63,17 +63,18 @@ class Segmenter(nn.Module):
     def forward(self, images: Tensor) -> Output:
         return self.behind_trunk(self.trunk(images))
 
+    def _head(self, classes: int) -> Head:
+        return Head(self.config.latent, self.config.head_width, classes, self.config.head_kernel)
+
     def add_head(self, classes: int) -> Head:
         """Append a head for `classes` new channels, on the model's device, and return it."""
         like = next(self.aspp.parameters())
-        head = Head(self.config.latent, self.config.head_width, classes).to(like.device, like.dtype)
+        head = self._head(classes).to(like.device, like.dtype)
         self.heads.append(head)
         return head
 
     def trunk_names(self) -> tuple[str, ...]:
         """Prefixes of the trunk's tensors in the state dict."""
-        from lag_core.model.backbone import STAGES
-
         last = STAGES.index(self.config.shared)
         return tuple(f"backbone.{name}." for name in STAGES[: last + 1])
 

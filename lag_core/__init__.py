@@ -1,0 +1,21 @@
+"""Train, evaluate and explain incremental segmentation models. Everything is loaded when it is first used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lag_core.runs import Run, open_run
+    from lag_core.training.continual import train
+
+__all__ = ["Run", "open_run", "train"]
+
+_HOMES = {"Run": "lag_core.runs", "open_run": "lag_core.runs", "train": "lag_core.training.continual"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lag_core' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,3 @@
+from lag_core.cli import main
+
+raise SystemExit(main())

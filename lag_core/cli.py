@@ -1,0 +1,51 @@
+"""python -m lag_core COMMAND, also installed as `lag`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lag_core.commands import COMMANDS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. 0: done; 2: a user's mistake, said in one sentence; 1: a mistake of ours."""
+    from lag_core.config import ConfigError
+    from lag_core.data.dataset import DatasetMissing
+    from lag_core.data.pictures import DataError
+    from lag_core.runs import RunError
+
+    options = parser().parse_args(arguments)
+    try:
+        return options.run_command(options) or 0
+    except (ConfigError, RunError, DatasetMissing, DataError) as error:
+        print(f"lag: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print("lag: interrupted; `lag train … --resume` goes on from the last saved point", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = argparse.ArgumentParser(prog="lag", description="Train, evaluate and explain incremental segmentation.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    for module in COMMANDS:
+        name = module.__name__.rpartition(".")[2]
+        text = (module.__doc__ or "").strip()
+        own = commands.add_parser(
+            name,
+            help=text.partition("\n")[0],
+            description=text,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        module.add_arguments(own)
+        own.set_defaults(run_command=module.run)
+    return top
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

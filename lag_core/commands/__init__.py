@@ -1,0 +1,5 @@
+"""One file a command of `python -m lag_core`: its docstring, `add_arguments(parser)` and `run(options)`."""
+
+from lag_core.commands import train
+
+COMMANDS = (train,)

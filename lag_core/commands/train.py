@@ -1,0 +1,53 @@
+"""Train all steps of a task and write the run folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lag_core import config as configuration
+from lag_core.config import Config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, help="TOML file, see configs/")
+    parser.add_argument("--method", help="a method by name, instead of the file's [method] name")
+    parser.add_argument("--out", type=Path, help="run folder (default: checkpoints/CONFIG-METHOD)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
+
+
+def read_config(path: Path, method: str | None = None, overrides: Sequence[str] = ()) -> Config:
+    """The resolved configuration: defaults < the method's preset < the file < overrides.
+
+    A table [methods.NAME] in the file holds what is meant for that method alone.
+    """
+    from lag_core.method.presets import preset
+
+    file = configuration.load(path)
+    special = file.pop("methods", {})
+    changes = configuration.merge(configuration.parse_override(text) for text in overrides)
+    named = {"method": {"name": method}} if method is not None else {}
+    name = configuration.merge([{"method": {"name": "reference"}}, file, changes, named])["method"]["name"]
+    own = special.get(name, {})
+    return configuration.resolve(configuration.merge([preset(name), file, own, changes, named]))
+
+
+def run(options: argparse.Namespace) -> int:
+    from lag_core.training.continual import train
+    from lag_core.training.loop import NotFiniteError
+    from lag_core.training.reporting import Reporter
+
+    config = read_config(options.config, options.method, options.set)
+    out = options.out or Path("checkpoints") / f"{options.config.stem}-{config.method.name.replace('+', 'plus')}"
+    reporter = Reporter(options.quiet)
+    reporter.say(f"{config.method.name} on {config.data.dataset} {config.data.task} ({config.data.setting}) -> {out}")
+    try:
+        train(config, out, resume=options.resume, reporter=reporter)
+    except NotFiniteError as error:
+        print(f"lag: {error}; the last saved point is kept in {out}", file=sys.stderr)
+        return 1
+    return 0

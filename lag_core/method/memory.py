@@ -1,0 +1,75 @@
+"""What a step leaves for the next ones instead of images: prototypes and class statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lag_core.method.prototypes import PrototypeMemory, class_means
+from lag_core.method.replay import ClassStatistics
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Memory:
+    """Prototypes and statistics of Z, a row for each training channel; kept in the run's analysis files."""
+
+    def __init__(self, channels: int, latent: int, full: bool):
+        self.prototypes = PrototypeMemory(channels, latent)
+        self.statistics = ClassStatistics(channels, latent, full=full)
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, channels: int, latent: int, full: bool) -> Memory:
+        """What an earlier step stored, grown to `channels` rows; empty if `arrays` holds none."""
+        memory = cls(channels, latent, full)
+        if "prototypes.mean" in arrays:
+            memory.load_state_dict(_nested(arrays))
+            memory.prototypes.grow(channels)
+            memory.statistics.grow(channels)
+        return memory
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """As stored: float32, named prototypes.* and statistics.*."""
+        state = self.state_dict()
+        return {
+            f"{part}.{name}": value.cpu().numpy().astype(np.float32)
+            for part, tensors in state.items()
+            for name, value in tensors.items()
+        }
+
+    @torch.no_grad()
+    def learn(self, channels: Iterable[int], batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Take anew the rows of `channels` from (Z [B, C, h, w], labels [B, h, w]) pairs."""
+        wanted = list(channels)
+        self.prototypes.reset(wanted)
+        self.statistics.reset(wanted)
+        for latent, labels in batches:
+            self.prototypes.update(wanted, *class_means(latent, labels, wanted, min_pixels=1))
+            self.statistics.update(latent, _only(labels, wanted))
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        return {"prototypes": self.prototypes.state_dict(), "statistics": self.statistics.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self.prototypes.load_state_dict(state["prototypes"])
+        self.statistics.load_state_dict(state["statistics"])
+
+
+def _only(labels: Tensor, wanted: list[int]) -> Tensor:
+    """Labels outside `wanted` become 255."""
+    keep = torch.isin(labels, torch.tensor(wanted, device=labels.device))
+    return labels.masked_fill(~keep, 255)
+
+
+def _nested(arrays: Arrays) -> dict[str, Any]:
+    """{"prototypes.mean": a} -> {"prototypes": {"mean": tensor}}."""
+    nested: dict[str, Any] = {"prototypes": {}, "statistics": {}}
+    for key, value in arrays.items():
+        part, _, name = key.partition(".")
+        if part in nested:
+            nested[part][name] = torch.from_numpy(value.copy())
+    return nested

@@ -1,0 +1,205 @@
+"""What a method asks of the network at one step: loss terms by name, weighed and ready to be summed.
+
+The loop is handed an `Objective` and knows nothing of LAG; an `Objective` knows nothing of the optimiser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lag_core.config import MethodConfig
+from lag_core.method.decoupling import ChannelScore, channel_distance
+from lag_core.method.memory import Memory
+from lag_core.method.pseudo_labels import ClassEntropy, PseudoLabels, coverage_and_precision, pseudo_labels
+from lag_core.method.regions import resize_labels
+from lag_core.method.terms import TERMS, Scene, segmentation, size_of
+from lag_core.model.segmenter import Output, Segmenter, upsample
+from lag_core.protocol import LabelSpace
+
+
+class Term(NamedTuple):
+    """One loss term: its raw value and the weight that it enters the sum with."""
+
+    value: Tensor
+    weight: float
+
+
+class Batch(NamedTuple):
+    """What the loop feeds."""
+
+    inputs: Tensor
+    """float32 [B, T, h, w] trunk features, or [B, 3, H, W] images where the trunk itself trains."""
+    targets: Tensor
+    """int64 [B, s, s] training channels of this step, 255 ignored."""
+    hidden: Tensor
+    """int64 [B, s, s] channels of every class seen so far: the full annotation, for measuring pseudo-labels only."""
+
+
+class Result(NamedTuple):
+    """Terms by name, and facts for the log."""
+
+    terms: dict[str, Term]
+    facts: dict[str, Any]
+
+
+class Objective:
+    """The loss terms of one step, with the state that they keep."""
+
+    def __init__(
+        self,
+        config: MethodConfig,
+        space: LabelSpace,
+        step: int,
+        *,
+        latent: int,
+        seed: int = 0,
+        memory: Mapping[str, np.ndarray] | None = None,
+    ):
+        self.config, self.space, self.step, self.seed = config, space, step, seed
+        full = config.replay_covariance == "full"
+        self.memory = Memory.from_arrays(memory or {}, space.channels(step), latent, full)
+        self.score = ChannelScore(latent, config.channel_warmup)
+        entropic = step > 0 and config.pseudo == "entropy"
+        self.entropy = ClassEntropy(space.channels(step - 1)) if entropic else None
+
+    @property
+    def activation(self) -> str:
+        return "sigmoid" if self.config.loss == "bce" else "softmax"
+
+    @torch.no_grad()
+    def begin(self, teacher: Segmenter, batches: Iterable[Batch]) -> None:
+        """One pass over the step's images with the teacher, for the rules that need one."""
+        if self.entropy is None:
+            return
+        for batch in batches:
+            logits = upsample(teacher.behind_trunk(batch.inputs).logits, size_of(batch.targets))
+            self.entropy.update(logits, batch.targets, self.space, self.activation)
+
+    def __call__(
+        self,
+        student: Segmenter,
+        teacher: Segmenter | None,
+        new: Output,
+        old: Output | None,
+        batch: Batch,
+        progress: float,
+        iteration: int,
+        skip: frozenset[str] = frozenset(),
+    ) -> Result:
+        """The terms of one iteration; those in `skip` (known to be dead) are left out."""
+        fused = self._fused(old, batch)
+        scene = Scene(
+            config=self.config,
+            space=self.space,
+            step=self.step,
+            iteration=iteration,
+            seed=self.seed,
+            student=student,
+            teacher=teacher,
+            new=new,
+            old=old,
+            targets=batch.targets,
+            fused=fused,
+            memory=self.memory,
+            score=self.score,
+        )
+        terms = {"segmentation": Term(segmentation(scene), 1.0)}
+        if old is not None:
+            terms.update(self._preserving_terms(scene, old, progress, skip))
+        return Result(terms, self._facts(fused, batch))
+
+    def _preserving_terms(
+        self, scene: Scene, old: Output, progress: float, skip: frozenset[str]
+    ) -> dict[str, Term]:
+        """Every term of `TERMS` with a weight above zero."""
+        due = scene.iteration % self.config.nsc_every == 0
+        weights = {
+            name: rule.weight(self.config, progress)
+            for name, rule in TERMS.items()
+            if name not in skip and (due or not rule.sparse)
+        }
+        wanted = {name: weight for name, weight in weights.items() if weight > 0}
+        if any(TERMS[name].needs_split for name in wanted):
+            self._score_channels(old.latent, scene.new.latent)
+        return {name: Term(TERMS[name].function(scene, old), weight) for name, weight in wanted.items()}
+
+    def _score_channels(self, old: Tensor, new: Tensor) -> None:
+        self.score.update(channel_distance(old, new.detach(), self.config.channel_metric, seed=self.seed))
+
+    def _fused(self, old: Output | None, batch: Batch) -> PseudoLabels | None:
+        if old is None or self.config.pseudo == "off":
+            return None
+        return pseudo_labels(
+            upsample(old.logits, size_of(batch.targets)),
+            batch.targets,
+            self.space,
+            self.step,
+            rule=self.config.pseudo,
+            threshold=self.config.pseudo_threshold,
+            margin=self.config.pseudo_margin,
+            keep=self.config.pseudo_keep,
+            activation=self.activation,  # type: ignore[arg-type]
+            entropy_thresholds=self.entropy.thresholds() if self.entropy is not None else None,
+        )
+
+    def _facts(self, fused: PseudoLabels | None, batch: Batch) -> dict[str, Any]:
+        if fused is None:
+            return {}
+        quality = coverage_and_precision(fused, batch.hidden, self.space.channels(self.step))
+        return {"pseudo_labels": {"coverage": quality.coverage, "precision": quality.precision}}
+
+    @torch.no_grad()
+    def finish(
+        self, student: Segmenter, teacher: Segmenter | None, batches: Iterable[Batch], through_trunk: bool
+    ) -> dict[str, np.ndarray]:
+        """What the step leaves for the next one and for the dashboard: arrays by name.
+
+        `prototypes.*`, `statistics.*`: rows of the step's own classes and of the unknown, measured with the finished
+        network on the plain images; older rows stay as they were. `channels.distance` [C] and `channels.invariant`
+        [C]: each latent channel's mean distance to the teacher's, and the split that follows.
+        """
+        score = ChannelScore(self.score.distance.numel(), warmup=2**31)
+        own = [*range(self.space.first_foreground), *self.space.new_channels(self.step)]
+        self.memory.learn(dict.fromkeys(own), self._labelled_latents(student, teacher, batches, through_trunk, score))
+        arrays = self.memory.arrays()
+        if teacher is not None:
+            split = score.split(self.config.rho)
+            arrays["channels.distance"] = score.distance.float().cpu().numpy()
+            arrays["channels.invariant"] = split.invariant.cpu().numpy().astype(np.uint8)
+            arrays["channels.defined"] = np.array([split.defined], np.uint8)
+        return arrays
+
+    def _labelled_latents(
+        self,
+        student: Segmenter,
+        teacher: Segmenter | None,
+        batches: Iterable[Batch],
+        through_trunk: bool,
+        score: ChannelScore,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """(Z, fused labels at its resolution) of each batch; scores the channels on the way."""
+        for batch in batches:
+            features = student.trunk(batch.inputs) if through_trunk else batch.inputs
+            new = student.behind_trunk(features)
+            old = teacher.behind_trunk(features) if teacher is not None else None
+            if old is not None:
+                score.update(channel_distance(old.latent, new.latent, self.config.channel_metric, seed=self.seed))
+            fused = self._fused(old, batch)
+            labels = batch.targets if fused is None else fused.labels
+            yield new.latent, resize_labels(labels, size_of(new.latent))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors that a resumed step needs."""
+        entropy = {"entropy": self.entropy.state_dict()} if self.entropy is not None else {}
+        return {"memory": self.memory.state_dict(), "score": self.score.state_dict(), **entropy}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.memory.load_state_dict(state["memory"])
+        self.score.load_state_dict(state["score"])
+        if self.entropy is not None:
+            self.entropy.load_state_dict(state["entropy"])

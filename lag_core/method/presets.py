@@ -1,0 +1,84 @@
+"""The methods by name. A method is a choice of parts; adding one is adding an entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lag_core.config import ConfigError
+
+Tables = Mapping[str, Mapping[str, Any]]
+
+_LIVE = {"extractor": "live", "old_heads": "live"}
+
+PRESETS: dict[str, Tables] = {
+    # The lower bound: the new labels alone, everything behind the trunk trains.
+    "finetune": {"method": {"loss": "bce", **_LIVE}, "optim": {"extractor_delay": 0.0}},
+    # The upper bound: all classes annotated, all images, one step.
+    "joint": {"method": {"loss": "bce", "labels": "all"}},
+    # Probing: frozen extractor and old heads, a fresh head for the new classes.
+    "frozen": {"method": {"loss": "bce"}},
+    # What the authors' released runs did (METHOD.md E, H-1): LAG's terms are there, and nothing that they could move.
+    "reference": {
+        "method": {
+            "loss": "bce",
+            "unknown": True,
+            "transfer": True,
+            "pseudo": "hard",
+            "kd_latent": 1.0,
+            "spm": 1.0,
+            "sfp": 1.0,
+            "nsc": 1.0,
+        }
+    },
+    # LAG with losses that act: ASPP (and the last stage, where it is not part of the trunk) train.
+    "lag": {
+        "method": {
+            "loss": "bce",
+            "unknown": True,
+            "transfer": True,
+            "pseudo": "hard",
+            "extractor": "live",
+            "kd_logits": 10.0,
+            "kd_latent": 10.0,
+            "spm": 0.5,
+            "sfp": 0.5,
+            "nsc": 0.5,
+        }
+    },
+    # Ours: lag and the replay of class statistics.
+    "lag+": {
+        "method": {
+            "loss": "bce",
+            "unknown": True,
+            "transfer": True,
+            "pseudo": "hard",
+            "extractor": "live",
+            "kd_logits": 10.0,
+            "kd_latent": 10.0,
+            "spm": 0.5,
+            "sfp": 0.5,
+            "nsc": 0.5,
+            "replay": 1.0,
+        }
+    },
+    # Modelling the background (arXiv 2002.00718).
+    "mib": {
+        "method": {"loss": "mib", "mib_kd": 10.0, "init_from_background": True, **_LIVE},
+        "optim": {"extractor_delay": 0.0},
+    },
+    # Pooled outputs distillation with local POD (arXiv 2011.11390).
+    "plop": {
+        "method": {"loss": "ce", "pseudo": "entropy", "pod": 0.01, "init_from_background": True, **_LIVE},
+        "optim": {"extractor_delay": 0.0},
+    },
+}
+
+
+def preset(name: str) -> dict[str, dict[str, Any]]:
+    """The tables of a method, its name in them. ConfigError for an unknown one."""
+    if name not in PRESETS:
+        raise ConfigError(f"method {name!r} is unknown; known: {', '.join(PRESETS)}")
+    tables = {section: dict(values) for section, values in PRESETS[name].items()}
+    tables.setdefault("method", {})["name"] = name
+    return tables

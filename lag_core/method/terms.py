@@ -1,0 +1,203 @@
+"""The loss terms by name: what each computes from a scene, and how its weight grows over a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lag_core.config import MethodConfig
+from lag_core.method.classification import binary_cross_entropy, cross_entropy, unbiased_cross_entropy
+from lag_core.method.consistency import choose_pairs, semantic_consistency
+from lag_core.method.decoupling import ChannelScore
+from lag_core.method.distillation import decay, distil_features, distil_logits, not_labelled_new
+from lag_core.method.memory import Memory
+from lag_core.method.mib import unbiased_distillation
+from lag_core.method.plop import local_pod_of_layers, pod_factor
+from lag_core.method.preserving import feature_preserving
+from lag_core.method.prototypes import class_means, semantic_invariance
+from lag_core.method.pseudo_labels import PseudoLabels
+from lag_core.method.regions import confident_regions, resize_labels
+from lag_core.method.replay import patch_logits
+from lag_core.model.segmenter import Output, Segmenter, upsample
+from lag_core.protocol import IGNORE, LabelSpace
+
+
+@dataclass
+class Scene:
+    """Everything that a term may look at in one iteration."""
+
+    config: MethodConfig
+    space: LabelSpace
+    step: int
+    iteration: int
+    seed: int
+    student: Segmenter
+    teacher: Segmenter | None
+    new: Output
+    """The student's output."""
+    old: Output | None
+    """The teacher's output; None at step 0."""
+    targets: Tensor
+    """int64 [B, s, s] this step's labels."""
+    fused: PseudoLabels | None
+    """The labels with the teacher's pseudo-labels in them; None without."""
+    memory: Memory
+    score: ChannelScore
+
+    @property
+    def activation(self) -> str:
+        return "sigmoid" if self.config.loss == "bce" else "softmax"
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [B, s, s] fused labels."""
+        return self.targets if self.fused is None else self.fused.labels
+
+    @property
+    def latent_labels(self) -> Tensor:
+        """int64 [B, h, w] fused labels at the latent resolution."""
+        return resize_labels(self.labels, size_of(self.new.latent))
+
+    @property
+    def old_classes(self) -> list[int]:
+        """Channels of the real classes that the teacher knows."""
+        return list(self.space.old_channels(self.step))
+
+    def generator(self) -> torch.Generator:
+        """A CPU generator that depends on seed, step and iteration alone."""
+        return torch.Generator().manual_seed(1_000_003 * (10_007 * self.seed + self.step) + self.iteration)
+
+
+def size_of(maps: Tensor) -> tuple[int, int]:
+    """(height, width) of [..., H, W]."""
+    return maps.shape[-2], maps.shape[-1]
+
+
+def segmentation(scene: Scene) -> Tensor:
+    """The classification loss on the fused labels. METHOD.md E."""
+    logits = upsample(scene.new.logits, size_of(scene.labels))
+    weight = None
+    if scene.fused is not None:
+        weight = scene.fused.weight * scene.fused.factor[:, None, None]
+    if scene.config.loss == "bce":
+        return binary_cross_entropy(logits, scene.labels, weight)
+    if scene.config.loss == "ce" or scene.step == 0:
+        return cross_entropy(logits, scene.labels, weight)
+    return unbiased_cross_entropy(logits, scene.labels, scene.space.new_channels(scene.step).start, weight)
+
+
+def kept_logits(scene: Scene, old: Output) -> Tensor:
+    """Distillation of the old channels' logits where no new class is labelled."""
+    keep = not_labelled_new(scene.latent_labels, scene.space, scene.step)
+    return distil_logits(scene.new.logits, old.logits, keep, activation=scene.activation)  # type: ignore[arg-type]
+
+
+def kept_latent(scene: Scene, old: Output) -> Tensor:
+    """Distillation of the latent map Z."""
+    return distil_features(scene.new.latent, old.latent)
+
+
+def kept_stages(scene: Scene, old: Output) -> Tensor:
+    """Distillation of the backbone's output."""
+    return distil_features(scene.new.stage, old.stage)
+
+
+def mib_distillation(scene: Scene, old: Output) -> Tensor:
+    """MiB's unbiased distillation."""
+    return unbiased_distillation(scene.new.logits, old.logits)
+
+
+def pooled_outputs(scene: Scene, old: Output) -> Tensor:
+    """PLOP's local POD of the backbone's output and the latent map."""
+    layers = [scene.new.stage, scene.new.latent], [old.stage, old.latent]
+    return pod_factor(scene.space, scene.step) * local_pod_of_layers(*layers, relative=True)
+
+
+def invariance(scene: Scene, old: Output) -> Tensor:
+    """SPM on the semantic-invariant channels. METHOD.md C.2."""
+    classes = list(range(scene.space.channels(scene.step)))
+    means, counts = class_means(scene.new.latent, scene.latent_labels, classes)
+    known = scene.memory.prototypes
+    mask = scene.score.working_split(scene.config.rho).invariant.to(means.device)
+    forces = semantic_invariance(
+        means, counts, classes, known.mean.to(means), known.known.to(means.device), mask
+    )
+    trained = [*scene.space.new_channels(scene.step), *range(scene.space.offset)]
+    known.update(trained, means[trained].detach(), counts[trained])
+    return forces.aggregation + scene.config.spm_separation * forces.separation
+
+
+def preservation(scene: Scene, old: Output) -> Tensor:
+    """SFP on the sample-specific channels. METHOD.md C.3."""
+    regions = old.logits.argmax(1).masked_fill(scene.latent_labels == IGNORE, IGNORE)
+    specific = scene.score.working_split(scene.config.rho).specific.to(regions.device)
+    loss = feature_preserving(scene.new.latent, old.latent, regions, scene.old_classes, specific)
+    return loss.classwise + loss.globally
+
+
+def consistency(scene: Scene, old: Output) -> Tensor:
+    """NSC: the relevance of Z for the old classes stays what it was. METHOD.md D."""
+    assert scene.teacher is not None
+    regions = confident_regions(
+        old.logits, scene.old_classes, scene.config.nsc_threshold, activation=scene.activation
+    )
+    pairs = choose_pairs(regions, scene.config.nsc_classes, scene.generator())
+    return semantic_consistency(
+        scene.student.heads, scene.teacher.heads, scene.new.latent, old.latent, pairs,
+        create_graph=scene.config.old_heads == "live",
+    )  # fmt: skip
+
+
+def replayed(scene: Scene, old: Output) -> Tensor:
+    """Replay of class statistics: features drawn for the old classes must still be told from the new ones. Ours."""
+    config = scene.config
+    patches, channels = scene.memory.statistics.sample_patches(
+        scene.old_classes, config.replay_samples, scene.generator(), config.replay_covariance
+    )
+    if scene.student.config.head_kernel == 1:
+        patches = patches[:, :, 1:2, 1:2]
+    logits = patch_logits(scene.student.heads, patches.to(scene.new.latent.device))
+    labels = channels.to(logits.device)[:, None, None]
+    return binary_cross_entropy(logits, labels) if config.loss == "bce" else cross_entropy(logits, labels)
+
+
+class Rule(NamedTuple):
+    """A term that needs a teacher: its function, and its weight at a progress in [0, 1)."""
+
+    function: Callable[[Scene, Output], Tensor]
+    weight: Callable[[MethodConfig, float], float]
+    needs_split: bool = False
+    """Whether it looks at the split of the channels."""
+    sparse: bool = False
+    """Whether it is taken on every nsc_every-th iteration only."""
+
+
+def _constant(key: str) -> Callable[[MethodConfig, float], float]:
+    return lambda config, progress: getattr(config, key)
+
+
+def _decayed(key: str) -> Callable[[MethodConfig, float], float]:
+    """Weight `key`, times kd_decay ** progress."""
+    return lambda config, progress: getattr(config, key) * decay(config.kd_decay, progress)
+
+
+def _ramped(key: str) -> Callable[[MethodConfig, float], float]:
+    """Weight `key`, growing linearly from 0 over the first `ramp` of the step. METHOD.md F."""
+    return lambda config, progress: getattr(config, key) * min(1.0, (progress + 1e-9) / max(config.ramp, 1e-9))
+
+
+TERMS: dict[str, Rule] = {
+    "spm": Rule(invariance, _ramped("spm"), needs_split=True),
+    "sfp": Rule(preservation, _ramped("sfp"), needs_split=True),
+    "nsc": Rule(consistency, _ramped("nsc"), sparse=True),
+    "kd_logits": Rule(kept_logits, _decayed("kd_logits")),
+    "kd_latent": Rule(kept_latent, _decayed("kd_latent")),
+    "kd_stages": Rule(kept_stages, _decayed("kd_stages")),
+    "mib_kd": Rule(mib_distillation, _constant("mib_kd")),
+    "pod": Rule(pooled_outputs, _constant("pod")),
+    "replay": Rule(replayed, _constant("replay")),
+}

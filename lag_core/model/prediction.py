@@ -1,0 +1,37 @@
+"""From logits to what is shown and measured: probabilities per class and label maps at an image's own size."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lag_core.data.remap import class_scores
+from lag_core.model.segmenter import upsample
+from lag_core.protocol import LabelSpace
+
+
+def probabilities(logits: Tensor, loss: str) -> Tensor:
+    """Sigmoid for networks trained with BCE, softmax otherwise. Shape: [B, channels, ...] -> same."""
+    return logits.sigmoid() if loss == "bce" else logits.softmax(1)
+
+
+def class_probabilities(logits: Tensor, labels: LabelSpace, loss: str) -> Tensor:
+    """Probabilities per class index; the unknown class is folded into the background. METHOD.md B.
+
+    Shape: [B, channels, h, w] -> [B, seen classes, h, w].
+    """
+    return class_scores(probabilities(logits, loss).transpose(0, 1), labels).transpose(0, 1)
+
+
+def full_size(logits: Tensor, square: int, inside: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Logits of the padded square, cut to the picture and brought to its own size.
+
+    Shape: [1, K, h, w] -> [1, K, *size]. `inside` is the picture's height and width in the square of side `square`.
+    """
+    cut = upsample(logits, (square, square))[..., : inside[0], : inside[1]]
+    return cut if inside == size else upsample(cut, size)
+
+
+def label_map(logits: Tensor, labels: LabelSpace, loss: str) -> Tensor:
+    """Class index of the highest probability. Shape: [B, channels, H, W] -> uint8 [B, H, W]."""
+    return class_probabilities(logits, labels, loss).argmax(1).to(torch.uint8)

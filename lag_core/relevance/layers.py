@@ -1,0 +1,338 @@
+"""A network as LRP sees it: copies with batch norm folded in, that remember what passed and hand relevance back.
+
+`chain_of` translates modules; the modules themselves are only read. Each layer's `run` returns its output and a
+function that carries relevance from there to the input. Activation functions are part of the layer in front of them
+and pass relevance on unchanged; so do gates (squeeze-and-excitation), whose factor counts as a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.mobilenetv2 import InvertedResidual as InvertedResidualV2
+from torchvision.models.mobilenetv3 import InvertedResidual as InvertedResidualV3
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops import SqueezeExcitation
+
+from lag_core.model.aspp import ASPP, ImagePooling
+from lag_core.model.heads import Head
+from lag_core.relevance.rules import Ledger, Passing, Rule, TensorMap, identity, propagate, propagate_sum
+
+
+class Flow(NamedTuple):
+    """A feature map on its way forward. nonnegative: no value is below zero."""
+
+    value: Tensor
+    nonnegative: bool
+
+
+class Way(NamedTuple):
+    """How relevance travels on the way back: by which rule, and who keeps account."""
+
+    rule: Rule
+    ledger: Ledger
+    first: Rule
+    """Rule of the layer that sees the image."""
+
+
+Back = Callable[[Tensor, Way], Tensor]
+"""Relevance of a layer's output -> relevance of its input. May be called many times."""
+
+
+class Layer(Protocol):
+    """Runs forward and returns the way back."""
+
+    def run(self, x: Flow) -> tuple[Flow, Back]:
+        """Output and way back."""
+
+
+class Convolution:
+    """Convolution with batch norm folded in, and the activation function behind it."""
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, activation: nn.Module | None):
+        if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+            raise TypeError(f"LRP knows convolutions with a number of zeros as padding, not {conv}")
+        weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
+        self.weight, self.bias = (weight, bias) if norm is None else fold(weight, bias, norm)
+        self.stride, self.padding, self.dilation, self.groups = (
+            conv.stride, conv.padding, conv.dilation, conv.groups,
+        )  # fmt: skip
+        self.activation = activation
+        self.rectified = isinstance(activation, nn.ReLU | nn.ReLU6)
+        self.sees_image = False
+        self._mapped: dict[TensorMap, Tensor] = {}
+
+    def weights(self, how: TensorMap) -> Tensor:
+        """g(w), computed once."""
+        if how is identity:
+            return self.weight
+        if how not in self._mapped:
+            self._mapped[how] = how(self.weight)
+        return self._mapped[how]
+
+    def bias_with(self, weights: TensorMap) -> Tensor | None:
+        return None if self.bias is None else weights(self.bias)
+
+    def forward_with(self, x: Tensor, weights: TensorMap, bias: Tensor | None = None) -> Tensor:
+        return F.conv2d(
+            x, self.weights(weights), bias, self.stride, self.padding, self.dilation, self.groups
+        )  # fmt: skip
+
+    def backward_with(self, s: Tensor, weights: TensorMap, like: Tensor) -> Tensor:
+        return nn.grad.conv2d_input(
+            like.shape, self.weights(weights), s, self.stride, self.padding, self.dilation, self.groups
+        )  # fmt: skip
+
+    def run(self, x: Flow) -> tuple[Flow, Back]:
+        z = self.forward_with(x.value, identity, self.bias)
+        y = activate(self.activation, z)
+        outputs = z.relu_() if self.rectified else z
+        passing = Passing(x.value, outputs, x.nonnegative, self.rectified)
+
+        def back(relevance: Tensor, way: Way) -> Tensor:
+            rule = way.first if self.sees_image else way.rule
+            return propagate(self, rule, passing, relevance, way.ledger)
+
+        return Flow(y, self.rectified), back
+
+
+def fold(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution followed by batch norm in evaluation mode."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise TypeError("LRP needs batch norm with running statistics")
+    scale = (norm.running_var + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.detach()
+    shift = -norm.running_mean * scale if bias is None else (bias - norm.running_mean) * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.detach()
+    return weight * scale.view(-1, 1, 1, 1), shift
+
+
+def activate(activation: nn.Module | None, z: Tensor) -> Tensor:
+    """The activation function, into a new tensor unless it is a plain ReLU."""
+    if activation is None:
+        return z
+    if type(activation) is nn.ReLU:
+        return z.relu_()
+    if isinstance(activation, nn.ReLU6):
+        return z.clamp(0, 6)
+    return F.hardswish(z)
+
+
+class Chain:
+    """Layers one after another."""
+
+    def __init__(self, layers: Sequence[Layer]):
+        self.layers = layers
+
+    def run(self, x: Flow) -> tuple[Flow, Back]:
+        backs = []
+        for layer in self.layers:
+            x, back = layer.run(x)
+            backs.append(back)
+
+        def back_all(relevance: Tensor, way: Way) -> Tensor:
+            for back in reversed(backs):
+                relevance = back(relevance, way)
+            return relevance
+
+        return x, back_all
+
+
+class MaxPool:
+    """Maximum pooling: the winner takes all."""
+
+    def __init__(self, pool: nn.MaxPool2d):
+        self.pool = pool
+
+    def run(self, x: Flow) -> tuple[Flow, Back]:
+        p, shape = self.pool, x.value.shape
+        y, winners = F.max_pool2d(
+            x.value, p.kernel_size, p.stride, p.padding, p.dilation, p.ceil_mode, return_indices=True
+        )
+
+        def back(relevance: Tensor, way: Way) -> Tensor:
+            result = relevance.new_zeros(*shape[:2], shape[2] * shape[3])
+            return result.scatter_add_(2, winners.flatten(2), relevance.flatten(2)).view(shape)
+
+        return Flow(y, x.nonnegative), back
+
+
+class Residual:
+    """body(x) + skip(x), and a ReLU in the ResNets. Without a skip layer, x itself is added."""
+
+    def __init__(self, body: Chain, skip: Chain | None, rectified: bool):
+        self.body, self.skip, self.rectified = body, skip, rectified
+
+    def run(self, x: Flow) -> tuple[Flow, Back]:
+        u, back_body = self.body.run(x)
+        v, back_skip = self.skip.run(x) if self.skip is not None else (x, None)
+        y = u.value + v.value
+        if self.rectified:
+            y.relu_()
+
+        def back(relevance: Tensor, way: Way) -> Tensor:
+            of_body, of_skip = propagate_sum(
+                way.rule, (u.value, v.value), y, self.rectified, relevance, way.ledger
+            )
+            result = back_body(of_body, way)
+            result += of_skip if back_skip is None else back_skip(of_skip, way)
+            return result
+
+        return Flow(y, self.rectified or (u.nonnegative and v.nonnegative)), back
+
+
+class Gate:
+    """Squeeze-and-excitation: x times a factor that counts as a constant, so relevance passes unchanged."""
+
+    def __init__(self, module: SqueezeExcitation):
+        self.module = module
+
+    def run(self, x: Flow) -> tuple[Flow, Back]:
+        m = self.module
+        squeezed = F.conv2d(x.value.mean((2, 3), keepdim=True), m.fc1.weight.detach(), _detached(m.fc1.bias))
+        gate = F.conv2d(m.activation(squeezed), m.fc2.weight.detach(), _detached(m.fc2.bias))
+        y = x.value * m.scale_activation(gate)
+        return Flow(y, x.nonnegative), lambda relevance, way: relevance
+
+
+def _detached(parameter: Tensor | None) -> Tensor | None:
+    return None if parameter is None else parameter.detach()
+
+
+class Spread:
+    """The mean over the map, a linear layer. Shape: [B, C, h, w] -> [B, C, 1, 1]."""
+
+    def bias_with(self, weights: TensorMap) -> Tensor | None:
+        return None
+
+    def forward_with(self, x: Tensor, weights: TensorMap, bias: Tensor | None = None) -> Tensor:
+        return x.sum((2, 3), keepdim=True) * self._weight(x, weights)
+
+    def backward_with(self, s: Tensor, weights: TensorMap, like: Tensor) -> Tensor:
+        return (s * self._weight(like, weights)).expand_as(like).clone()
+
+    @staticmethod
+    def _weight(x: Tensor, weights: TensorMap) -> Tensor:
+        return weights(x.new_tensor(1 / (x.shape[2] * x.shape[3])))
+
+    def run(self, x: Flow) -> tuple[Flow, Back]:
+        y = x.value.mean((2, 3), keepdim=True)
+        passing = Passing(x.value, y, x.nonnegative, x.nonnegative)
+        return Flow(y, x.nonnegative), lambda r, way: propagate(self, way.rule, passing, r, way.ledger)
+
+
+class PooledBranch:
+    """ASPP's image pooling: mean, projection, the same vector at every place again."""
+
+    def __init__(self, module: ImagePooling):
+        self.layers = Chain([Spread(), chain_of(module.project)])
+
+    def run(self, x: Flow) -> tuple[Flow, Back]:
+        y, back_layers = self.layers.run(x)
+        spread = y.value.expand(-1, -1, *x.value.shape[-2:])
+        return Flow(spread, y.nonnegative), lambda r, way: back_layers(r.sum((2, 3), keepdim=True), way)
+
+
+class Parallel:
+    """Branches on the same input, their outputs concatenated along the channels."""
+
+    def __init__(self, branches: Sequence[Layer]):
+        self.branches = branches
+
+    def run(self, x: Flow) -> tuple[Flow, Back]:
+        flows, backs = zip(*(branch.run(x) for branch in self.branches), strict=True)
+        sizes = [flow.value.shape[1] for flow in flows]
+
+        def back(relevance: Tensor, way: Way) -> Tensor:
+            parts = [back(part, way) for back, part in zip(backs, relevance.split(sizes, 1), strict=True)]
+            return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
+        return Flow(torch.cat([f.value for f in flows], 1), all(f.nonnegative for f in flows)), back
+
+
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish)
+IGNORED = (nn.Identity, nn.Dropout)
+"""Modules that do nothing in evaluation mode."""
+
+
+def chain_of(module: nn.Module | Sequence[nn.Module]) -> Chain:
+    """Modules in a row, nested `Sequential`s opened; a convolution takes along its norm and its activation."""
+    modules = list(_opened([module] if isinstance(module, nn.Module) else module))
+    layers: list[Layer] = []
+    while modules:
+        first = modules.pop(0)
+        if not isinstance(first, nn.Conv2d):
+            layers.append(_translated(first))
+            continue
+        norm = modules.pop(0) if modules and isinstance(modules[0], nn.BatchNorm2d) else None
+        activation = modules.pop(0) if modules and isinstance(modules[0], ACTIVATIONS) else None
+        layers.append(Convolution(first, norm, activation))  # type: ignore[arg-type]
+    return Chain(layers)
+
+
+def _opened(modules: Iterable[nn.Module]) -> Iterable[nn.Module]:
+    for module in modules:
+        if isinstance(module, nn.Sequential):
+            yield from _opened(module)
+        elif not isinstance(module, IGNORED):
+            yield module
+
+
+def _translated(module: nn.Module) -> Layer:
+    for kind, translate in TRANSLATIONS.items():
+        if isinstance(module, kind):
+            return translate(module)
+    raise TypeError(
+        f"LRP knows no {type(module).__name__}: add it to TRANSLATIONS in lag_core/relevance/layers.py"
+    )
+
+
+def _basic_block(m: BasicBlock) -> Layer:
+    return _resnet_block([m.conv1, m.bn1, m.relu, m.conv2, m.bn2], m.downsample)
+
+
+def _bottleneck(m: Bottleneck) -> Layer:
+    body = [m.conv1, m.bn1, m.relu, m.conv2, m.bn2, m.relu, m.conv3, m.bn3]
+    return _resnet_block(body, m.downsample)
+
+
+def _resnet_block(body: list[nn.Module], downsample: nn.Module | None) -> Layer:
+    return Residual(chain_of(body), None if downsample is None else chain_of(downsample), rectified=True)
+
+
+def _inverted_residual_v2(m: InvertedResidualV2) -> Layer:
+    body = chain_of(m.conv)
+    return Residual(body, None, rectified=False) if m.use_res_connect else body
+
+
+def _inverted_residual_v3(m: InvertedResidualV3) -> Layer:
+    body = chain_of(m.block)
+    return Residual(body, None, rectified=False) if m.use_res_connect else body
+
+
+def _aspp(m: ASPP) -> Layer:
+    return Chain([Parallel([chain_of(branch) for branch in m.branches]), chain_of(m.project)])
+
+
+def _head(m: Head) -> Layer:
+    return chain_of([m.conv, m.norm, m.relu, m.classify])
+
+
+TRANSLATIONS: dict[type[nn.Module], Callable[..., Layer]] = {
+    nn.MaxPool2d: MaxPool,
+    BasicBlock: _basic_block,
+    Bottleneck: _bottleneck,
+    InvertedResidualV2: _inverted_residual_v2,
+    InvertedResidualV3: _inverted_residual_v3,
+    SqueezeExcitation: Gate,
+    ImagePooling: PooledBranch,
+    ASPP: _aspp,
+    Head: _head,
+}
+"""How each kind of module is seen; anything else is refused by name."""

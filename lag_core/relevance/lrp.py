@@ -1,0 +1,167 @@
+"""Layer-wise relevance propagation on a `Segmenter`, exact: what the inputs do not get is accounted for.
+
+    view = FoldedSegmenter(model)                        # once a model; reads it, never touches it
+    found = lrp(view, images, Target(channel, mask))     # or lrp(model, ...)
+    found.map, found.channels, found.error
+
+Source: METHOD.md D (what to explain) and I.5 (conservation error); rules: `rules.py`. The engine is ours;
+docs/adr/lrp-engine.md says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lag_core.model.segmenter import Segmenter
+from lag_core.relevance.layers import Chain, Convolution, Flow, Parallel, Way, chain_of
+from lag_core.relevance.rules import Composite, Ledger, composite_named
+from lag_core.relevance.target import Target, weights_of
+
+Depth = Literal["pixels", "latent", "trunk"]
+
+
+class NotFinite(ArithmeticError):
+    """Relevance that is not a number or infinite: it must not be drawn."""
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """Relevance of a target, and what conservation says of it.
+
+    values: [B, N, h, w] relevance of each entry of what was explained: pixels (N = 3), latent map or trunk features.
+    latent: [B, C, h', w'] relevance of the latent map, on the way.
+    score: [B] the explained sum of logits. absorbed: [B] kept by biases and stabilisers, summed layer by layer in
+    closed form. Both float64.
+    """
+
+    values: Tensor
+    latent: Tensor
+    score: Tensor
+    absorbed: Tensor
+
+    @property
+    def map(self) -> Tensor:
+        """[B, h, w] relevance of each place, summed over its channels."""
+        return self.values.sum(1)
+
+    @property
+    def channels(self) -> Tensor:
+        """[B, C] relevance of each latent channel, summed over the map."""
+        return self.latent.sum((2, 3))
+
+    @property
+    def error(self) -> Tensor:
+        """[B] |sum of values + absorbed - score| / |score|; infinite where the score is 0 and the rest is not."""
+        gap = (self.values.double().flatten(1).sum(1) + self.absorbed - self.score).abs()
+        return torch.where(gap == 0, gap, gap / self.score.abs())
+
+
+class FoldedSegmenter:
+    """A `Segmenter` in evaluation mode with batch norm folded in, to be explained as often as one likes.
+
+    The model is only read, so there is nothing to undo: no hook, no flag, no tensor of it changes. The weights are
+    those of the moment of construction. `like` lends its trunk, so that steps that share one hold it once.
+    """
+
+    def __init__(self, model: Segmenter, like: FoldedSegmenter | None = None):
+        shared = model.config.shared
+        with torch.no_grad():
+            self.trunk = chain_of(model.backbone.stages_until(shared)) if like is None else like.trunk
+            self.stage = chain_of(model.backbone.stages_after(shared))
+            self.aspp = chain_of(model.aspp)
+            self.heads = Parallel([chain_of(head) for head in model.heads])
+        first = self.trunk.layers[0]
+        assert isinstance(first, Convolution)
+        first.sees_image = True
+        self.trunk_channels = model.backbone.channels[len(model.backbone.stages_until(shared)) - 1]
+
+    def record(self, inputs: Tensor) -> Recording:
+        """Run forward on images [B, 3, H, W] or on trunk features [B, T, h, w]; the record can be asked repeatedly."""
+        if inputs.dim() != 4 or inputs.shape[1] not in (3, self.trunk_channels):
+            raise ValueError(
+                f"input {tuple(inputs.shape)}: expected images [B, 3, H, W] "
+                f"or trunk features [B, {self.trunk_channels}, h, w]"
+            )
+        return Recording(self, inputs.detach())
+
+
+class Recording:
+    """One forward pass: the logits, and the way back from them."""
+
+    @torch.no_grad()
+    def __init__(self, view: FoldedSegmenter, inputs: Tensor):
+        self.images = inputs if inputs.shape[1] == 3 else None
+        features, self._back_trunk = (
+            view.trunk.run(Flow(inputs, False)) if self.images is not None else (_flow_of(inputs), None)
+        )
+        stage, self._back_stage = view.stage.run(features)
+        latent, self._back_aspp = view.aspp.run(stage)
+        logits, self._back_heads = view.heads.run(latent)
+        self.features, self.latent, self.logits = features.value, latent.value, logits.value
+
+    @torch.no_grad()
+    def relevance(
+        self, target: Target | Tensor, composite: str | Composite = "epsilon", to: Depth = "pixels"
+    ) -> Relevance:
+        """Relevance of `target` (see `lrp`). ValueError for an unknown name, `NotFinite` for a broken result."""
+        if to not in get_args(Depth):
+            raise ValueError(f"to = {to!r}: allowed are {', '.join(get_args(Depth))}")
+        rules = composite_named(composite)
+        weights = weights_of(target, self.logits)
+        ledger = Ledger(len(weights), weights.device)
+        start = weights * self.logits
+        decoder = Way(rules.decoder, ledger, rules.decoder)
+        latent = self._back_heads(start, decoder)
+        values = latent if to == "latent" else self._below_latent(latent, rules, decoder, to)
+        found = Relevance(values, latent, start.double().flatten(1).sum(1), ledger.absorbed)
+        return _checked(found, rules.name)
+
+    def _below_latent(self, latent: Tensor, rules: Composite, decoder: Way, to: Depth) -> Tensor:
+        backbone = Way(rules.backbone, decoder.ledger, rules.image)
+        features = self._back_stage(self._back_aspp(latent, decoder), backbone)
+        if to == "trunk":
+            return features
+        if self._back_trunk is None:
+            raise ValueError("trunk features cannot be explained down to pixels: give the images")
+        return self._back_trunk(features, backbone)
+
+
+def _flow_of(features: Tensor) -> Flow:
+    """Trunk features; whether one of them is negative depends on the backbone."""
+    return Flow(features, bool((features >= 0).all()))
+
+
+def _checked(found: Relevance, composite: str) -> Relevance:
+    finite = all(bool(x.isfinite().all()) for x in (found.values, found.latent, found.score, found.absorbed))
+    if not finite:
+        raise NotFinite(
+            f"LRP ({composite}) gave values that are not finite: look for nan or infinite numbers in the image "
+            "and in the checkpoint"
+        )
+    return found
+
+
+def lrp(
+    model: Segmenter | FoldedSegmenter,
+    inputs: Tensor,
+    target: Target | Tensor,
+    composite: str | Composite = "epsilon",
+    to: Depth = "pixels",
+) -> Relevance:
+    """Relevance of `target` for images or trunk features.
+
+    Shape: inputs images [B, 3, H, W] (normalised) or trunk features [B, T, h, w]; target a `Target` or the weights
+    [B, K, h, w] of the logits. composite: "epsilon" (epsilon everywhere, rather fine-grained), "composite" (z-box at
+    the image, alpha1-beta0 in the backbone, epsilon in ASPP and heads), or one of `rules.composites`.
+    Errors: ValueError for a shape, channel or name that does not fit; TypeError for a layer that LRP does not know;
+    `NotFinite`.
+    """
+    view = model if isinstance(model, FoldedSegmenter) else FoldedSegmenter(model)
+    return view.record(inputs).relevance(target, composite, to)
+
+
+__all__ = ["Chain", "Depth", "FoldedSegmenter", "NotFinite", "Recording", "Relevance", "Target", "lrp"]

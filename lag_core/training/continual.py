@@ -1,0 +1,270 @@
+"""All steps of a run, one after the other, each written as soon as it is finished."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lag_core.config import Config, ConfigError
+from lag_core.data.catalogue import Dataset, open_dataset, task_of
+from lag_core.data.splits import hold_out, images_of_step
+from lag_core.metrics import summary
+from lag_core.method.objective import Batch, Objective
+from lag_core.model.heads import share_background, transfer_weights
+from lag_core.model.segmenter import Segmenter
+from lag_core.model.weights import load_segmenter, pretrained_backbone
+from lag_core.protocol import IGNORE, LabelSpace
+from lag_core.runs import Run, open_run
+from lag_core.training import surroundings
+from lag_core.training.evaluation import Validation, metrics_entry
+from lag_core.training.features import Views, batch_order, collect_views, iterations_per_epoch
+from lag_core.training.journal import Journal, new_info
+from lag_core.training.loop import NotFiniteError, StepLoop
+from lag_core.training.optimiser import Schedule, freeze_all_but, parts, trunk_trains
+from lag_core.training.reporting import Reporter
+from lag_core.training.resume import Cursor
+
+
+def train(config: Config, out: str | Path, *, resume: bool = False, reporter: Reporter | None = None) -> Run:
+    """Train every step of `config` and write the run folder `out`; returns the finished run.
+
+    With `resume`, an unfinished run in `out` goes on where it was stopped; without, an existing run is refused.
+    Raises ConfigError, DatasetMissing or RunError for a user's mistake, NotFiniteError if a loss leaves the numbers.
+    """
+    out = Path(out)
+    if (out / "run.json").exists() and not resume:
+        raise ConfigError(f"{out} already holds a run; choose another --out or pass --resume")
+    return ContinualTraining(config, out, reporter or Reporter()).run()
+
+
+def label_spaces(config: Config, dataset: Dataset) -> tuple[LabelSpace, LabelSpace]:
+    """(labels of the run, labels of its task). They differ for joint training alone, which is one step."""
+    task = task_of(config.data, dataset.info)
+    background = dataset.info.background
+    unknown = config.method.unknown or background is None
+    grouping = LabelSpace(task.steps, background, unknown)
+    if config.method.labels == "setting":
+        return grouping, grouping
+    return LabelSpace((grouping.order,), background, unknown), grouping
+
+
+def step_images(config: Config, dataset: Dataset, labels: LabelSpace, step: int) -> list[str]:
+    """The training images of a step: the protocol's choice among those that are not held out.
+
+    Joint training sees the images of every domain. ConfigError if no image fits.
+    """
+    kept, _ = hold_out(list(dataset.ids("train")), config.data.holdout, seed=0)
+    present = dataset.present("train")
+    joint = config.method.labels == "all"
+    ids = images_of_step(
+        {name: present[name] for name in kept},
+        labels,
+        step,
+        config.data.setting,
+        fraction=config.data.fraction,
+        selection=config.data.selection,
+        seed=config.optim.seed,
+        domain_of=dataset.domain,
+        domains=() if joint else config.data.domains,
+    )
+    if not ids:
+        raise ConfigError(f"step {step} of task {config.data.task!r} has no training image ({config.data.setting})")
+    return ids
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of one step, each a function of its number."""
+
+    views: Views
+    labels: LabelSpace
+    step: int
+    config: Config
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        setting = "sequential" if self.config.method.labels == "all" else self.config.data.setting
+        table = torch.from_numpy(self.labels.target_table(self.step, setting)).long()
+        truth = torch.from_numpy(self.labels.target_table(self.step, "sequential")).long()
+        object.__setattr__(self, "_targets", table)
+        object.__setattr__(self, "_truth", truth)
+
+    @property
+    def total(self) -> int:
+        """Iterations of the step."""
+        optim = self.config.optim
+        per_epoch = iterations_per_epoch(len(self.views), optim.batch)
+        if self.step == 0:
+            return per_epoch * optim.epochs
+        return max(per_epoch * optim.epochs_later, optim.min_iterations)
+
+    def __call__(self, iteration: int) -> Batch:
+        seed = 7919 * self.config.optim.seed + self.step
+        rows, picks = batch_order(
+            len(self.views), self.config.data.views, self.config.optim.batch, iteration, seed
+        )
+        return self._batch(torch.from_numpy(rows), torch.from_numpy(picks))
+
+    def plain(self) -> Iterator[Batch]:
+        """Every image once, as it is (view 0)."""
+        for rows in torch.arange(len(self.views)).split(self.config.optim.batch):
+            yield self._batch(rows, torch.zeros_like(rows))
+
+    def _batch(self, rows: torch.Tensor, picks: torch.Tensor) -> Batch:
+        inputs = self.views.model_inputs(rows, picks).to(self.device)
+        masks = self.views.masks[rows, picks].long()
+        return Batch(inputs, self._targets[masks].to(self.device), self._truth[masks].to(self.device))  # type: ignore[attr-defined]
+
+
+class ContinualTraining:
+    """What one call of `train` carries from step to step."""
+
+    def __init__(self, config: Config, out: Path, reporter: Reporter):
+        self.config, self.reporter = config, reporter
+        self.device = surroundings.prepare(config.optim)
+        self.dataset = open_dataset(config.data)
+        self.labels, grouping = label_spaces(config, self.dataset)
+        self.grouping = grouping
+        self.validation = Validation(self.dataset, config.data.size, self.labels, self.device)
+        around = surroundings.describe(self.device)
+        info = new_info(out.name, config, self.dataset.info, self.labels, grouping, around)
+        self.journal = Journal(out, config, info)
+
+    def run(self) -> Run:
+        """Every step that is not finished yet."""
+        done = len(self.journal.info["steps"])
+        model = load_segmenter(open_run(self.journal.out), done - 1, str(self.device)) if done else None
+        for step in range(done, len(self.labels.steps)):
+            model = self._step(model, step)
+            self.journal.cursor, self.journal.states = Cursor(step=step + 1), {}
+        return self.journal.finish()
+
+    def _step(self, previous: Segmenter | None, step: int) -> Segmenter:
+        began = time.perf_counter() - self.journal.cursor.seconds
+        batches, loop = self._prepare(previous, step)
+        self.reporter.step_begins(
+            step, len(self.labels.steps), len(batches.views), self.journal.cursor.iteration, loop.total
+        )
+        try:
+            loop.run(self.journal.cursor.iteration, self._listener(loop, began))
+        except NotFiniteError as error:
+            self.journal.fail(f"step {step}: {error}")
+            raise
+        self._finish(loop, batches, previous, time.perf_counter() - began)
+        return loop.student
+
+    def _prepare(self, previous: Segmenter | None, step: int) -> tuple[Batches, StepLoop]:
+        """Network, teacher, objective, optimiser and data of a step; resumed where the journal says so."""
+        config, states = self.config, self.journal.states
+        surroundings.seed_all(config.optim.seed, step)
+        ids = step_images(config, self.dataset, self.labels, step)
+        teacher = copy.deepcopy(previous).requires_grad_(False).eval() if previous is not None else None
+        student = self._student(previous, step)
+        found = parts(student, config, self.labels, step)
+        freeze_all_but(student, found)
+        views = self._views(student, ids, trunk_trains(found))
+        batches = Batches(views, self.labels, step, config, self.device)
+        memory = open_run(self.journal.out).analysis(step - 1) if step else {}
+        objective = Objective(
+            config.method, self.labels, step, latent=config.model.latent, seed=config.optim.seed, memory=memory
+        )
+        schedule = Schedule(found, config)
+        if states:
+            student.load_state_dict(states["student"])
+            schedule.optimiser.load_state_dict(states["optimiser"])
+            objective.load_state_dict(states["objective"])
+        elif teacher is not None:
+            objective.begin(teacher, batches.plain())
+        loop = StepLoop(
+            student=student,
+            teacher=teacher,
+            objective=objective,
+            schedule=schedule,
+            batch_of=batches,
+            total=batches.total,
+            step=step,
+            gradients_every=config.log.gradients_every,
+            events_every=config.log.events_every,
+            amp=surroundings.amp_type(config.optim.amp, self.device),
+        )
+        return batches, loop
+
+    def _student(self, previous: Segmenter | None, step: int) -> Segmenter:
+        """The network that this step trains: a new one, or the last one with a head for the new classes."""
+        if previous is None:
+            backbone = pretrained_backbone(self.config.model)
+            return Segmenter(self.config.model, self.labels.head_sizes(0), backbone).to(self.device)
+        student = copy.deepcopy(previous)
+        head = student.add_head(len(self.labels.steps[step]))
+        source = student.heads[0]
+        if self.config.method.transfer:
+            transfer_weights(head, source)  # type: ignore[arg-type]
+        elif self.config.method.init_from_background:
+            share_background(head, source)  # type: ignore[arg-type]
+        return student
+
+    def _views(self, model: Segmenter, ids: list[str], trunk_moves: bool) -> Views:
+        optim = self.config.optim
+        return collect_views(
+            model,
+            self.dataset,
+            ids,
+            self.config.data,
+            seed=optim.seed,
+            label_stride=optim.label_stride,
+            through_trunk=not trunk_moves,
+            device=self.device,
+            progress=self.reporter.bar,
+        )
+
+    def _listener(self, loop: StepLoop, began: float) -> Callable[[int, dict[str, Any] | None], None]:
+        """Logs events, moves the bar, and saves where the run stands every few seconds."""
+        saved = time.perf_counter()
+
+        def listen(iteration: int, event: dict[str, Any] | None) -> None:
+            nonlocal saved
+            if event is not None:
+                self.journal.event(event)
+                self.reporter.iteration(event["loss"], event["images_per_second"])
+            else:
+                self.reporter.iteration()
+            for sentence in loop.take_findings():
+                self.journal.warn(sentence)
+                self.reporter.say(sentence)
+            now = time.perf_counter()
+            if now - saved >= self.config.log.resume_seconds:
+                self.journal.save_point(Cursor(loop.step, iteration + 1, now - began), loop.state_dict())
+                saved = time.perf_counter()
+
+        return listen
+
+    def _finish(self, loop: StepLoop, batches: Batches, previous: Segmenter | None, seconds: float) -> None:
+        """Measure and write a step."""
+        model, step = loop.student.eval(), loop.step
+        if step == 0:
+            self.validation.forget_features()
+        analysis = loop.objective.finish(model, loop.teacher, batches.plain(), loop.trunk_trains)
+        measured = self.validation.measure([model], self.config.method.loss, self.reporter.bar)[0]
+        metrics = metrics_entry(step, measured, len(self.validation.ids))
+        rate = loop.total * self.config.optim.batch / seconds
+        entry = {
+            "images": len(batches.views),
+            "iterations": loop.total,
+            "seconds": round(seconds, 2),
+            "images_per_second": round(rate, 1),
+            "trained": [part.name for part in loop.schedule.found],
+            "dead_terms": sorted(loop.dead),
+        }
+        info = self.journal.info
+        info["hours"] = round(info.get("hours", 0.0) + seconds / 3600, 5)
+        info["peak_memory_mib"] = round(surroundings.peak_memory_mib(self.device), 1)
+        self.journal.finish_step(model, previous, analysis, metrics, entry)
+        total = sum(measured.values())
+        last = len(self.grouping.steps) - 1 if self.config.method.labels == "all" else step
+        self.reporter.step_ends(step, summary(total, self.grouping, last), seconds, rate)

@@ -1,0 +1,139 @@
+"""Writes a run folder while it trains: run.json, step files, metrics, events, resume.pt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lag_core import config as configuration
+from lag_core.config import Config, ConfigError
+from lag_core.data.catalogue import DatasetInfo
+from lag_core.model.segmenter import Segmenter
+from lag_core.model.weights import changed, state_arrays
+from lag_core.protocol import LabelSpace
+from lag_core.runs import (
+    SCHEMA,
+    Run,
+    append_event,
+    keep_events,
+    labels_to_json,
+    open_run,
+    read_json,
+    write_json,
+    write_tensors,
+)
+from lag_core.training.resume import Cursor, load_resume, save_resume
+
+
+class Journal:
+    """The run folder of a training that is going on; a crash at any moment leaves it readable."""
+
+    def __init__(self, out: Path, config: Config, info: dict[str, Any]):
+        self.out = out
+        existing = self._existing(config)
+        self.info = existing or info
+        self.cursor, self.states = self._where_to_go_on()
+        self.write_info()
+        self._drop_events_behind(self.cursor)
+
+    def _existing(self, config: Config) -> dict[str, Any] | None:
+        """run.json as it stands. ConfigError if the folder holds a run of another configuration."""
+        if not (self.out / "run.json").exists():
+            return None
+        run = open_run(self.out)
+        if run.config != config:
+            stored, wanted = configuration.to_dict(run.config), configuration.to_dict(config)
+            keys = [f"{s}.{k}" for s in wanted for k in wanted[s] if stored[s][k] != wanted[s][k]]
+            raise ConfigError(f"{self.out} was started with another configuration; these differ: {', '.join(keys)}")
+        return dict(run.info)
+
+    def _where_to_go_on(self) -> tuple[Cursor, dict[str, Any]]:
+        done = len(self.info["steps"])
+        path = self.out / "resume.pt"
+        if path.exists():
+            cursor, states = load_resume(path)
+            if cursor.step == done:
+                return cursor, states
+        return Cursor(step=done), {}
+
+    def _drop_events_behind(self, cursor: Cursor) -> None:
+        """Events that will happen again lose their old lines."""
+        path = self.out / "events.jsonl"
+        if path.exists():
+            place = (cursor.step, cursor.iteration)
+            keep_events(path, [e for e in open_run(self.out).events() if (e["step"], e["iteration"]) < place])
+
+    def write_info(self) -> None:
+        write_json(self.out / "run.json", self.info)
+
+    def warn(self, sentence: str) -> None:
+        """Add a warning to run.json, once."""
+        if sentence not in self.info["warnings"]:
+            self.info["warnings"].append(sentence)
+            self.write_info()
+
+    def fail(self, sentence: str) -> None:
+        self.info["status"] = "failed"
+        self.warn(sentence)
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        append_event(self.out / "events.jsonl", event)
+
+    def save_point(self, cursor: Cursor, states: dict[str, Any]) -> None:
+        """Everything needed to go on from `cursor` with the same bits."""
+        save_resume(self.out / "resume.pt", cursor, states)
+
+    def finish_step(
+        self,
+        model: Segmenter,
+        previous: Segmenter | None,
+        analysis: Mapping[str, np.ndarray],
+        metrics: Mapping[str, Any],
+        entry: Mapping[str, Any],
+    ) -> None:
+        """Write a finished step. run.json comes last: until it names the step, the step does not exist."""
+        step = len(self.info["steps"])
+        before = state_arrays(previous) if previous is not None else {}
+        file = write_tensors(self.out / f"step_{step:02d}.safetensors", changed(state_arrays(model), before))
+        if analysis:
+            write_tensors(self.out / f"analysis_{step:02d}.safetensors", analysis)
+        path = self.out / "metrics.json"
+        measured = read_json(path)["steps"][:step] if step else []
+        write_json(path, {"schema": SCHEMA, "steps": [*measured, metrics]})
+        self.info["steps"].append({"step": step, "files": [file], **entry})
+        self.write_info()
+
+    def finish(self) -> Run:
+        self.info["status"] = "finished"
+        self.write_info()
+        (self.out / "resume.pt").unlink(missing_ok=True)
+        return open_run(self.out)
+
+
+def new_info(
+    name: str, config: Config, dataset: DatasetInfo, labels: LabelSpace, grouping: LabelSpace, around: Mapping[str, Any]
+) -> dict[str, Any]:
+    """run.json of a run that has not begun."""
+    known = {c.id: c for c in dataset.classes}
+    classes = [{"id": i, "name": known[i].name, "color": list(known[i].color)} for i in labels.order]
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "method": config.method.name,
+        "status": "training",
+        "dataset": {"name": dataset.name, "domains": list(dataset.domains), "classes": classes},
+        "task": {
+            "name": config.data.task,
+            "setting": config.data.setting,
+            "steps": [list(s) for s in grouping.steps],
+        },
+        "labels": labels_to_json(labels),
+        "steps": [],
+        "warnings": [],
+        "seed": config.optim.seed,
+        **around,
+        "config": configuration.to_dict(config),
+    }

@@ -1,0 +1,135 @@
+"""One step's iterations. Knows no method: it is handed an objective and reports what each term did."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lag_core.method.objective import Batch, Objective, Result, Term
+from lag_core.model.segmenter import Segmenter
+from lag_core.training.optimiser import Schedule, set_modes, trunk_trains
+
+
+class NotFiniteError(RuntimeError):
+    """A loss term became NaN or infinite."""
+
+
+Listener = Callable[[int, dict[str, Any] | None], None]
+"""Told of each iteration after its update: (iteration, event or None)."""
+
+
+@dataclass
+class StepLoop:
+    """The iterations of one step."""
+
+    student: Segmenter
+    teacher: Segmenter | None
+    objective: Objective
+    schedule: Schedule
+    batch_of: Callable[[int], Batch]
+    total: int
+    step: int
+    gradients_every: int
+    events_every: int
+    amp: torch.dtype | None = None
+    dead: set[str] = field(default_factory=set)
+    """Terms that turned out to have no gradient on any trainable parameter."""
+    _findings: list[str] = field(default_factory=list)
+
+    @property
+    def trunk_trains(self) -> bool:
+        return trunk_trains(self.schedule.found)
+
+    def run(self, first: int, listener: Listener) -> None:
+        """Train from iteration `first`. NotFiniteError names the term; the update is then not made."""
+        for iteration in range(first, self.total):
+            listener(iteration, self._iterate(iteration))
+
+    def take_findings(self) -> list[str]:
+        """Sentences on dead terms that nobody has been told yet."""
+        found, self._findings = self._findings, []
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resume.pt keeps of this step."""
+        return {
+            "student": self.student.state_dict(),
+            "optimiser": self.schedule.optimiser.state_dict(),
+            "objective": self.objective.state_dict(),
+        }
+
+    def _iterate(self, iteration: int) -> dict[str, Any] | None:
+        began = time.perf_counter()
+        progress = iteration / self.total
+        measures = iteration % self.gradients_every == 0
+        logs = measures or iteration % self.events_every == 0 or iteration == self.total - 1
+        set_modes(self.student, self.schedule.found, self.step)
+        batch = self.batch_of(iteration)
+        skip = frozenset() if logs else frozenset(self.dead)
+        result = self._forward(batch, progress, iteration, skip)
+        check_finite(result.terms)
+        self._look_for_dead(result.terms)
+        norms = gradient_norms(result.terms, self.schedule.shared(progress)) if measures else None
+        loss = weighted_sum(result.terms)
+        loss.backward()
+        rates = self.schedule.step(progress)
+        if not logs:
+            return None
+        return {
+            "step": self.step,
+            "iteration": iteration,
+            "total": self.total,
+            "loss": loss.item(),
+            "terms": {name: {"raw": t.value.item(), "weight": t.weight} for name, t in result.terms.items()},
+            **({} if norms is None else {"gradient_norms": norms}),
+            "lr": rates,
+            "images_per_second": len(batch.targets) / (time.perf_counter() - began),
+            **result.facts,
+        }
+
+    def _forward(self, batch: Batch, progress: float, iteration: int, skip: frozenset[str]) -> Result:
+        with torch.autocast(batch.inputs.device.type, self.amp, enabled=self.amp is not None):
+            features = self.student.trunk(batch.inputs) if self.trunk_trains else batch.inputs
+            student = self.student.behind_trunk(features)
+            with torch.no_grad():
+                teacher = self.teacher.behind_trunk(features) if self.teacher is not None else None
+            return self.objective(self.student, self.teacher, student, teacher, batch, progress, iteration, skip)
+
+    def _look_for_dead(self, terms: Mapping[str, Term]) -> None:
+        """A term whose value depends on no trainable parameter is named, once."""
+        for name, term in terms.items():
+            if name not in self.dead and not term.value.requires_grad:
+                self.dead.add(name)
+                frozen = not any(part.name != "heads" for part in self.schedule.found)
+                why = "the extractor is frozen" if frozen else "nothing that trains reaches it"
+                self._findings.append(f"step {self.step}: term {name} has no gradient: {why}")
+
+
+def weighted_sum(terms: Mapping[str, Term]) -> Tensor:
+    """Sum of the terms, each times its weight."""
+    return torch.stack([term.value.float() * term.weight for term in terms.values()]).sum()
+
+
+def check_finite(terms: Mapping[str, Term]) -> None:
+    """NotFiniteError naming the first term that is NaN or infinite."""
+    for name, term in terms.items():
+        if not math.isfinite(term.value.item()):
+            raise NotFiniteError(f"term {name} is {term.value.item()}; lower its weight or the learning rate")
+
+
+def gradient_norms(terms: Mapping[str, Term], parameters: list[nn.Parameter]) -> dict[str, float]:
+    """Euclidean norm of each weighted term's gradient on `parameters`; 0 for a term that does not reach them."""
+    norms = {}
+    for name, term in terms.items():
+        gradients: tuple[Tensor | None, ...] = ()
+        if parameters and term.value.requires_grad:
+            weighted = term.value * term.weight
+            gradients = torch.autograd.grad(weighted, parameters, retain_graph=True, allow_unused=True)
+        norms[name] = math.sqrt(sum(float(g.double().square().sum()) for g in gradients if g is not None))
+    return norms

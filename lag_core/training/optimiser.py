@@ -1,0 +1,120 @@
+"""Which parts of the network train at a step, how fast, and when they join."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lag_core.config import Config
+from lag_core.model.segmenter import Segmenter
+from lag_core.protocol import LabelSpace
+
+
+@dataclass(frozen=True)
+class Part:
+    """A trainable part: parameters under one name, one learning rate, joining after `delay` of the step."""
+
+    name: str
+    modules: tuple[nn.Module, ...]
+    lr: float
+    delay: float = 0.0
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for module in self.modules for p in module.parameters()]
+
+
+def parts(model: Segmenter, config: Config, labels: LabelSpace, step: int) -> list[Part]:
+    """The parts that train at `step`; everything else is frozen. Source: METHOD.md E, F and K.8."""
+    optim = config.optim
+    if step == 0:
+        return _present(
+            [
+                Part("heads", tuple(model.heads), optim.lr_head),
+                Part("aspp", (model.aspp,), optim.lr_aspp),
+                Part("backbone", (model.backbone,), optim.lr_stage),
+            ]
+        )
+    found = [Part("heads", tuple(_trained_heads(model, config, labels)), optim.lr_head)]
+    if config.method.extractor == "live":
+        delay = optim.extractor_delay
+        behind = tuple(model.backbone.stages_after(config.model.shared))
+        found += [
+            Part("aspp", (model.aspp,), optim.lr_aspp_later, delay),
+            Part("stage", behind, optim.lr_stage_later, delay),
+        ]
+    return _present(found)
+
+
+def _trained_heads(model: Segmenter, config: Config, labels: LabelSpace) -> Iterable[nn.Module]:
+    """All heads, or the new head and the catch-all head (unknown, else step 0's with the background)."""
+    if config.method.old_heads == "live":
+        return model.heads
+    first = [model.heads[0]] if labels.unknown else []
+    return [*first, model.heads[-1]]
+
+
+def _present(found: list[Part]) -> list[Part]:
+    return [part for part in found if part.lr > 0 and part.parameters()]
+
+
+def trunk_trains(found: Iterable[Part]) -> bool:
+    """Whether the shared trunk itself moves (step 0 with a backbone learning rate)."""
+    return any(part.name == "backbone" for part in found)
+
+
+def freeze_all_but(model: Segmenter, found: Iterable[Part]) -> None:
+    """Only `found` requires gradients."""
+    model.requires_grad_(False).eval()
+    for part in found:
+        for module in part.modules:
+            module.requires_grad_(True)
+
+
+def set_modes(model: Segmenter, found: Iterable[Part], step: int) -> None:
+    """Batch norm uses a batch's statistics in the parts that train at step 0, and nowhere after it (bn_freeze)."""
+    model.eval()
+    if step == 0:
+        for part in found:
+            for module in part.modules:
+                module.train()
+
+
+class Schedule:
+    """SGD with momentum under a poly schedule; each part joins after its delay.
+
+    lr(t) = lr * (1 - t)**power, t in [0, 1) the progress of the step. Source: METHOD.md F.
+    """
+
+    def __init__(self, found: list[Part], config: Config):
+        self.found = found
+        self.power = config.optim.power
+        groups = [{"params": part.parameters(), "lr": part.lr, "name": part.name} for part in found]
+        self.optimiser = torch.optim.SGD(
+            groups,
+            momentum=config.optim.momentum,
+            weight_decay=config.optim.weight_decay,
+            nesterov=config.optim.momentum > 0,
+            foreach=False,
+        )
+
+    def shared(self, progress: float) -> list[nn.Parameter]:
+        """Parameters that old and new classes share and that have joined: whatever trains and is no head."""
+        joined = [part for part in self.found if part.name != "heads" and progress >= part.delay]
+        return [parameter for part in joined for parameter in part.parameters()]
+
+    def step(self, progress: float) -> dict[str, float]:
+        """Update the parts that have joined; returns each part's learning rate."""
+        rates = {}
+        for group, part in zip(self.optimiser.param_groups, self.found, strict=True):
+            joined = progress >= part.delay
+            group["lr"] = part.lr * (1 - progress) ** self.power if joined else 0.0
+            rates[part.name] = group["lr"]
+            if not joined:
+                for parameter in group["params"]:
+                    parameter.grad = None
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return rates

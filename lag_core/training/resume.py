@@ -1,0 +1,38 @@
+"""Going on where a run was stopped, at any iteration, with the same bits as if it had not been."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lag_core.runs import RunError, write_atomically
+
+
+@dataclass
+class Cursor:
+    """Where a run stands: the next iteration of a step, and the seconds already spent in that step."""
+
+    step: int = 0
+    iteration: int = 0
+    seconds: float = 0.0
+
+
+def save_resume(path: Path, cursor: Cursor, states: dict[str, Any]) -> None:
+    """Write resume.pt: the cursor and the state dicts of network, optimiser and objective."""
+    buffer = io.BytesIO()
+    torch.save({"cursor": asdict(cursor), **states}, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_resume(path: Path) -> tuple[Cursor, dict[str, Any]]:
+    """What `save_resume` wrote; tensors and plain values only. RunError if it cannot be read."""
+    try:
+        states = torch.load(path, "cpu", weights_only=True)
+        return Cursor(**states.pop("cursor")), states
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise RunError(f"{path} cannot be read ({error}); delete it to train its step from the beginning") from None

@@ -1,0 +1,92 @@
+"""Device, seeds, and a description of the machine that a run was made on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lag_core.config import ConfigError, OptimConfig
+
+
+def prepare(optim: OptimConfig) -> torch.device:
+    """The device that `optim` asks for, with threads and determinism set."""
+    if optim.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError('optim.device = "cuda": torch sees no GPU here; use "auto" or "cpu"')
+    if optim.threads:
+        torch.set_num_threads(optim.threads)
+    if optim.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(optim.deterministic, warn_only=True)
+    gpu = optim.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if gpu else "cpu")
+
+
+def seed_all(seed: int, step: int) -> None:
+    """Seed what initialises new layers. Data order and sampling have seeds of their own."""
+    torch.manual_seed(1_000_003 * seed + step)
+
+
+def amp_type(name: str, device: torch.device) -> torch.dtype | None:
+    """Autocast's type, or None. fp16 needs a GPU: on a CPU it is refused."""
+    if name == "off":
+        return None
+    if name == "fp16" and device.type == "cpu":
+        raise ConfigError('optim.amp = "fp16" needs a GPU; use "bf16" or "off" on a CPU')
+    return torch.bfloat16 if name == "bf16" else torch.float16
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Versions, git revision and machine, for run.json. No host name."""
+    return {
+        "versions": {"python": platform.python_version(), **{n: _version(n) for n in ("torch", "torchvision", "lag")}},
+        "git": _revision(),
+        "machine": {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "system": platform.system(),
+        },
+    }
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Largest memory so far: the GPU's where there is one, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _revision() -> str:
+    root = Path(__file__).parents[2]
+    try:
+        call = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return call.stdout.strip() or "unknown"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
