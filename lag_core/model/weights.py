@@ -17,6 +17,9 @@ from lag_core.model.backbone import Backbone, backbone_of, build_backbone, class
 from lag_core.model.segmenter import Segmenter
 from lag_core.runs import Run, RunError, file_digest
 
+_COUNTER = "num_batches_tracked"
+"""Batch norm's counters: not needed, not stored."""
+
 
 def pretrained_backbone(config: ModelConfig) -> Backbone:
     """The backbone with the weights that `config.weights` names. ConfigError if they cannot be had."""
@@ -55,7 +58,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _load(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    needed = {n for n in module.state_dict() if not n.endswith("num_batches_tracked")}
+    needed = {n for n in module.state_dict() if not n.endswith(_COUNTER)}
     missing = needed - set(state)
     if missing:
         raise ConfigError(f"model.weights: {path} lacks {len(missing)} tensors, {min(missing)} for one")
@@ -68,7 +71,7 @@ def _load(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
 def state_arrays(model: Segmenter) -> dict[str, np.ndarray]:
     """The network's tensors, float32, by name; batch norm's counters are left out."""
     state = model.state_dict().items()
-    return {n: v.detach().cpu().numpy().copy() for n, v in state if not n.endswith("num_batches_tracked")}
+    return {n: v.detach().cpu().numpy().copy() for n, v in state if not n.endswith(_COUNTER)}
 
 
 def changed(new: Mapping[str, np.ndarray], old: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -88,18 +91,35 @@ def trunk_digest(model: Segmenter) -> str:
 def load_segmenter(run: Run, step: int, device: str = "cpu") -> Segmenter:
     """The network of `run` after `step`, in evaluation mode. RunError for missing, foreign or misshapen tensors."""
     model = Segmenter(run.config.model, run.labels.head_sizes(step))
-    set_arrays(model, run.tensors(step), f"{run.path} (step {step})")
+    tensors = {name: torch.from_numpy(value) for name, value in run.tensors(step).items()}
+    _check_names(model, tensors, f"{run.path} (step {step})")
+    model.load_state_dict(tensors, strict=False)
     return model.to(device).eval()
 
 
-def set_arrays(model: Segmenter, arrays: Mapping[str, np.ndarray], where: str) -> None:
-    """Fill a network from arrays that must be exactly its own. RunError names the first that is not."""
-    expected = {n: tuple(v.shape) for n, v in model.state_dict().items() if not n.endswith("num_batches_tracked")}
-    for name in sorted(expected.keys() | arrays.keys()):
-        if name not in arrays:
+def load_steps(run: Run, device: str = "cpu") -> list[Segmenter]:
+    """The networks of all steps, in evaluation mode. A tensor that a step did not change is shared with the last."""
+    tensors: dict[str, Tensor] = {}
+    models = []
+    for step in range(len(run.steps)):
+        tensors.update({name: torch.from_numpy(value).to(device) for name, value in run.delta(step).items()})
+        with torch.device("meta"):
+            model = Segmenter(run.config.model, run.labels.head_sizes(step))
+        _check_names(model, tensors, f"{run.path} (step {step})")
+        counters = {n: torch.zeros((), dtype=torch.int64) for n in model.state_dict() if n.endswith(_COUNTER)}
+        model.load_state_dict({**tensors, **counters}, assign=True)
+        models.append(model.requires_grad_(False).eval())
+    return models
+
+
+def _check_names(model: Segmenter, tensors: Mapping[str, Tensor], where: str) -> None:
+    """RunError naming the first tensor that is missing, foreign or misshapen."""
+    expected = {n: v.shape for n, v in model.state_dict().items() if not n.endswith(_COUNTER)}
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors:
             raise RunError(f"{where}: tensor {name} is missing; restore the step files")
         if name not in expected:
             raise RunError(f"{where}: tensor {name} does not belong to this network; restore the step files")
-        if expected[name] != arrays[name].shape:
-            raise RunError(f"{where}: tensor {name} has shape {arrays[name].shape}, expected {expected[name]}")
-    model.load_state_dict({n: torch.from_numpy(v) for n, v in arrays.items()}, strict=False)
+        if expected[name] != tensors[name].shape:
+            found, wanted = tuple(tensors[name].shape), tuple(expected[name])
+            raise RunError(f"{where}: tensor {name} has shape {found}, expected {wanted}")

@@ -1,8 +1,8 @@
-"""A network as LRP sees it: copies with batch norm folded in, that remember what passed and hand relevance back.
+"""A network as LRP sees it: batch norm folded in; layers remember what passed and hand relevance back.
 
-`chain_of` translates modules; the modules themselves are only read. Each layer's `run` returns its output and a
-function that carries relevance from there to the input. Activation functions are part of the layer in front of them
-and pass relevance on unchanged; so do gates (squeeze-and-excitation), whose factor counts as a constant.
+`chain_of` translates modules; the modules themselves are only read. Each layer's `run` returns its output and
+a function that carries relevance from there to the input. Activation functions are part of the layer in front
+of them and pass relevance on unchanged; so do gates (squeeze-and-excitation): their factor counts as constant.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
 from torchvision.models.mobilenetv2 import InvertedResidual as InvertedResidualV2
 from torchvision.models.mobilenetv3 import InvertedResidual as InvertedResidualV3
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -83,7 +84,7 @@ class Convolution:
         )  # fmt: skip
 
     def backward_with(self, s: Tensor, weights: TensorMap, like: Tensor) -> Tensor:
-        return nn.grad.conv2d_input(
+        return conv2d_input(
             like.shape, self.weights(weights), s, self.stride, self.padding, self.dilation, self.groups
         )  # fmt: skip
 
@@ -262,7 +263,7 @@ IGNORED = (nn.Identity, nn.Dropout)
 
 
 def chain_of(module: nn.Module | Sequence[nn.Module]) -> Chain:
-    """Modules in a row, nested `Sequential`s opened; a convolution takes along its norm and its activation."""
+    """Modules in a row, nested `Sequential`s opened; a convolution takes its norm and activation along."""
     modules = list(_opened([module] if isinstance(module, nn.Module) else module))
     layers: list[Layer] = []
     while modules:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lag_core.model.segmenter import Segmenter
-from lag_core.relevance.layers import Chain, Convolution, Flow, Parallel, Way, chain_of
+from lag_core.relevance.layers import Back, Chain, Convolution, Flow, Parallel, Way, chain_of
 from lag_core.relevance.rules import Composite, Ledger, composite_named
 from lag_core.relevance.target import Target, weights_of
 
@@ -32,10 +32,11 @@ class NotFinite(ArithmeticError):
 class Relevance:
     """Relevance of a target, and what conservation says of it.
 
-    values: [B, N, h, w] relevance of each entry of what was explained: pixels (N = 3), latent map or trunk features.
+    values: [B, N, h, w] relevance of each entry of what was asked about: pixels (N = 3), latent map or trunk
+    features.
     latent: [B, C, h', w'] relevance of the latent map, on the way.
-    score: [B] the explained sum of logits. absorbed: [B] kept by biases and stabilisers, summed layer by layer in
-    closed form. Both float64.
+    score: [B] the explained sum of logits. absorbed: [B] kept by biases and stabilisers, summed over the
+    layers in closed form. Both float64.
     """
 
     values: Tensor
@@ -55,7 +56,7 @@ class Relevance:
 
     @property
     def error(self) -> Tensor:
-        """[B] |sum of values + absorbed - score| / |score|; infinite where the score is 0 and the rest is not."""
+        """[B] |sum of values + absorbed - score| / |score|; infinite where only the score is 0."""
         gap = (self.values.double().flatten(1).sum(1) + self.absorbed - self.score).abs()
         return torch.where(gap == 0, gap, gap / self.score.abs())
 
@@ -63,14 +64,14 @@ class Relevance:
 class FoldedSegmenter:
     """A `Segmenter` in evaluation mode with batch norm folded in, to be explained as often as one likes.
 
-    The model is only read, so there is nothing to undo: no hook, no flag, no tensor of it changes. The weights are
-    those of the moment of construction. `like` lends its trunk, so that steps that share one hold it once.
+    The model is only read, so there is nothing to undo: no hook, no flag, no tensor of it changes. The
+    weights are those of the moment of construction. `like` lends its trunk: steps that share one hold it once.
     """
 
     def __init__(self, model: Segmenter, like: FoldedSegmenter | None = None):
         shared = model.config.shared
         with torch.no_grad():
-            self.trunk = chain_of(model.backbone.stages_until(shared)) if like is None else like.trunk
+            self.trunk: Chain = chain_of(model.backbone.stages_until(shared)) if like is None else like.trunk
             self.stage = chain_of(model.backbone.stages_after(shared))
             self.aspp = chain_of(model.aspp)
             self.heads = Parallel([chain_of(head) for head in model.heads])
@@ -80,7 +81,7 @@ class FoldedSegmenter:
         self.trunk_channels = model.backbone.channels[len(model.backbone.stages_until(shared)) - 1]
 
     def record(self, inputs: Tensor) -> Recording:
-        """Run forward on images [B, 3, H, W] or on trunk features [B, T, h, w]; the record can be asked repeatedly."""
+        """Run forward on images [B, 3, H, W] or on trunk features [B, T, h, w], to be asked many times."""
         if inputs.dim() != 4 or inputs.shape[1] not in (3, self.trunk_channels):
             raise ValueError(
                 f"input {tuple(inputs.shape)}: expected images [B, 3, H, W] "
@@ -95,9 +96,10 @@ class Recording:
     @torch.no_grad()
     def __init__(self, view: FoldedSegmenter, inputs: Tensor):
         self.images = inputs if inputs.shape[1] == 3 else None
-        features, self._back_trunk = (
-            view.trunk.run(Flow(inputs, False)) if self.images is not None else (_flow_of(inputs), None)
-        )
+        self._back_trunk: Back | None = None
+        features = _flow_of(inputs)
+        if self.images is not None:
+            features, self._back_trunk = view.trunk.run(features)
         stage, self._back_stage = view.stage.run(features)
         latent, self._back_aspp = view.aspp.run(stage)
         logits, self._back_heads = view.heads.run(latent)
@@ -107,7 +109,7 @@ class Recording:
     def relevance(
         self, target: Target | Tensor, composite: str | Composite = "epsilon", to: Depth = "pixels"
     ) -> Relevance:
-        """Relevance of `target` (see `lrp`). ValueError for an unknown name, `NotFinite` for a broken result."""
+        """Relevance of `target` (see `lrp`). ValueError for an unknown name, `NotFinite` for a bad result."""
         if to not in get_args(Depth):
             raise ValueError(f"to = {to!r}: allowed are {', '.join(get_args(Depth))}")
         rules = composite_named(composite)
@@ -130,17 +132,17 @@ class Recording:
         return self._back_trunk(features, backbone)
 
 
-def _flow_of(features: Tensor) -> Flow:
-    """Trunk features; whether one of them is negative depends on the backbone."""
-    return Flow(features, bool((features >= 0).all()))
+def _flow_of(x: Tensor) -> Flow:
+    """Images or trunk features; whether a feature is negative depends on the backbone."""
+    return Flow(x, x.shape[1] != 3 and bool((x >= 0).all()))
 
 
 def _checked(found: Relevance, composite: str) -> Relevance:
     finite = all(bool(x.isfinite().all()) for x in (found.values, found.latent, found.score, found.absorbed))
     if not finite:
         raise NotFinite(
-            f"LRP ({composite}) gave values that are not finite: look for nan or infinite numbers in the image "
-            "and in the checkpoint"
+            f"LRP ({composite}) gave values that are not finite: look for nan or infinite numbers "
+            "in the image and in the checkpoint"
         )
     return found
 
@@ -154,11 +156,11 @@ def lrp(
 ) -> Relevance:
     """Relevance of `target` for images or trunk features.
 
-    Shape: inputs images [B, 3, H, W] (normalised) or trunk features [B, T, h, w]; target a `Target` or the weights
-    [B, K, h, w] of the logits. composite: "epsilon" (epsilon everywhere, rather fine-grained), "composite" (z-box at
-    the image, alpha1-beta0 in the backbone, epsilon in ASPP and heads), or one of `rules.composites`.
-    Errors: ValueError for a shape, channel or name that does not fit; TypeError for a layer that LRP does not know;
-    `NotFinite`.
+    Shape: inputs images [B, 3, H, W] (normalised) or trunk features [B, T, h, w]; target a `Target` or the
+    weights [B, K, h, w] of the logits. composite: "epsilon" (epsilon everywhere), "composite" (z-box at the
+    image, alpha1-beta0 in the backbone, epsilon in ASPP and heads), or one of `rules.composites`.
+    Errors: ValueError for a shape, channel or name that does not fit; TypeError for a layer that LRP does not
+    know; `NotFinite`.
     """
     view = model if isinstance(model, FoldedSegmenter) else FoldedSegmenter(model)
     return view.record(inputs).relevance(target, composite, to)

@@ -6,12 +6,13 @@ contributions c_ij, a sum of terms f(a_i) * g(w_ij):
     R_i = sum_j c_ij / (z'_j + eps * sign(z'_j)) * R_j        with  z'_j = sum_i c_ij + b'_j
 
 so a rule is a list of pairs (f, g). What does not reach the inputs is the share of the bias b' and of the
-stabiliser eps; `propagate` counts both in closed form, not as the difference of two sums, so that the conservation
-error measures something.
+stabiliser eps; `propagate` counts both in closed form, not as the difference of two sums, so that the
+conservation error measures something.
 
-Sources: epsilon and alpha-beta, Bach et al. 2015 (10.1371/journal.pone.0130140); gamma and the composite, Montavon
-et al. 2019 (10.1007/978-3-030-28954-6_10); gamma for outputs of either sign, Andeol et al. 2021 (2102.01668);
-z-box, Montavon et al. 2017 (10.1016/j.patcog.2016.11.008); flat, Lapuschkin et al. 2019 (1902.10178).
+Sources: epsilon and alpha-beta, Bach et al. 2015 (10.1371/journal.pone.0130140); gamma and the composite,
+Montavon et al. 2019 (10.1007/978-3-030-28954-6_10); gamma for outputs of either sign, Andeol et al. 2021
+(2102.01668); z-box, Montavon et al. 2017 (10.1016/j.patcog.2016.11.008); flat, Lapuschkin et al. 2019
+(1902.10178).
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Favour:
 
 @dataclass(frozen=True)
 class MinusBound:
-    """The negated bound of each input channel, wherever there is a pixel. Shape: x [B, C, H, W], bound (C,)."""
+    """The negated bound of each input channel, wherever there is a pixel. Shape: x [B, C, H, W]."""
 
     bound: tuple[float, ...]
 
@@ -140,7 +141,7 @@ def epsilon_rule(epsilon: float = 1e-6) -> Rule:
 
 
 def _signed(coefficient: float, same: TensorMap, other: TensorMap, bias: bool = True) -> Share:
-    """Positive inputs see same(w), negative inputs other(w): f(a) g(w) then has the sign that `same` stands for."""
+    """Positive inputs see same(w), negative inputs other(w): f(a) g(w) has the sign of `same`."""
     terms = (Term(positive, same), Term(negative, other))
     return Share(coefficient, terms, same if bias else zeros)
 
@@ -261,8 +262,8 @@ def quotient(
 ) -> Tensor:
     """S = R / (z + eps sign z), and books the S eps sign z that the stabiliser keeps.
 
-    eps is `epsilon` times the mean |z| of each image, at least the smallest normal number. upward: no z is below
-    zero, which saves the signs. overwrite: the result may take z's place.
+    eps is `epsilon` times the mean |z| of each image, at least the smallest normal number. upward: no z is
+    below zero, which saves the signs. overwrite: the result may take z's place.
     """
     size = z[0].numel()
     scale = (
@@ -282,7 +283,7 @@ def quotient(
 
 
 def propagate(layer: LinearMap, rule: Rule, passing: Passing, relevance: Tensor, ledger: Ledger) -> Tensor:
-    """Relevance of the layer's inputs. Shape: relevance [B, D, h', w'] -> [B, C, h, w]; books what is absorbed."""
+    """Relevance of the layer's inputs; books what is absorbed. Shape: [B, D, h', w'] -> [B, C, h, w]."""
     parts = []
     for shares, part, rectified in _by_sign(rule, passing.outputs, relevance, passing.rectified):
         at = passing._replace(rectified=rectified)
@@ -301,7 +302,7 @@ def _total(parts: Sequence[Tensor]) -> Tensor:
 def _by_sign(
     rule: Rule, outputs: Tensor, relevance: Tensor, rectified: bool
 ) -> list[tuple[tuple[Share, ...], Tensor, bool]]:
-    """Relevance in two parts, of outputs from zero up and below zero, each with its shares; one part if one is all."""
+    """Relevance in two parts, of outputs from zero up and below, each with its shares; or all in one."""
     if rule.shares_below is None or rectified:
         return [(rule.shares, relevance, rectified)]
     below = outputs < 0
@@ -336,7 +337,7 @@ def _propagate_share(
 def _outputs_of(
     layer: LinearMap, share: Share, terms: list[Term], mapped: list[Tensor], bias: Tensor | None, upward: bool
 ) -> Tensor:
-    """z' of a share: its contributions and its bias. upward: only z' > 0 gets relevance, the others are cut to 0."""
+    """z' of a share: its contributions and its bias. upward: only z' > 0 gets relevance, the rest is 0."""
     z = layer.forward_with(mapped[0], terms[0].weights, bias)
     for term, value in zip(terms[1:], mapped[1:], strict=True):
         z += layer.forward_with(value, term.weights)

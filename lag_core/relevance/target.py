@@ -14,8 +14,8 @@ from lag_core.model.segmenter import upsample
 class Target:
     """Sum of one channel's logits over a mask; without a mask, over the whole map.
 
-    mask: [H, W] or [B, H, W], bool or weights. If it is finer than the logits, it picks pixels of the upsampled
-    logits, and its weights are carried back by the transpose of `upsample`: the score is the same.
+    mask: [H, W] or [B, H, W], bool or weights. If its size is not that of the logits, it picks pixels of the
+    upsampled logits, and its weights are carried back by the transpose of `upsample`: the score is the same.
     Source: METHOD.md D (s_k, a sum over the pixels of a class).
     """
 
@@ -58,7 +58,10 @@ class Target:
 
 
 def downsample_weights(weights: Tensor, size: tuple[int, int]) -> Tensor:
-    """The transpose of `upsample`. Shape: [B, H, W] -> [B, *size]; sum(weights * upsample(x)) = sum(result * x)."""
+    """The transpose of `upsample`: sum(weights * upsample(x)) = sum(result * x).
+
+    Shape: [B, H, W] -> [B, *size].
+    """
     with torch.enable_grad():
         low = weights.new_zeros(len(weights), 1, *size).requires_grad_()
         high = upsample(low, (weights.shape[-2], weights.shape[-1]))
@@ -67,7 +70,7 @@ def downsample_weights(weights: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def weights_of(target: Target | Tensor, logits: Tensor) -> Tensor:
-    """Weights [B, K, h, w] of the logits, for either form of a target. ValueError if the shape does not fit."""
+    """Weights [B, K, h, w] of the logits, for either form of a target. ValueError if a shape does not fit."""
     if isinstance(target, Target):
         return target.weights(logits)
     if target.shape != logits.shape:

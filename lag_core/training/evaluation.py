@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from lag_core.data.transforms import content_size, fit
 from lag_core.metrics import confusion
 from lag_core.model.prediction import full_size, label_map
 from lag_core.model.segmenter import Segmenter
+from lag_core.model.weights import load_segmenter
 from lag_core.protocol import LabelSpace
+from lag_core.runs import SCHEMA, Run, write_json
 from lag_core.training.features import BATCH, Progress, trunk_features
 
 Confusions = dict[str, np.ndarray]
@@ -87,3 +90,16 @@ def metrics_entry(step: int, measured: Confusions, images: int) -> dict[str, Any
     if len(measured) > 1:
         entry["by_domain"] = {name: matrix.tolist() for name, matrix in measured.items()}
     return entry
+
+
+def evaluate(run: Run, dataset: Dataset, progress: Progress, device: str = "cpu") -> list[Confusions]:
+    """Measure every step of a run on the validation images of `dataset`."""
+    validation = Validation(dataset, run.config.data.size, run.labels, torch.device(device), keep_bytes=0)
+    models = [load_segmenter(run, step, device) for step in range(len(run.steps))]
+    return validation.measure(models, run.config.method.loss, progress)
+
+
+def write_metrics(path: Path, measured: Sequence[Confusions], images: int) -> None:
+    """Write a metrics.json of all steps."""
+    steps = [metrics_entry(step, one, images) for step, one in enumerate(measured)]
+    write_json(path, {"schema": SCHEMA, "steps": steps})
