@@ -124,7 +124,7 @@ def window(
     complaints: list[str] = []
     page.on("console", lambda message: complaints.extend([message.text] if message.type == "error" else []))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(15_000)
     try:
         page.goto(url)
         yield page

@@ -26,6 +26,8 @@ class Gallery {
   async update({ data, setTriggerValue }) {
     this.send = setTriggerValue;
     this.props = openPayload(data);
+    if (this.props.selected !== this.given) this.selected = this.props.selected; // else what was chosen here stays chosen
+    this.given = this.props.selected;
     const names = this.props.items.map((item) => item.image);
     const missing = blobStore().hold(this, names);
     if (missing.length) this.missing.request(missing, setTriggerValue);
@@ -33,7 +35,8 @@ class Gallery {
   }
 
   build() {
-    const { items, selected, page, pages, first, total, size, label, empty } = this.props;
+    const { items, page, pages, first, total, size, label, empty } = this.props;
+    const { selected } = this;
     const focused = this.node.getRootNode().activeElement?.dataset?.id;
     this.list.style.setProperty("--size", `${size}px`);
     this.list.setAttribute("aria-label", label);
@@ -74,6 +77,7 @@ class Gallery {
   }
 
   choose(node) {
+    this.selected = node.dataset.id;
     for (const item of this.items) item.setAttribute("aria-selected", String(item === node));
     this.focus(node);
     this.send("choose", node.dataset.id);

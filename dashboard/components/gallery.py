@@ -55,7 +55,7 @@ def thumbnails(
 ) -> str | None:
     """Show a page of `items`; returns the id that somebody just chose, once.
 
-    selected: id of the entry that is marked; the page that holds it is shown whenever it changes. size:
+    selected: id of the entry that is marked; when it changes, the page that holds it is shown. size:
     width of a thumbnail in CSS pixels. label: what the entries are, for screen readers and the page count.
     empty: the sentence for an empty list.
     """
@@ -91,13 +91,13 @@ def _page_key(key: str) -> str:
 
 def _page(key: str, items: Sequence[Thumbnail], selected: str | None, page_size: int, pages: int) -> int:
     """The page to show: the one last turned to, or the one that holds a newly selected entry."""
-    state = st.session_state.get(_page_key(key), {"page": 0, "selected": None})
+    state = st.session_state.get(_page_key(key), {"page": 0, "selected": None, "turned": False})
     page = state["page"]
-    if selected != state["selected"]:
+    if selected != state["selected"] and not state["turned"]:
         at = next((i for i, item in enumerate(items) if item.id == selected), None)
         page = at // page_size if at is not None else page
     page = min(page, pages - 1)
-    st.session_state[_page_key(key)] = {"page": page, "selected": selected}
+    st.session_state[_page_key(key)] = {"page": page, "selected": selected, "turned": False}
     return page
 
 
@@ -105,7 +105,7 @@ def _turn(key: str, pages: int) -> None:
     """Somebody turned to another page; the number comes from the browser and may be anything."""
     page = st.session_state[key].get("page")
     if isinstance(page, int) and 0 <= page < pages:
-        st.session_state[_page_key(key)] = {**st.session_state[_page_key(key)], "page": page}
+        st.session_state[_page_key(key)] = {**st.session_state[_page_key(key)], "page": page, "turned": True}
 
 
 def _props(payload: Payload, item: Thumbnail) -> dict[str, str]:

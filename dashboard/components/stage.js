@@ -21,7 +21,15 @@ class Stage {
       this.canvas, ...this.tags, this.divider);
     this.listen();
     this.observer = new ResizeObserver((entries) => this.resize(entries[0]));
-    this.observer.observe(this.canvas);
+    this.observe();
+  }
+
+  observe() {
+    try {
+      this.observer.observe(this.canvas, { box: "device-pixel-content-box" }); // also fires when only the density changes
+    } catch {
+      this.observer.observe(this.canvas); // Safari knows no such box
+    }
   }
 
   destroy() {
@@ -163,11 +171,14 @@ class Stage {
     return this.scene ? this.scale() / this.ratio : 1;
   }
 
+  /* The exact number of device pixels where the browser tells it (at fractional densities CSS pixels would round);
+     an emulated density is not in there, then the ratio counts. */
   resize(entry) {
-    const box = entry.devicePixelContentBoxSize?.[0];
     const ratio = window.devicePixelRatio;
-    const width = box ? box.inlineSize : Math.round(entry.contentRect.width * ratio);
-    const height = box ? box.blockSize : Math.round(entry.contentRect.height * ratio);
+    const exact = entry.devicePixelContentBoxSize?.[0];
+    const whole = (css, device) => (Math.abs((device ?? Infinity) - css * ratio) <= 1 ? device : Math.round(css * ratio));
+    const width = whole(entry.contentRect.width, exact?.inlineSize);
+    const height = whole(entry.contentRect.height, exact?.blockSize);
     if (width === this.canvas.width && height === this.canvas.height) return;
     this.canvas.width = Math.max(1, width);
     this.canvas.height = Math.max(1, height);

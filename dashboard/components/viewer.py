@@ -59,7 +59,7 @@ class ProbabilityGrid:
 
 @dataclass(frozen=True)
 class ViewerEvent:
-    """What somebody did: "click" chose pixel (x, y) of the picture over `layer`, "layer" chose it in the strip."""
+    """A click on pixel (x, y) of the picture, over `layer`; or `layer` chosen in the strip."""
 
     kind: Literal["click", "layer"]
     x: int
