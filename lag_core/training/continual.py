@@ -23,7 +23,7 @@ from lag_core.protocol import IGNORE, LabelSpace
 from lag_core.runs import Run, open_run
 from lag_core.training import surroundings
 from lag_core.training.evaluation import Validation, metrics_entry
-from lag_core.training.features import Views, batch_order, collect_views, iterations_per_epoch
+from lag_core.training.features import FeatureStore, Views, batch_order, collect_views, iterations_per_epoch
 from lag_core.training.journal import Journal, new_info
 from lag_core.training.loop import NotFiniteError, StepLoop
 from lag_core.training.optimiser import Schedule, freeze_all_but, parts, trunk_trains
@@ -31,16 +31,29 @@ from lag_core.training.reporting import Reporter
 from lag_core.training.resume import Cursor
 
 
-def train(config: Config, out: str | Path, *, resume: bool = False, reporter: Reporter | None = None) -> Run:
+def train(
+    config: Config,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    first_step: Run | None = None,
+    reporter: Reporter | None = None,
+    store: FeatureStore | None = None,
+) -> Run:
     """Train every step of `config` and write the run folder `out`; returns the finished run.
 
     With `resume`, an unfinished run in `out` goes on where it was stopped; without, an existing run is refused.
+    `first_step` is a run whose step 0 is taken over instead of being trained; it must have been trained alike.
+    `store` keeps trunk features for other runs.
     Raises ConfigError, DatasetMissing or RunError for a user's mistake, NotFiniteError if a loss leaves the numbers.
     """
     out = Path(out)
     if (out / "run.json").exists() and not resume:
         raise ConfigError(f"{out} already holds a run; choose another --out or pass --resume")
-    return ContinualTraining(config, out, reporter or Reporter()).run()
+    training = ContinualTraining(config, out, reporter or Reporter(), store or FeatureStore())
+    if first_step is not None and not training.journal.info["steps"]:
+        training.journal.adopt_first_step(first_step)
+    return training.run()
 
 
 def label_spaces(config: Config, dataset: Dataset) -> tuple[LabelSpace, LabelSpace]:
@@ -125,13 +138,13 @@ class Batches:
 class ContinualTraining:
     """What one call of `train` carries from step to step."""
 
-    def __init__(self, config: Config, out: Path, reporter: Reporter):
-        self.config, self.reporter = config, reporter
+    def __init__(self, config: Config, out: Path, reporter: Reporter, store: FeatureStore):
+        self.config, self.reporter, self.store = config, reporter, store
         self.device = surroundings.prepare(config.optim)
         self.dataset = open_dataset(config.data)
         self.labels, grouping = label_spaces(config, self.dataset)
         self.grouping = grouping
-        self.validation = Validation(self.dataset, config.data.size, self.labels, self.device)
+        self.validation = Validation(self.dataset, config.data.size, self.labels, self.device, store)
         around = surroundings.describe(self.device)
         info = new_info(out.name, config, self.dataset.info, self.labels, grouping, around)
         self.journal = Journal(out, config, info)
@@ -216,11 +229,11 @@ class ContinualTraining:
             self.dataset,
             ids,
             self.config.data,
-            seed=optim.seed,
             label_stride=optim.label_stride,
             through_trunk=not trunk_moves,
             device=self.device,
             progress=self.reporter.bar,
+            store=self.store,
         )
 
     def _listener(self, loop: StepLoop, began: float) -> Callable[[int, dict[str, Any] | None], None]:
@@ -247,8 +260,6 @@ class ContinualTraining:
     def _finish(self, loop: StepLoop, batches: Batches, previous: Segmenter | None, seconds: float) -> None:
         """Measure and write a step."""
         model, step = loop.student.eval(), loop.step
-        if step == 0:
-            self.validation.forget_features()
         analysis = loop.objective.finish(model, loop.teacher, batches.plain(), loop.trunk_trains)
         measured = self.validation.measure([model], self.config.method.loss, self.reporter.bar)[0]
         metrics = metrics_entry(step, measured, len(self.validation.ids))

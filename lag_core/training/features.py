@@ -7,8 +7,10 @@ one view of each image. Where the trunk itself trains, the views are kept as ima
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +20,8 @@ from lag_core.config import DataConfig
 from lag_core.data.catalogue import Dataset
 from lag_core.data.transforms import augment, fit, fit_mask, to_input
 from lag_core.model.segmenter import Segmenter
+from lag_core.model.weights import trunk_digest
+from lag_core.runs import write_atomically
 
 BATCH = 8
 """Images in one trunk pass. The same everywhere, so that the same image always gives the same bits."""
@@ -55,15 +59,52 @@ def trunk_features(model: Segmenter, images: np.ndarray, device: torch.device) -
     return model.trunk(inputs).contiguous()
 
 
-def draw_view(dataset: Dataset, image_id: str, view: int, config: DataConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """One view of an image and its mask; view 0 is the plain one. Depends on (seed, id, view) alone.
+class FeatureStore:
+    """Trunk features by what they depend on, so that no image goes through the same trunk twice.
+
+    Kept in memory for the life of the store; with a folder also on the disk, where other processes find them.
+    """
+
+    def __init__(self, folder: Path | None = None):
+        self.folder = folder
+        self._memory: dict[str, np.ndarray] = {}
+
+    def get(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array stored under `key`, computed if it is not there."""
+        if key not in self._memory:
+            self._memory[key] = self._from_disk(key, compute)
+        return self._memory[key]
+
+    def _from_disk(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        if self.folder is None:
+            return compute()
+        path = self.folder / key[:2] / f"{key}.npy"
+        try:
+            return np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            value = compute()
+            buffer = io.BytesIO()
+            np.save(buffer, value, allow_pickle=False)
+            write_atomically(path, buffer.getvalue())
+            return value
+
+
+class NoStore(FeatureStore):
+    """Keeps nothing: for one pass over many images."""
+
+    def get(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        return compute()
+
+
+def draw_view(dataset: Dataset, image_id: str, view: int, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+    """One view of an image and its mask; view 0 is the plain one. Depends on (id, view) and the size alone.
 
     Shape: image uint8 [S, S, 3], mask uint8 [S, S] dataset ids.
     """
     image, mask = dataset.image(image_id), dataset.mask(image_id)
     if view == 0:
         return fit(image, config.size)[0], fit_mask(mask, config.size)
-    digest = hashlib.sha256(f"{seed}/{image_id}/{view}".encode()).digest()
+    digest = hashlib.sha256(f"{image_id}/{view}".encode()).digest()
     return augment(image, mask, np.random.default_rng(list(digest[:16])), config.size)
 
 
@@ -73,28 +114,37 @@ def collect_views(
     ids: Sequence[str],
     config: DataConfig,
     *,
-    seed: int,
     label_stride: int,
     through_trunk: bool,
     device: torch.device,
     progress: Progress,
+    store: FeatureStore,
 ) -> Views:
     """Draw `config.views` views of each image and, if the trunk is frozen, run it over them."""
-    model.eval()
     if not ids:
         raise ValueError("a step without images cannot be trained")
+    model.eval()
+    trunk = trunk_digest(model)
     inputs = masks = torch.empty(0)
     start = label_stride // 2
     for row, image_id in enumerate(progress(ids, "views")):
-        drawn = [draw_view(dataset, image_id, v, config, seed) for v in range(config.views)]
-        images = np.stack([image for image, _ in drawn])
+        drawn = [draw_view(dataset, image_id, v, config) for v in range(config.views)]
         small = np.stack([mask[start::label_stride, start::label_stride] for _, mask in drawn])
-        values = trunk_features(model, images, device).half().cpu() if through_trunk else torch.from_numpy(images)
+        images = np.stack([image for image, _ in drawn])
+        if through_trunk:
+            key = hashlib.sha256(trunk.encode() + images.tobytes()).hexdigest()
+            values = torch.from_numpy(store.get(key, lambda x=images: _half_features(model, x, device)))  # type: ignore[misc]
+        else:
+            values = torch.from_numpy(images)
         if row == 0:
             inputs = torch.empty((len(ids), *values.shape), dtype=values.dtype)
             masks = torch.empty((len(ids), *small.shape), dtype=torch.uint8)
         inputs[row], masks[row] = values, torch.from_numpy(small)
     return Views(tuple(ids), inputs, masks, through_trunk)
+
+
+def _half_features(model: Segmenter, images: np.ndarray, device: torch.device) -> np.ndarray:
+    return trunk_features(model, images, device).half().cpu().numpy()
 
 
 def batch_order(n: int, views: int, batch: int, iteration: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

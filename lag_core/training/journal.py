@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,23 @@ class Journal:
         self.info["steps"].append({"step": step, "files": [file], **entry})
         self.write_info()
 
+    def adopt_first_step(self, other: Run) -> None:
+        """Take over step 0 of a run that was trained alike. ConfigError names what differs."""
+        mine = configuration.resolve(self.info["config"])
+        differing = first_step_differences(mine, other.config)
+        if differing or labels_to_json(other.labels) != self.info["labels"]:
+            raise ConfigError(f"step 0 of {other.path} was trained differently: {', '.join(differing) or 'labels'}")
+        for entry in other.info["steps"][0]["files"]:
+            shutil.copyfile(other.path / entry["name"], self.out / entry["name"])
+        analysis = other.path / "analysis_00.safetensors"
+        if analysis.exists():
+            shutil.copyfile(analysis, self.out / analysis.name)
+        first = read_json(other.path / "metrics.json")["steps"][0]
+        write_json(self.out / "metrics.json", {"schema": SCHEMA, "steps": [first]})
+        self.info["steps"] = [other.info["steps"][0]]
+        self.cursor, self.states = Cursor(step=1), {}
+        self.write_info()
+
     def finish(self) -> Run:
         self.info["status"] = "finished"
         self.write_info()
@@ -137,3 +155,19 @@ def new_info(
         **around,
         "config": configuration.to_dict(config),
     }
+
+
+_LATER_ONLY = {
+    "data": {"fraction", "selection"},
+    "optim": {"epochs_later", "min_iterations", "lr_aspp_later", "lr_stage_later", "extractor_delay"},
+    "log": {"events_every", "gradients_every", "resume_seconds"},
+}
+"""Keys without influence on step 0. Of the method, only `loss`, `unknown` and `labels` have one."""
+
+
+def first_step_differences(one: Config, other: Config) -> list[str]:
+    """Keys in which two configurations differ so that their step 0 would."""
+    a, b = configuration.to_dict(one), configuration.to_dict(other)
+    keys = {s: set(a[s]) - _LATER_ONLY.get(s, set()) for s in ("data", "model", "optim")}
+    keys["method"] = {"loss", "unknown", "labels", "replay_covariance"}
+    return [f"{s}.{k}" for s in keys for k in sorted(keys[s]) if a[s][k] != b[s][k]]
