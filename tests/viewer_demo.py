@@ -36,10 +36,8 @@ def truth() -> np.ndarray:
 def photo(labels: np.ndarray) -> np.ndarray:
     """uint8 [H,W,3]: the scene with some texture."""
     rng = np.random.default_rng(0)
-    look = np.array(
-        [(128, 126, 122), (150, 92, 74), (112, 140, 84), (52, 88, 50), (190, 40, 40), (150, 140, 120)]
-        + [(90, 90, 90)]
-    )
+    road, roof, grass, leaves = (128, 126, 122), (150, 92, 74), (112, 140, 84), (52, 88, 50)
+    look = np.array([road, roof, grass, leaves, (190, 40, 40), (150, 140, 120), (90, 90, 90)])
     picture = look[np.minimum(labels, 6)] + rng.normal(0, 9, (*labels.shape, 1))
     return np.clip(picture, 0, 255).astype(np.uint8)
 

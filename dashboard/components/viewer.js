@@ -286,8 +286,8 @@ class Strip {
 
   show(image, overlays, { active, second, opacity }) {
     for (const item of this.items) {
-      const chosen = item.index === active || item.index === second;
-      item.node.setAttribute("aria-pressed", String(chosen));
+      item.node.setAttribute("aria-pressed", String(item.index === active));
+      item.node.classList.toggle("second", item.index === second);
       item.node.tabIndex = item.index === active ? 0 : -1;
       this.draw(item.canvas, image, overlays[item.index]?.canvas, opacity);
     }
