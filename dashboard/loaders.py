@@ -24,7 +24,7 @@ from lag_core.data.remap import truth as class_indices
 from lag_core.runs import BrokenRun, Run, list_runs
 
 if TYPE_CHECKING:
-    from lag_core.explain.trace import Trace
+    from lag_core.explain.trace import Networks, Trace
 
 UPLOAD = "upload:"
 """Image ids with this prefix name a picture that a user handed in; they are known to her session alone."""
@@ -173,17 +173,37 @@ def network_lock(run_digest: str) -> threading.RLock:
     return threading.RLock()
 
 
+def networks(run: Run) -> Networks:
+    """The networks of every step of `run`. Use them only under `network_lock(run.digest)`."""
+    with network_lock(run.digest):
+        return _networks(run.digest, _run=run)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Loading the networks of every step…", show_time=True)
+def _networks(digest: str, *, _run: Run) -> Networks:
+    from lag_core.explain.trace import Networks
+
+    return Networks(_run)
+
+
 def trace(run: Run, image: Picture) -> Trace:
-    """`image` through every step of `run`, computed once for all sessions."""
+    """`image` through every step of `run`, computed once for all sessions.
+
+    The networks have already run when it is handed out: what it answers from then on (predictions, scores,
+    latent maps) needs no lock.
+    """
     with network_lock(run.digest):
         return _trace(run.digest, image.digest, _run=run, _pixels=image.pixels)
 
 
 @st.cache_resource(max_entries=12, show_spinner="Running the network of every step…", show_time=True)
 def _trace(run_digest: str, image_digest: str, *, _run: Run, _pixels: np.ndarray) -> Trace:
-    from lag_core.explain.trace import trace as run_trace
+    from lag_core.explain.trace import Trace
 
-    return run_trace(_run, _pixels)
+    found = Trace(networks(_run), _pixels)
+    for step in found.steps:
+        found.output(step)
+    return found
 
 
 def confusions(run: Run, domain: str | None = None) -> np.ndarray | None:

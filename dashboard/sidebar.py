@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -13,6 +12,7 @@ from dashboard import loaders, settings, state, untrusted
 from dashboard.components.gallery import Thumbnail, thumbnails
 from dashboard.loaders import Catalogue
 from dashboard.page import Page
+from dashboard.scrubber import scrubber
 from lag_core import metrics
 from lag_core.data.dataset import DatasetMissing
 from lag_core.data.pictures import DataError
@@ -22,15 +22,10 @@ FIRST_RUNS = ("aerial-2-2-1-finetune",)
 """Runs to open on, the first one that is here: one that shows forgetting."""
 
 NO_RUN = "none"
-SECONDS_PER_STEP = 1.2
-"""Pace of the scrubber when it plays."""
-
 GALLERY_PAGE, GALLERY_SIDE = 6, 60
 """Thumbnails on a page of the gallery, and their side in CSS pixels."""
 
 LONGEST_PATH = 1000
-
-_PLAYING, _TICKED = "_playing", "_ticked"
 
 
 def draw(catalogue: Catalogue) -> Page | None:
@@ -42,7 +37,7 @@ def draw(catalogue: Catalogue) -> Page | None:
     with st.sidebar:
         run = _choose_run(runs)
         run2 = _choose_second(runs, run)
-        step = _scrubber(run)
+        step = scrubber(run)
         cls = _choose_class(run)
         root = _kept_root()
         image_id, why = _choose_image(run, root)
@@ -95,76 +90,6 @@ def comparable(run: Run, other: Run) -> bool:
     return {(c.id, c.name) for c in run.classes} == {(c.id, c.name) for c in other.classes} and (
         run.config.data.dataset == other.config.data.dataset
     )
-
-
-def _scrubber(run: Run) -> int:
-    """The one step scrubber of the app: slider, keys J K L, play."""
-    last = run.last_step
-    step = state.count("step", 0, last, last, "step")
-    if last == 0:
-        st.caption("Step 0, the only one")
-        st.session_state[_PLAYING] = False
-        return 0
-    step = int(st.slider("Step", 0, last, key="step", help="J: back, K: play or pause, L: forward"))
-    step = min(max(step, 0), last)
-    playing = st.session_state.get(_PLAYING, False)
-    back, play, forward = st.columns(3, gap="xxsmall")
-    back.button(
-        "Back",
-        key="step.back",
-        shortcut="J",
-        on_click=_move,
-        args=(-1, last),
-        disabled=step == 0,
-        width="stretch",
-    )
-    play.button(
-        "Pause" if playing else "Play",
-        key="step.play",
-        shortcut="K",
-        on_click=_toggle_play,
-        args=(last,),
-        width="stretch",
-    )
-    forward.button(
-        "Next",
-        key="step.next",
-        shortcut="L",
-        on_click=_move,
-        args=(1, last),
-        disabled=step == last,
-        width="stretch",
-    )
-    if playing:
-        _tick(step, last)
-    state.use("step", step, last)
-    return step
-
-
-def _move(by: int, last: int) -> None:
-    st.session_state[_PLAYING] = False
-    st.session_state["step"] = min(max(int(st.session_state["step"]) + by, 0), last)
-
-
-def _toggle_play(last: int) -> None:
-    """Start from the beginning if the end is shown."""
-    playing = not st.session_state.get(_PLAYING, False)
-    st.session_state[_PLAYING] = playing
-    st.session_state[_TICKED] = time.monotonic()
-    if playing and st.session_state["step"] >= last:
-        st.session_state["step"] = 0
-
-
-@st.fragment(run_every=SECONDS_PER_STEP)
-def _tick(step: int, last: int) -> None:
-    """Go one step on when the time has come; the fragment also runs when the app does, which is no tick."""
-    if time.monotonic() - st.session_state[_TICKED] < 0.8 * SECONDS_PER_STEP:
-        return
-    st.session_state[_TICKED] = time.monotonic()
-    if step >= last:
-        st.session_state[_PLAYING] = False
-        st.rerun(scope="app")
-    state.go(step=step + 1)
 
 
 def _choose_class(run: Run) -> int:

@@ -1,0 +1,224 @@
+"""The dashboard in a real browser: first screen, keys, clicks, links, upload, both themes, both widths."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import numpy as np
+import pytest
+from browser import chromium, screenshot, served, settle, window
+from PIL import Image
+from small_runs import write_run
+
+pytestmark = pytest.mark.browser
+
+APP = "dashboard/app.py"
+CARDS = (
+    "headline",
+    "view-steps",
+    "view-iou-by-step-and-class",
+    "view-old-new-all",
+    "view-confusion",
+    "view-all-runs",
+)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    write_run(root, "aerial-2-2-1-finetune", kept=0.15)
+    write_run(root, "aerial-2-2-1-reference", method="reference", kept=0.9)
+    (root / "torn").mkdir()
+    (root / "torn" / "run.json").write_text("{")
+    with served(APP, {"LAG_RUNS": str(root)}) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as opened:
+        yield opened
+
+
+def ready(page):
+    """Wait until Overview is drawn: the last card's table and the plots are there."""
+    page.wait_for_selector(".st-key-view-all-runs [data-testid=stDataFrame]")
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 8")
+    settle(page)
+
+
+def step_shown(page) -> int:
+    return int(page.get_by_role("slider", name="Step").input_value())
+
+
+def old_shown(page) -> str:
+    return page.get_by_test_id("stMetricValue").first.inner_text()
+
+
+def wait_for_step(page, step):
+    page.wait_for_function(f"document.querySelector('input[type=range]')?.value === '{step}'")
+    settle(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080)])
+def test_first_screen(browser, address, scheme, width, height):
+    requested = []
+    with window(browser, "about:blank", width=width, height=height, scheme=scheme) as page:
+        page.on(
+            "request",
+            lambda r: requested.append(r.url) if r.url.startswith("http") and address not in r.url else None,
+        )
+        page.goto(address)
+        ready(page)
+        screenshot(page, f"overview-{scheme}-{width}")
+        boxes = {name: page.locator(f".st-key-{name}").bounding_box() for name in CARDS}
+        for name, box in boxes.items():
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width, f"{name} is cut off"
+            if width == 1920:
+                assert box["y"] + box["height"] <= height, f"{name} needs scrolling"
+        pictures = page.locator("[data-testid=stSidebar] img, [data-testid=stSidebar] canvas")
+        assert pictures.count() >= 1, "a picture without a click"
+        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert page.evaluate(overflow) <= 0
+    foreign = [url for url in requested if url.startswith("http") and not url.startswith(address)]
+    assert not foreign, "nothing is fetched from elsewhere"
+
+
+def test_keys_move_the_scrubber_and_the_link_follows(browser, address):
+    with window(browser, address, width=1920, height=1080) as page:
+        ready(page)
+        last = old_shown(page)
+        page.keyboard.press("j")
+        wait_for_step(page, 1)
+        page.wait_for_function("location.search.includes('step=1')")
+        assert old_shown(page) != last
+        page.keyboard.press("j")
+        wait_for_step(page, 0)
+        page.keyboard.press("l")
+        wait_for_step(page, 1)
+        page.reload()
+        ready(page)
+        assert step_shown(page) == 1, "the link brings the state back"
+
+
+def test_fast_keys_are_not_lost(browser, address):
+    """The browser sends the slider and the URL that it knew: that echo must not undo the key before."""
+    with window(browser, address, width=1920, height=1080) as page:
+        ready(page)
+        page.keyboard.press("j")
+        page.wait_for_timeout(120)
+        page.keyboard.press("j")
+        wait_for_step(page, 0)
+        page.wait_for_timeout(1500)
+        assert step_shown(page) == 0
+
+
+def test_play_runs_to_the_end(browser, address):
+    with window(browser, f"{address}/?step=0", width=1920, height=1080) as page:
+        ready(page)
+        page.keyboard.press("k")
+        wait_for_step(page, 1)
+        wait_for_step(page, 2)
+        page.get_by_role("button", name="Play").wait_for()
+
+
+def click_cell(page, view, column, row, columns, rows):
+    """Click a cell of a view's heat map."""
+    box = page.locator(f".st-key-{view} .nsewdrag").bounding_box()
+    across, down = (column + 0.5) / columns, (row + 0.5) / rows
+    page.mouse.move(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
+    page.wait_for_timeout(200)
+    page.mouse.down()
+    page.mouse.up()
+
+
+def test_a_cell_of_the_iou_matrix_selects_step_and_class(browser, address):
+    with window(browser, address, width=1920, height=1080) as page:
+        ready(page)
+        click_cell(page, "view-iou-by-step-and-class", 1, 3, 3, 5)
+        wait_for_step(page, 1)
+        page.wait_for_function("location.search.includes('class=tree')")
+        page.keyboard.press("l")
+        wait_for_step(page, 2)
+        page.wait_for_timeout(800)
+        assert step_shown(page) == 2, "the click counts once"
+
+
+def test_a_cell_of_the_confusion_matrix_names_the_pair(browser, address):
+    with window(browser, address, width=1920, height=1080) as page:
+        ready(page)
+        click_cell(page, "view-confusion", 2, 1, 5, 5)
+        page.get_by_text(re.compile("building.*that is called.*low vegetation")).wait_for()
+        page.wait_for_function("location.search.includes('pair=1-2')")
+
+
+def test_a_box_of_the_timeline_is_a_step(browser, address):
+    with window(browser, address, width=1920, height=1080) as page:
+        ready(page)
+        click_cell(page, "view-steps", 0, 0, 3, 1)
+        wait_for_step(page, 0)
+
+
+def test_choosing_another_thumbnail(browser, address):
+    with window(browser, address, width=1920, height=1080) as page:
+        ready(page)
+        page.locator("[data-testid=stSidebar]").get_by_text("rgb-val-0002").first.click()
+        page.wait_for_function("location.search.includes('image=rgb-val-0002')")
+
+
+def test_a_hostile_link_is_mended_with_a_message(browser, address):
+    with window(
+        browser, f"{address}/?step=99&class=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E", width=1280
+    ) as page:
+        page.get_by_text("0 to 2 is possible").wait_for()
+        ready(page)
+        assert step_shown(page) == 2
+        assert page.locator("img[src='x']").count() == 0
+        assert "step" not in page.url and "img" not in page.url
+
+
+def test_upload_a_picture_and_refuse_what_is_none(browser, address):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)).save(buffer, "PNG")
+    with window(browser, address, width=1280) as page:
+        ready(page)
+        page.get_by_role("button", name="Upload", exact=False).first.click()
+        chooser = page.locator("input[type=file]")
+        chooser.set_input_files({"name": "evil.png", "mimeType": "image/png", "buffer": b"not a picture"})
+        page.get_by_text("not a readable picture").wait_for()
+        chooser.set_input_files({"name": "mine.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
+        page.wait_for_function("location.search.includes('image=upload')")
+
+
+def test_copy_link_offers_the_address(browser, address):
+    with window(browser, f"{address}/?step=1", width=1280, height=1000) as page:
+        ready(page)
+        page.get_by_role("button", name="Copy link", exact=False).click()
+        page.get_by_text(re.compile(r"^http.*step=1")).wait_for()
+
+
+def test_downloads(browser, address):
+    with window(browser, address, width=1920, height=1080) as page:
+        ready(page)
+        view = page.locator(".st-key-view-iou-by-step-and-class")
+        with page.expect_download() as table:
+            view.get_by_role("button", name="CSV").click()
+        text = table.value.path().read_text()
+        assert text.startswith("class,step 0,step 1,step 2\n") and "building," in text
+        view.locator(".js-plotly-plot").hover()
+        with page.expect_download() as picture:
+            view.locator("[data-title^='Download plot']").click()
+        assert picture.value.suggested_filename == "aerial-2-2-1-finetune-iou-by-step-and-class.png"
+        assert Image.open(picture.value.path()).size[0] == 2700, "900 px at three times"
+
+
+def test_two_sessions_do_not_share_a_step(browser, address):
+    with window(browser, address) as one, window(browser, address) as other:
+        ready(one)
+        ready(other)
+        one.keyboard.press("j")
+        wait_for_step(one, 1)
+        other.wait_for_timeout(500)
+        assert step_shown(other) == 2
