@@ -2,7 +2,7 @@
 
 `chain_of` translates modules; the modules themselves are only read. Each layer's `run` returns its output and
 a function that carries relevance from there to the input. Activation functions are part of the layer in front
-of them and pass relevance on unchanged; so do gates (squeeze-and-excitation): their factor counts as constant.
+of them and pass relevance on unchanged; so do gates (squeeze-and-excitation): their factor is held constant.
 """
 
 from __future__ import annotations

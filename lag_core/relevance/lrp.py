@@ -64,8 +64,8 @@ class Relevance:
 class FoldedSegmenter:
     """A `Segmenter` in evaluation mode with batch norm folded in, to be explained as often as one likes.
 
-    The model is only read, so there is nothing to undo: no hook, no flag, no tensor of it changes. The
-    weights are those of the moment of construction. `like` lends its trunk: steps that share one hold it once.
+    The model is only read, so there is nothing to undo: no hook, no flag, no tensor changes. The weights are
+    those of the moment of construction. `like` lends its trunk, so steps that share one hold it once.
     """
 
     def __init__(self, model: Segmenter, like: FoldedSegmenter | None = None):
