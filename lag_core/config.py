@@ -43,6 +43,8 @@ class DataConfig:
     """Augmented views of each training image that are drawn once and cached with their trunk features."""
     holdout: float = 0.1
     """Share of the training images kept aside for choices; the validation set is never used for one."""
+    measure: Literal["val", "held"] = "val"
+    """What the metrics are taken on: the validation set, or the images held out of training (to choose settings)."""
     tiles: int = 300
     """`aerial`: training tiles of each domain."""
 

@@ -144,7 +144,7 @@ class ContinualTraining:
         self.dataset = open_dataset(config.data)
         self.labels, grouping = label_spaces(config, self.dataset)
         self.grouping = grouping
-        self.validation = Validation(self.dataset, config.data.size, self.labels, self.device, store)
+        self.validation = Validation(self.dataset, config.data, self.labels, self.device, store)
         around = surroundings.describe(self.device)
         info = new_info(out.name, config, self.dataset.info, self.labels, grouping, around)
         self.journal = Journal(out, config, info)

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lag_core.config import DataConfig
 from lag_core.data.catalogue import Dataset
 from lag_core.data.remap import truth
+from lag_core.data.splits import hold_out
 from lag_core.data.transforms import content_size, fit
 from lag_core.metrics import confusion
 from lag_core.model.prediction import full_size, label_map
@@ -27,11 +29,14 @@ Confusions = dict[str, np.ndarray]
 
 
 class Validation:
-    """The validation images of a dataset at a network's input size; trunk features come from a store."""
+    """The images that `config` measures on, at the network's input size; trunk features come from a store."""
 
-    def __init__(self, dataset: Dataset, size: int, labels: LabelSpace, device: torch.device, store: FeatureStore):
-        self.dataset, self.size, self.labels, self.device, self.store = dataset, size, labels, device, store
-        self.ids = tuple(dataset.ids("val"))
+    def __init__(
+        self, dataset: Dataset, config: DataConfig, labels: LabelSpace, device: torch.device, store: FeatureStore
+    ):
+        self.dataset, self.labels, self.device, self.store = dataset, labels, device, store
+        self.size = config.size
+        self.ids = measured_ids(dataset, config)
 
     def measure(self, models: Sequence[Segmenter], loss: str, progress: Progress) -> list[Confusions]:
         """Confusion matrices of each model. The models share their trunk; its features are taken from the first."""
@@ -66,6 +71,13 @@ class Validation:
             total[domain] = total.get(domain, 0) + counted
 
 
+def measured_ids(dataset: Dataset, config: DataConfig) -> tuple[str, ...]:
+    """The validation set, or the held-out slice of the training set."""
+    if config.measure == "val":
+        return tuple(dataset.ids("val"))
+    return tuple(hold_out(list(dataset.ids("train")), config.holdout, seed=0)[1])
+
+
 def metrics_entry(step: int, measured: Confusions, images: int) -> dict[str, Any]:
     """One step's entry of metrics.json."""
     entry: dict[str, Any] = {
@@ -80,7 +92,7 @@ def metrics_entry(step: int, measured: Confusions, images: int) -> dict[str, Any
 
 def evaluate(run: Run, dataset: Dataset, progress: Progress, device: str = "cpu") -> list[Confusions]:
     """Measure every step of a run on the validation images of `dataset`."""
-    validation = Validation(dataset, run.config.data.size, run.labels, torch.device(device), NoStore())
+    validation = Validation(dataset, run.config.data, run.labels, torch.device(device), NoStore())
     models = [load_segmenter(run, step, device) for step in range(len(run.steps))]
     return validation.measure(models, run.config.method.loss, progress)
 

@@ -160,14 +160,18 @@ def new_info(
 _LATER_ONLY = {
     "data": {"fraction", "selection"},
     "optim": {"epochs_later", "min_iterations", "lr_aspp_later", "lr_stage_later", "extractor_delay"},
-    "log": {"events_every", "gradients_every", "resume_seconds"},
 }
 """Keys without influence on step 0. Of the method, only `loss`, `unknown` and `labels` have one."""
+
+
+def first_step_keys(config: Config) -> list[tuple[str, str]]:
+    """(section, key) of whatever step 0 depends on."""
+    tables = configuration.to_dict(config)
+    keys = [(s, k) for s in ("data", "model", "optim") for k in tables[s] if k not in _LATER_ONLY.get(s, set())]
+    return [*keys, *(("method", k) for k in ("loss", "unknown", "labels", "replay_covariance"))]
 
 
 def first_step_differences(one: Config, other: Config) -> list[str]:
     """Keys in which two configurations differ so that their step 0 would."""
     a, b = configuration.to_dict(one), configuration.to_dict(other)
-    keys = {s: set(a[s]) - _LATER_ONLY.get(s, set()) for s in ("data", "model", "optim")}
-    keys["method"] = {"loss", "unknown", "labels", "replay_covariance"}
-    return [f"{s}.{k}" for s in keys for k in sorted(keys[s]) if a[s][k] != b[s][k]]
+    return [f"{s}.{k}" for s, k in first_step_keys(one) if a[s][k] != b[s][k]]
