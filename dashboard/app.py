@@ -40,8 +40,7 @@ def main(default: str = "overview") -> None:
         return
     link = st.sidebar.popover("Copy link", icon=":material/link:", width="stretch")
     drawn = [
-        st.Page(_renderer(e, page), title=e.title, icon=e.icon, url_path=e.slug, default=e.slug == default)
-        for e in PAGES
+        st.Page(_renderer(e, page), title=e.title, url_path=e.slug, default=e.slug == default) for e in PAGES
     ]
     st.navigation(drawn, position="top").run()
     for sentence in state.take_notes():
@@ -55,7 +54,7 @@ def _renderer(entry: Entry, page: Page) -> Callable[[], None]:
 
     def render() -> None:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.markdown(f"### {entry.title}", width="content")
+            st.markdown(f"### {entry.icon} {entry.title}", width="content")
             st.markdown(f":gray[{entry.question}]", width="content")
             st.space("stretch")
             toolbar = st.container(horizontal=True, vertical_alignment="center", width="content")

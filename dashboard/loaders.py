@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 UPLOAD = "upload:"
 """Image ids with this prefix name a picture that a user handed in; they are known to her session alone."""
 
+LONGEST_SIDE = 2048
+"""Pixels of an upload's longer side; a larger one is scaled down, since sessions keep it in memory."""
+
 UPLOADS_KEPT = 4
 """Uploaded pictures that a session keeps; the oldest goes first."""
 
@@ -152,7 +155,7 @@ def add_upload(content: bytes) -> str:
     """Decode an uploaded file, keep it for this session, return its id. DataError says what is wrong."""
     from lag_core.data.pictures import read_image
 
-    pixels = _locked(np.ascontiguousarray(read_image(content), np.uint8))
+    pixels = _locked(_at_most(read_image(content), LONGEST_SIDE))
     digest = array_digest(pixels)
     uploads: dict[str, Picture] = st.session_state.setdefault(_UPLOADS, {})
     image_id = UPLOAD + digest
@@ -160,6 +163,17 @@ def add_upload(content: bytes) -> str:
     while len(uploads) > UPLOADS_KEPT:
         del uploads[next(iter(uploads))]
     return image_id
+
+
+def _at_most(pixels: np.ndarray, side: int) -> np.ndarray:
+    """The picture, uint8 [H, W, 3], scaled down so that neither side is longer than `side`."""
+    longest = max(pixels.shape[:2])
+    if longest <= side:
+        return np.ascontiguousarray(pixels, np.uint8)
+    from PIL import Image
+
+    height, width = (max(1, round(n * side / longest)) for n in pixels.shape[:2])
+    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def uploads() -> tuple[str, ...]:

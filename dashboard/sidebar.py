@@ -185,7 +185,7 @@ def _upload() -> None:
             key="upload",
             on_change=_take_upload,
             max_upload_size=10,
-            help="It stays in this session. Without annotation: predictions only.",
+            help="It stays in this session, scaled down to 2048 pixels if it is larger.",
         )
 
 

@@ -217,6 +217,13 @@ def test_an_upload_that_is_no_picture_is_a_sentence(app):
     assert at.session_state["image"] == "rgb-val-0000"
 
 
+def test_a_huge_upload_is_scaled_down(app):
+    at = app.run()
+    by_key(at.file_uploader, "upload").set_value(("wide.png", png((3000, 10)), "image/png")).run()
+    (kept,) = at.session_state["_uploads"].values()
+    assert kept.pixels.shape == (7, 2048, 3)
+
+
 def test_missing_data_leaves_overview_whole(app, tmp_path, monkeypatch):
     path = write_run(tmp_path, "elsewhere")
     text = (path / "run.json").read_text()

@@ -28,7 +28,7 @@ def frame(ink: Ink, *, x: str = "", y: str = "") -> go.Figure:
             "font": font,
             "paper_bgcolor": ink.surface,
             "plot_bgcolor": ink.surface,
-            "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+            "margin": {"l": 8, "r": 8, "t": 8, "b": 8, "pad": 0},
             "xaxis": {**axis, "title": {"text": x, "font": font, "standoff": 6}, "tickfont": font},
             "yaxis": {**axis, "title": {"text": y, "font": font, "standoff": 6}, "tickfont": font},
             "hoverlabel": {"font": {"size": FONT_SIZE}},

@@ -55,7 +55,7 @@ def curves(runs: Sequence[tuple[str, Mapping[str, np.ndarray]]], ink: Ink, *, st
             figure.add_trace(_curve(values, which, name, color, number))
     figure.add_vline(step, line={"color": ink.muted, "width": 1, "dash": "dot"})
     figure.update_xaxes(tickvals=list(range(longest)), range=[-0.15, longest - 0.85])
-    figure.update_yaxes(range=[0, 100], dtick=25)
+    figure.update_yaxes(range=[-3, 103], tickvals=[0, 25, 50, 75, 100])
     return figure.update_layout(showlegend=True, hovermode="x unified")
 
 
@@ -131,7 +131,7 @@ def timeline(
     clickable(figure, [(t + 0.5, 0.5) for t in range(count)], [(t,) for t in range(count)], hover)
     figure.update_xaxes(visible=False, range=[0, max(count, 1)], fixedrange=True)
     figure.update_yaxes(visible=False, range=[-0.02, 1.02], fixedrange=True)
-    return figure.update_layout(margin={"l": 0, "r": 0, "t": 2, "b": 2}, hoverdistance=200)
+    return figure.update_layout(margin={"l": 0, "r": 0, "t": 2, "b": 2, "pad": 0}, hoverdistance=200)
 
 
 def _line(step: int, height: float, text: str, anchor: str) -> dict[str, object]:
