@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, NoReturn
 from urllib.parse import urlencode
 
@@ -145,6 +145,19 @@ def measure(key: str, low: float, high: float, default: float, what: str) -> flo
     else:
         kept = st.session_state.get(key, default)
         value = min(max(float(kept), low), high) if isinstance(kept, int | float) else default
+    st.session_state[key] = value
+    return value
+
+
+def text(key: str, valid: Callable[[str], bool], default: str, what: str) -> str:
+    """The text under `key` that `valid` accepts, as in `choose`; for values that cannot be listed."""
+    raw = st.session_state[_INCOMING].pop(key, None)
+    if raw is not None:
+        value, message = one_of(raw, [raw] if len(raw) <= LONGEST_VALUE and valid(raw) else [], default, what)
+        note(message)
+    else:
+        kept = st.session_state.get(key, default)
+        value = kept if isinstance(kept, str) and valid(kept) else default
     st.session_state[key] = value
     return value
 
