@@ -24,14 +24,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        print(f"lag: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("lag: interrupted; `lag train … --resume` goes on from the last saved point", file=sys.stderr)
         return 130
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Shows each option's default where it has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        takes_value = action.nargs != 0 and action.option_strings
+        bare = not takes_value or action.default in (None, "", []) or "default" in text
+        return text if bare else f"{text} (default: %(default)s)"
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
-    top = argparse.ArgumentParser(prog="lag", description="Train, evaluate and explain incremental segmentation.")
+    top = argparse.ArgumentParser(
+        prog="lag", description="Train, evaluate and explain incremental segmentation."
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for module in COMMANDS:
         name = module.__name__.rpartition(".")[2]
@@ -40,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
             name,
             help=text.partition("\n")[0],
             description=text,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Help,
         )
         module.add_arguments(own)
         own.set_defaults(run_command=module.run)

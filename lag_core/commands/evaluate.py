@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lag_core.runs import Run, RunError, open_run
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run folder")
@@ -18,22 +20,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from lag_core.comparison import step_rows, table
-    from lag_core.runs import open_run
-    from lag_core.training.evaluation import evaluate, write_metrics
+    from lag_core.training.evaluation import evaluate, measured_ids, totals, write_metrics
     from lag_core.training.reporting import Reporter
 
     opened = open_run(options.run)
+    opened.checked_step()
     dataset = opened.open_dataset(options.data)
     by_domain = evaluate(opened, dataset, Reporter(options.json).bar)
-    measured = np.stack([sum(one.values()) for one in by_domain])
-    stored = opened.confusions()
-    equal = stored is not None and np.array_equal(stored, measured)
+    measured = totals(by_domain)
+    verdict = "different" if options.write else _verdict(opened, measured)
     if options.write:
-        write_metrics(opened.path / "metrics.json", by_domain, len(dataset.ids("val")))
+        write_metrics(opened.path / "metrics.json", by_domain, len(measured_ids(dataset, opened.config.data)))
+        verdict = "written"
     rows = step_rows(opened, measured)
     if options.json:
-        print(json.dumps({"run": opened.name, "equals_stored": equal, "steps": [r.as_dict() for r in rows]}, indent=1))
+        steps = [{**r.as_dict(), "confusion": m.tolist()} for r, m in zip(rows, measured, strict=True)]
+        print(json.dumps({"run": opened.name, "stored": verdict, "steps": steps}))
     else:
         print(table(rows))
-        print("equal to the stored metrics, pixel by pixel" if equal else "different from the stored metrics")
+        print(_SENTENCES[verdict])
     return 0
+
+
+_SENTENCES = {
+    "equal": "equal to the stored metrics, pixel by pixel",
+    "different": "different from the stored metrics",
+    "unreadable": "the stored metrics are missing or damaged; --write replaces them",
+    "written": "written as the stored metrics",
+}
+
+
+def _verdict(run: Run, measured: np.ndarray) -> str:
+    """How the stored confusion matrices compare: a key of `_SENTENCES`."""
+    try:
+        stored = run.confusions()
+    except RunError:
+        stored = None
+    if stored is None:
+        return "unreadable"
+    return "equal" if np.array_equal(stored, measured) else "different"

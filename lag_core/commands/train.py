@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lag_core import config as configuration
-from lag_core.config import Config
+from lag_core.config import Config, ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +31,11 @@ def read_config(path: Path, method: str | None = None, overrides: Sequence[str] 
     special = file.pop("methods", {})
     changes = configuration.merge(configuration.parse_override(text) for text in overrides)
     named = {"method": {"name": method}} if method is not None else {}
-    name = configuration.merge([{"method": {"name": "reference"}}, file, changes, named])["method"]["name"]
-    own = special.get(name, {})
+    chosen = configuration.merge([{"method": {"name": "reference"}}, file, changes, named])
+    name = configuration.resolve({"method": chosen["method"]}).method.name
+    own = special.get(name, {}) if isinstance(special, dict) else special
+    if not isinstance(own, dict):
+        raise ConfigError(f"{path}: [methods.{name}] must be a table")
     return configuration.resolve(configuration.merge([preset(name), file, own, changes, named]))
 
 
@@ -42,9 +45,14 @@ def run(options: argparse.Namespace) -> int:
     from lag_core.training.reporting import Reporter
 
     config = read_config(options.config, options.method, options.set)
-    out = options.out or Path("checkpoints") / f"{options.config.stem}-{config.method.name.replace('+', 'plus')}"
+    out = (
+        options.out
+        or Path("checkpoints") / f"{options.config.stem}-{config.method.name.replace('+', 'plus')}"
+    )
     reporter = Reporter(options.quiet)
-    reporter.say(f"{config.method.name} on {config.data.dataset} {config.data.task} ({config.data.setting}) -> {out}")
+    reporter.say(
+        f"{config.method.name} on {config.data.dataset} {config.data.task} ({config.data.setting}) -> {out}"
+    )
     try:
         train(config, out, resume=options.resume, reporter=reporter)
     except NotFiniteError as error:

@@ -19,7 +19,7 @@ from lag_core.data.transforms import content_size, fit
 from lag_core.metrics import confusion
 from lag_core.model.prediction import full_size, label_map
 from lag_core.model.segmenter import Segmenter
-from lag_core.model.weights import load_segmenter, trunk_digest
+from lag_core.model.weights import load_steps, trunk_digest
 from lag_core.protocol import LabelSpace
 from lag_core.runs import SCHEMA, Run, write_json
 from lag_core.training.features import BATCH, FeatureStore, NoStore, Progress, trunk_features
@@ -93,8 +93,12 @@ def metrics_entry(step: int, measured: Confusions, images: int) -> dict[str, Any
 def evaluate(run: Run, dataset: Dataset, progress: Progress, device: str = "cpu") -> list[Confusions]:
     """Measure every step of a run on the validation images of `dataset`."""
     validation = Validation(dataset, run.config.data, run.labels, torch.device(device), NoStore())
-    models = [load_segmenter(run, step, device) for step in range(len(run.steps))]
-    return validation.measure(models, run.config.method.loss, progress)
+    return validation.measure(load_steps(run, device), run.config.method.loss, progress)
+
+
+def totals(measured: Sequence[Confusions]) -> np.ndarray:
+    """Confusion matrices over all domains. Shape: T steps -> int64 [T, K, K]."""
+    return np.stack([np.sum(list(one.values()), 0) for one in measured])
 
 
 def write_metrics(path: Path, measured: Sequence[Confusions], images: int) -> None:

@@ -1,0 +1,129 @@
+"""Show the device, the versions, and the datasets and runs in sight, with what is wrong with each.
+
+Every file that a run lists is read and held against its digest. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lag_core.config import ConfigError
+from lag_core.data.catalogue import DataError, DatasetMissing
+from lag_core.runs import BrokenRun, Run, RunError, list_runs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", type=Path, default=Path("checkpoints"), help="folder of run folders")
+    parser.add_argument("--data", type=Path, help="dataset folder, in place of those that the runs name")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    found = list_runs(options.runs)
+    report = {
+        **_machine(),
+        "runs_folder": str(options.runs)
+        if options.runs.is_dir()
+        else f"{options.runs} (there is no such folder)",
+        "runs": [_run_report(one) for one in found],
+        "datasets": list(_datasets(found, options.data)),
+    }
+    print(json.dumps(report, indent=1) if options.json else "\n".join(_lines(report)))
+    return 0
+
+
+def _machine() -> dict[str, Any]:
+    """Device, versions and caches of this machine."""
+    import torch
+
+    from lag_core.data.presence import cache_dir
+    from lag_core.training.surroundings import describe
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return {"device": str(device), **describe(device), "cache": str(cache_dir())}
+
+
+def _run_report(one: Run | BrokenRun) -> dict[str, Any]:
+    if isinstance(one, BrokenRun):
+        return {"name": one.name, "status": "unreadable", "problems": [one.reason], "warnings": []}
+    return {
+        "name": one.name,
+        "method": one.method,
+        "dataset": one.info["dataset"]["name"],
+        "status": one.status,
+        "steps": len(one.steps),
+        "steps_of_task": len(one.labels.steps),
+        "problems": list(_problems(one)),
+        "warnings": list(one.warnings),
+    }
+
+
+def _problems(opened: Run) -> Iterator[str]:
+    """What is wrong with a run's files (digests, tensors, metrics, analysis); whether it is unfinished."""
+    from lag_core.model.weights import load_steps
+
+    try:
+        load_steps(opened)
+        if opened.steps and opened.confusions() is None:
+            yield f"it has no metrics; `lag evaluate {opened.path} --write` measures them"
+        for step in range(len(opened.steps)):
+            opened.analysis(step)
+    except RunError as error:
+        yield str(error)
+    if opened.status != "finished":
+        yield f"it is not finished (status {opened.status!r}); `lag train … --resume` goes on with it"
+
+
+def _datasets(found: list[Run | BrokenRun], data: Path | None) -> Iterator[dict[str, Any]]:
+    """Every dataset that a run names, and what opening it says."""
+    seen = set()
+    for one in found:
+        if isinstance(one, BrokenRun):
+            continue
+        root = str(data) if data is not None and one.config.data.dataset != "aerial" else one.config.data.root
+        key = (one.info["dataset"]["name"], root)
+        if key in seen:
+            continue
+        seen.add(key)
+        report: dict[str, Any] = {
+            "name": key[0],
+            "kind": one.config.data.dataset,
+            "root": root,
+            "problems": [],
+        }
+        try:
+            dataset = one.open_dataset(root)
+            report |= {split: len(dataset.ids(split)) for split in ("train", "val")}
+        except (DatasetMissing, DataError, ConfigError) as error:
+            report["problems"] = [str(error)]
+        yield report
+
+
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    machine = report["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    size = f"{machine['cores']} cores, {machine['threads']} threads"
+    yield f"device    {report['device']}: {machine['device']}, {size}"
+    yield f"versions  {versions}, revision {report['git']}"
+    yield f"cache     {report['cache']}"
+    yield f"runs      {report['runs_folder']}"
+    for one in report["runs"]:
+        about = f"{one['method']} on {one['dataset']}, " if "method" in one else ""
+        steps = f", step {one['steps']} of {one['steps_of_task']}" if "steps" in one else ""
+        yield from _item(one, f"{about}{one['status']}{steps}")
+    yield "datasets"
+    for one in report["datasets"]:
+        place = f" in {one['root']}" if one["root"] else ", generated"
+        count = f": {one['train']} training, {one['val']} validation images" if "train" in one else ""
+        yield from _item(one, f"{one['kind']}{place}{count}")
+
+
+def _item(one: dict[str, Any], text: str) -> Iterator[str]:
+    """A line of a run or dataset, and one for each problem and each warning of its training."""
+    yield f"  {'!' if one['problems'] else '+'} {one['name']} ({text})"
+    for sentence in [*one["problems"], *(f"note: {w}" for w in one.get("warnings", ()))]:
+        yield f"      {sentence}"

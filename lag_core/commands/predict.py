@@ -1,0 +1,94 @@
+"""Predict images: index masks in dataset ids, and overlays.
+
+For each image NAME two files are written: NAME.mask.png, a palette PNG whose values are dataset ids, and
+NAME.overlay.png. Files that are already there are never replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lag_core.config import ConfigError
+
+if TYPE_CHECKING:
+    from lag_core.explain.trace import Trace
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image, or folder of images")
+    parser.add_argument("--out", type=Path, required=True, help="folder that the pictures are written to")
+    parser.add_argument("--step", type=int, help="step of the network (default: the last one)")
+    parser.add_argument("--opacity", type=float, default=0.5, help="of the overlay's colours, 0 to 1")
+    parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
+
+
+def run(options: argparse.Namespace) -> int:
+    from lag_core.data.pictures import read_image
+    from lag_core.explain.trace import Networks, Trace
+    from lag_core.runs import open_run, write_atomically
+    from lag_core.training.reporting import Reporter
+
+    if not 0 <= options.opacity <= 1:
+        raise ConfigError(f"--opacity {options.opacity}: must lie between 0 and 1")
+    opened = open_run(options.run)
+    step = opened.checked_step(options.step)
+    sources = _outputs(options.images, options.out)
+    for source in sources:
+        read_image(source)  # a damaged one is refused before anything is written
+    reporter = Reporter(options.quiet)
+    networks = Networks(opened)
+    for source in reporter.bar(list(sources), "predict"):
+        image = read_image(source)
+        contents = _pictures(Trace(networks, image), step, options.opacity)
+        for path, content in zip(sources[source], contents, strict=True):
+            write_atomically(path, content)
+    reporter.say(f"{len(sources)} images, step {step} of {opened.name} -> {options.out}")
+    return 0
+
+
+def _pictures(trace: Trace, step: int, opacity: float) -> tuple[bytes, bytes]:
+    """(mask, overlay) of a trace's image at `step`, as PNG files."""
+    from lag_core.data.painting import overlay_png, palette_png
+    from lag_core.data.remap import dataset_ids
+
+    classes = trace.run.classes
+    ids = dataset_ids(trace.prediction(step), trace.run.labels)
+    return palette_png(ids, classes), overlay_png(trace.image, ids, classes, opacity)
+
+
+def _outputs(given: Iterable[Path], out: Path) -> dict[Path, tuple[Path, Path]]:
+    """Image -> its two output files. ConfigError if one is there already or two images have the same name."""
+    found: dict[Path, tuple[Path, Path]] = {}
+    names: dict[str, Path] = {}
+    for source in _images(given):
+        if source in found:
+            continue
+        other = names.setdefault(source.stem, source)
+        if other is not source:
+            raise ConfigError(
+                f"{other} and {source} would both be written as {source.stem}; predict them apart"
+            )
+        targets = out / f"{source.stem}.mask.png", out / f"{source.stem}.overlay.png"
+        for target in targets:
+            if target.exists():
+                raise ConfigError(f"{target} exists and is not replaced; choose another --out")
+        found[source] = targets
+    return found
+
+
+def _images(given: Iterable[Path]) -> Iterable[Path]:
+    """The files named, and the pictures directly in the folders named, by name."""
+    from lag_core.data.folder import IMAGE_ENDINGS
+
+    for path in given:
+        if not path.is_dir():
+            yield path
+            continue
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+        if not inside:
+            raise ConfigError(f"{path} holds no image; expected files that end in {', '.join(IMAGE_ENDINGS)}")
+        yield from inside

@@ -1,0 +1,45 @@
+"""Label maps as pictures that people and other programs open: palette PNGs of ids, and overlays."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from lag_core.protocol import IGNORE, ClassInfo
+
+
+def color_table(classes: Sequence[ClassInfo]) -> np.ndarray:
+    """Colour of each dataset id, black where there is no class. Shape: -> uint8 [256, 3]."""
+    table = np.zeros((256, 3), np.uint8)
+    for one in classes:
+        table[one.id] = one.color
+    return table
+
+
+def palette_png(ids: np.ndarray, classes: Sequence[ClassInfo]) -> bytes:
+    """A PNG whose pixel values are the ids and whose palette are the classes' colours.
+
+    Shape: uint8 [H, W] dataset ids -> file content. `pictures.read_mask` reads the same ids back.
+    """
+    picture = Image.fromarray(ids)
+    picture.putpalette(color_table(classes).tobytes())
+    return _png(picture)
+
+
+def overlay_png(image: np.ndarray, ids: np.ndarray, classes: Sequence[ClassInfo], opacity: float) -> bytes:
+    """The picture with each pixel's class colour laid over it; pixels without a class (255) stay as they are.
+
+    Shape: uint8 [H, W, 3], uint8 [H, W] dataset ids, opacity 0..1 -> file content.
+    """
+    share = np.where(ids == IGNORE, 0.0, opacity)[..., None].astype(np.float32)
+    mixed = (1 - share) * image + share * color_table(classes)[ids]
+    return _png(Image.fromarray(np.round(mixed).astype(np.uint8)))
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
