@@ -1,7 +1,7 @@
 """The run folder: the contract between training and the dashboard (docs/run-format.md).
 
-Reading executes no code: JSON and safetensors only. Writing goes to a temporary name that is flushed and renamed, so
-a reader, or a crash, sees the old file or the new one. Nothing here imports torch.
+Reading executes no code: JSON and safetensors only. Writing goes to a temporary name that is flushed and
+renamed, so a reader, or a crash, sees the old file or the new one. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ SHARED = "shared"
 """Folder beside the runs that holds tensors used by several of them, named by their digest."""
 _STEP_FILE = re.compile(r"step_\d{2,3}\.safetensors")
 _SHARED_FILE = re.compile(r"shared/[0-9a-f]{16}\.safetensors")
+_DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
+"""What reading JSON of another form than expected may raise."""
 
 
 class RunError(ValueError):
@@ -72,22 +74,27 @@ class Run:
     def __init__(self, path: Path, info: Mapping[str, Any]):
         self.path = path
         self.info = info
-        self.name = path.name
+        self.name = Path(os.path.abspath(path)).name
         try:
             self.method = str(info["method"])
             self.status = str(info["status"])
             self.config = configuration.resolve(info["config"])
             self.classes = tuple(
-                ClassInfo(int(c["id"]), str(c["name"]), _color(c["color"])) for c in info["dataset"]["classes"]
+                ClassInfo(int(c["id"]), str(c["name"]), _color(c["color"]))
+                for c in info["dataset"]["classes"]
             )
             self.labels = _label_space(info["labels"])
             self.grouping = _label_space({**info["labels"], "steps": info["task"]["steps"]})
-            self.steps = tuple(_step_info(s, self.labels) for s in info["steps"])
+            self.steps = tuple(_step_info(s, t, self.labels) for t, s in enumerate(info["steps"]))
             self.warnings = tuple(str(w) for w in info.get("warnings", ()))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise RunError(f"{path / 'run.json'} is damaged ({error}); restore it or train the run again") from None
+        except _DAMAGE as error:
+            raise RunError(
+                f"{path / 'run.json'} is damaged ({error}); restore it or train the run again"
+            ) from None
         if tuple(c.id for c in self.classes) != self.labels.order:
-            raise RunError(f"{path / 'run.json'}: the classes do not match the task's order; restore the file")
+            raise RunError(
+                f"{path / 'run.json'}: the classes do not match the task's order; restore the file"
+            )
 
     @property
     def last_step(self) -> int:
@@ -103,7 +110,7 @@ class Run:
     def confusions(self, domain: str | None = None) -> np.ndarray | None:
         """Confusion matrices on the validation set, int64 [T, K, K], rows truth; None where there are none.
 
-        K counts the classes of all steps: the rows of classes that come later are there too (see metrics.seen_only).
+        K counts the classes of all steps: rows of classes that come later are there too (see metrics.seen_only).
         """
         path = self.path / "metrics.json"
         if not path.exists():
@@ -112,16 +119,25 @@ class Run:
             steps = read_json(path)["steps"]
             picked = [s["confusion"] if domain is None else s["by_domain"][domain] for s in steps]
             matrices = np.asarray(picked, np.int64).reshape(-1, len(self.classes), len(self.classes))
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{path} is damaged ({error}); `lag evaluate {self.name}` writes it anew") from None
-        return matrices if len(matrices) else None
+            if len(matrices) < len(self.steps):
+                raise ValueError(f"it measures {len(matrices)} of {len(self.steps)} steps")
+        except _DAMAGE as error:
+            raise RunError(
+                f"{path} is damaged ({error}); `lag evaluate {self.path} --write` writes it anew"
+            ) from None
+        # A training that was stopped while it finished a step may have measured one step more than there is.
+        return matrices[: len(self.steps)] if self.steps else None
 
     @cached_property
     def domains(self) -> tuple[str, ...]:
         """Image domains that the validation set was measured on apart; empty for one domain."""
         path = self.path / "metrics.json"
-        steps = read_json(path).get("steps", []) if path.exists() else []
-        return tuple(steps[0].get("by_domain", {})) if steps else ()
+        if not path.exists():
+            return ()
+        try:
+            return tuple(str(name) for name in read_json(path)["steps"][0].get("by_domain", {}))
+        except _DAMAGE:  # `confusions` says what is wrong
+            return ()
 
     def events(self) -> list[dict[str, Any]]:
         """Lines of events.jsonl, oldest first. A last line that is still being written is left out."""
@@ -131,15 +147,26 @@ class Run:
         events = []
         for line in path.read_text("utf-8", errors="replace").splitlines():
             try:
-                events.append(json.loads(line))
+                event = json.loads(line)
             except ValueError:
                 continue
+            if isinstance(event, dict):  # half a line may be a whole number
+                events.append(event)
         return events
+
+    def checked_step(self, step: int | None = None) -> int:
+        """`step`, or the last one if None; RunError if the run has no such step."""
+        if not self.steps:
+            raise RunError(f"{self.name} has no finished step yet; `lag train … --resume` goes on with it")
+        if step is None:
+            return self.last_step
+        if not 0 <= step <= self.last_step:
+            raise RunError(f"{self.name} has no step {step}; it has steps 0 to {self.last_step}")
+        return step
 
     def tensors(self, step: int) -> dict[str, np.ndarray]:
         """Every tensor of the network after `step`, float32: the steps' deltas laid over one another."""
-        if not 0 <= step <= self.last_step:
-            raise RunError(f"{self.name} has no step {step}; it has steps 0 to {self.last_step}")
+        self.checked_step(step)
         merged: dict[str, np.ndarray] = {}
         for t in range(step + 1):
             merged.update(self.delta(t))
@@ -153,33 +180,42 @@ class Run:
         return {name: value.astype(np.float32, copy=False) for name, value in result.items()}
 
     def _file(self, entry: Mapping[str, Any]) -> Path:
-        """The path of one listed file, after its name, size and digest have been checked."""
+        """Path of a listed file, after its size and digest have been checked (its name was on opening)."""
         name = str(entry["name"])
-        if _STEP_FILE.fullmatch(name):
-            path = self.path / name
-        elif _SHARED_FILE.fullmatch(name):
-            path = self.path.parent / name
-        else:
-            raise RunError(f"{self.path / 'run.json'} lists {name!r}, which is no file of a run")
+        home = Path(os.path.abspath(self.path)).parent if name.startswith(f"{SHARED}/") else self.path
+        path = home / name
         if not path.is_file():
             raise RunError(f"{path} is missing; copy it to that place or train the run again")
         if path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
-            raise RunError(f"{path} is not the file that run.json describes (truncated or replaced); restore it")
+            raise RunError(
+                f"{path} is not the file that run.json describes (truncated or replaced); restore it"
+            )
         return path
 
     def analysis(self, step: int) -> dict[str, np.ndarray]:
-        """Arrays of analysis_NN.safetensors (prototypes, class statistics, channel distances); empty if none."""
+        """Arrays of analysis_NN.safetensors (prototypes, statistics, channel distances); empty if none."""
         path = self.path / f"analysis_{step:02d}.safetensors"
         return read_tensors(path) if path.exists() else {}
 
     def open_dataset(self, root: str | Path | None = None) -> Dataset:
-        """The dataset that the run was trained on; `root` replaces the stored folder. DatasetMissing says what lacks."""
+        """The dataset that the run was trained on; `root` replaces the stored folder.
+
+        DatasetMissing says what lacks, also where a dataset of other classes lies in its place.
+        """
         from dataclasses import replace
 
-        from lag_core.data.catalogue import open_dataset
+        from lag_core.data.catalogue import DatasetMissing, open_dataset
 
         data = self.config.data if root is None else replace(self.config.data, root=str(root))
-        return open_dataset(data)
+        dataset = open_dataset(data)
+        found = {one.id: one.name for one in dataset.info.classes}
+        for one in self.classes:
+            if found.get(one.id) != one.name:
+                raise DatasetMissing(
+                    f"the dataset in {data.root or data.dataset} is not the one of run {self.name}: its "
+                    f"class {one.id} is {found.get(one.id)!r}, not {one.name!r}; name another folder"
+                )
+        return dataset
 
 
 def open_run(path: str | Path) -> Run:
@@ -189,7 +225,7 @@ def open_run(path: str | Path) -> Run:
         raise RunError(f"{path} is not a run folder: it holds no run.json")
     info = read_json(path / "run.json")
     schema = info.get("schema")
-    if not isinstance(schema, int) or schema < 1:
+    if type(schema) is not int or schema < 1:
         raise RunError(f"{path / 'run.json'} names no schema version; it was not written by this project")
     if schema > SCHEMA:
         raise RunError(
@@ -199,7 +235,7 @@ def open_run(path: str | Path) -> Run:
 
 
 def list_runs(root: str | Path) -> list[Run | BrokenRun]:
-    """Every run folder directly under `root`, by name; a damaged one says why and does not hide the others."""
+    """Every run folder directly under `root`, by name; a damaged one says why and hides no other."""
     found: list[Run | BrokenRun] = []
     for path in sorted(Path(root).iterdir()) if Path(root).is_dir() else []:
         if not (path / "run.json").is_file():
@@ -215,7 +251,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; RunError otherwise."""
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read as JSON ({error}); restore it") from None
     if not isinstance(content, dict):
         raise RunError(f"{path} holds no JSON object; restore it")
@@ -281,13 +317,26 @@ def keep_events(path: Path, keep: Iterable[Mapping[str, Any]]) -> None:
 
 def labels_to_json(labels: LabelSpace) -> dict[str, Any]:
     """A LabelSpace as it stands in run.json."""
-    return {"steps": [list(s) for s in labels.steps], "background": labels.background, "unknown": labels.unknown}
+    return {
+        "steps": [list(s) for s in labels.steps],
+        "background": labels.background,
+        "unknown": labels.unknown,
+    }
 
 
 def _label_space(content: Mapping[str, Any]) -> LabelSpace:
     steps = tuple(tuple(int(i) for i in step) for step in content["steps"])
     background = content["background"]
     return LabelSpace(steps, None if background is None else int(background), bool(content["unknown"]))
+
+
+def _check_entry(entry: Mapping[str, Any]) -> None:
+    """ValueError unless an entry of a step's `files` names a file that may belong to a run."""
+    name, size, digest = str(entry["name"]), entry["bytes"], entry["sha256"]
+    if not (_STEP_FILE.fullmatch(name) or _SHARED_FILE.fullmatch(name)):
+        raise ValueError(f"it lists {name!r}, which is no file of a run")
+    if not isinstance(size, int) or not isinstance(digest, str):
+        raise ValueError(f"{name} has no size in bytes or no SHA-256")
 
 
 def _color(value: Any) -> tuple[int, int, int]:
@@ -297,8 +346,12 @@ def _color(value: Any) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _step_info(content: Mapping[str, Any], labels: LabelSpace) -> StepInfo:
+def _step_info(content: Mapping[str, Any], place: int, labels: LabelSpace) -> StepInfo:
     step = int(content["step"])
+    if step != place:
+        raise ValueError(f"step {step} stands in the place of step {place}")
+    for entry in content["files"]:
+        _check_entry(entry)
     return StepInfo(
         step=step,
         classes=tuple(labels.class_indices(step)),
