@@ -187,6 +187,8 @@ def load(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"there is no config file {path}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
@@ -288,6 +290,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "optim.threads": (0, 1024),
     "method.pseudo_threshold": (0.0, 1.0),
     "method.pseudo_margin": (0.0, 1.0),
+    "method.pseudo_keep": (0.0, 1.0),
+    "method.nsc_threshold": (0.0, 1.0),
     "method.kd_decay": (0.0, 1.0),
     "method.kd_logits": (0.0, 1e6),
     "method.kd_latent": (0.0, 1e6),
@@ -322,5 +326,7 @@ def _check(config: Config) -> None:
         raise ConfigError(f"model.aspp_rates = {rates}: expected one or more rates of at least 1")
     if config.optim.lr_stage_later > 0 and config.model.shared == "layer4":
         raise ConfigError('optim.lr_stage_later > 0 needs model.shared = "layer3": layer4 is part of the frozen trunk')
+    if config.data.measure == "held" and config.data.holdout == 0:
+        raise ConfigError('data.measure = "held" needs data.holdout > 0: nothing is held out')
     if config.data.dataset != "aerial" and not config.data.root:
         raise ConfigError(f"data.root is missing: dataset {config.data.dataset!r} is read from a folder")
