@@ -7,7 +7,7 @@ one view of each image. Where the trunk itself trains, the views are kept as ima
 from __future__ import annotations
 
 import hashlib
-import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,6 @@ from lag_core.data.catalogue import Dataset
 from lag_core.data.transforms import augment, fit, fit_mask, to_input
 from lag_core.model.segmenter import Segmenter
 from lag_core.model.weights import trunk_digest
-from lag_core.runs import write_atomically
 
 BATCH = 8
 """Images in one trunk pass. The same everywhere, so that the same image always gives the same bits."""
@@ -83,9 +82,10 @@ class FeatureStore:
             return np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError):
             value = compute()
-            buffer = io.BytesIO()
-            np.save(buffer, value, allow_pickle=False)
-            write_atomically(path, buffer.getvalue())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}.npy")  # a cache: renamed, but not forced to the disk
+            np.save(partial, value, allow_pickle=False)
+            partial.replace(path)
             return value
 
 
