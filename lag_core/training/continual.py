@@ -205,6 +205,7 @@ class ContinualTraining:
             gradients_every=config.log.gradients_every,
             events_every=config.log.events_every,
             amp=surroundings.amp_type(config.optim.amp, self.device),
+            dead=set(states.get("dead", ())),
         )
         return batches, loop
 

@@ -49,7 +49,7 @@ class Journal:
             stored, wanted = configuration.to_dict(run.config), configuration.to_dict(config)
             keys = [f"{s}.{k}" for s in wanted for k in wanted[s] if stored[s][k] != wanted[s][k]]
             raise ConfigError(f"{self.out} was started with another configuration; these differ: {', '.join(keys)}")
-        return dict(run.info)
+        return {**run.info, "status": "training"}
 
     def _where_to_go_on(self) -> tuple[Cursor, dict[str, Any]]:
         done = len(self.info["steps"])

@@ -62,6 +62,7 @@ class StepLoop:
             "student": self.student.state_dict(),
             "optimiser": self.schedule.optimiser.state_dict(),
             "objective": self.objective.state_dict(),
+            "dead": sorted(self.dead),
         }
 
     def _iterate(self, iteration: int) -> dict[str, Any] | None:

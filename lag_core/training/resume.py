@@ -12,6 +12,11 @@ import torch
 
 from lag_core.runs import RunError, write_atomically
 
+_UNREADABLE = (
+    OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError,
+)  # fmt: skip
+"""What torch.load raises for a file that is damaged or asks for more than tensors."""
+
 
 @dataclass
 class Cursor:
@@ -34,5 +39,5 @@ def load_resume(path: Path) -> tuple[Cursor, dict[str, Any]]:
     try:
         states = torch.load(path, "cpu", weights_only=True)
         return Cursor(**states.pop("cursor")), states
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
         raise RunError(f"{path} cannot be read ({error}); delete it to train its step from the beginning") from None
