@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 
 from lag_core import config as configuration
+from lag_core.config import DataConfig
+from lag_core.data.catalogue import open_dataset, task_of
 from lag_core.protocol import LabelSpace
 from lag_core.runs import SCHEMA, append_event, labels_to_json, write_json
 
+DATA = DataConfig(dataset="aerial", task="2-2-1")
+INFO = open_dataset(DATA).info
+STEPS = task_of(DATA, INFO).steps
 CLASSES = [
-    {"id": 0, "name": "impervious surface", "color": [255, 255, 255]},
-    {"id": 1, "name": "building", "color": [0, 0, 255]},
-    {"id": 2, "name": "low vegetation", "color": [0, 255, 255]},
-    {"id": 3, "name": "tree", "color": [0, 255, 0]},
-    {"id": 4, "name": "car", "color": [255, 255, 0]},
+    {"id": c.id, "name": c.name, "color": list(c.color)}
+    for c in (INFO.class_of(i) for step in STEPS for i in step)
 ]
-STEPS = ((0, 1), (2, 3), (4,))
+LABELS = LabelSpace(STEPS, INFO.background, unknown=True)
 
 
 def write_run(
@@ -39,7 +41,6 @@ def write_run(
     """
     path = root / name
     path.mkdir(parents=True)
-    labels = LabelSpace(STEPS, None, unknown=True)
     config = configuration.resolve({"method": {"name": method}})
     write_json(
         path / "run.json",
@@ -50,8 +51,8 @@ def write_run(
             "status": "finished",
             "dataset": {"name": "aerial", "domains": ["rgb", "irrg"], "classes": list(classes)},
             "task": {"name": "2-2-1", "setting": "overlapped", "steps": [list(s) for s in STEPS]},
-            "labels": labels_to_json(labels),
-            "steps": [_step(t, labels) for t in range(len(STEPS))],
+            "labels": labels_to_json(LABELS),
+            "steps": [_step(t) for t in range(len(STEPS))],
             "warnings": list(warnings),
             "seed": 0,
             "hours": 0.1,
@@ -74,7 +75,7 @@ def write_run(
     return path
 
 
-def _step(step: int, labels: LabelSpace) -> dict[str, Any]:
+def _step(step: int) -> dict[str, Any]:
     return {
         "step": step, "files": [], "images": 240 - 40 * step, "iterations": 100, "seconds": 12.0 + step,
         "images_per_second": 130.0, "trained": ["heads"], "dead_terms": [],
@@ -86,7 +87,7 @@ def confusion_after(step: int, kept: float) -> np.ndarray:
     matrix = np.zeros((5, 5), np.int64)
     seen = sum(len(s) for s in STEPS[: step + 1])
     for cls in range(5):
-        introduced = next(t for t, s in enumerate(STEPS) if cls in s)
+        introduced = LABELS.step_of(cls)
         right = int(900 * kept ** (step - introduced)) if introduced <= step else 0
         matrix[cls, cls] = right
         matrix[cls, (cls + 1) % seen if cls < seen else cls % seen] += 1000 - right
