@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from lag_core.protocol import Setting
@@ -228,6 +228,14 @@ def resolve(tables: Mapping[str, Any]) -> Config:
 def to_dict(config: Config) -> dict[str, Any]:
     """Nested plain tables of `config`, ready for JSON; `resolve` takes them back."""
     return dataclasses.asdict(config)
+
+
+def neutral(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """`to_dict` without this machine's folders: of data.root and model.weights, only the last part is left."""
+    data, model = dict(tables["data"]), dict(tables["model"])
+    data["root"] = PurePath(data["root"]).name
+    model["weights"] = PurePath(model["weights"]).name
+    return {**tables, "data": data, "model": model}
 
 
 def _build(cls: type, tables: Any, prefix: str) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +39,29 @@ def read_config(path: Path, method: str | None = None, overrides: Sequence[str] 
     if not isinstance(own, dict):
         raise ConfigError(f"{path}: [methods.{name}] must be a table")
     return configuration.resolve(configuration.merge([preset(name), file, own, changes, named]))
+
+
+def command_for(config: Config, folder: Path = Path("configs")) -> str:
+    """The shortest command that trains `config` from one of the files in `folder`; empty if none comes near.
+
+    Of folders and files, only the last part is given: where they lie differs from machine to machine.
+    """
+    wanted = configuration.neutral(configuration.to_dict(config))
+    best: list[str] | None = None
+    for path in sorted(folder.glob("*.toml")):
+        try:
+            file = configuration.to_dict(read_config(path, config.method.name, ['data.root="unset"']))
+        except ConfigError:
+            continue
+        changes = [
+            f"--set {shlex.quote(f'{section}.{key}={json.dumps(value)}')}"
+            for section, table in wanted.items()
+            for key, value in table.items()
+            if value != file[section][key] and (key != "root" or value)
+        ]
+        if best is None or len(changes) < len(best) - 1:
+            best = [f"python -m lag_core train --config {path} --method {config.method.name}", *changes]
+    return " \\\n    ".join(best) if best is not None and len(best) <= 12 else ""
 
 
 def run(options: argparse.Namespace) -> int:

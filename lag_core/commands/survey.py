@@ -1,0 +1,35 @@
+"""Measure what the dashboard shows of the whole validation set, and keep it in the run."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--data", type=Path, help="dataset folder (default: the one that the run names)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
+
+
+def run(options: argparse.Namespace) -> int:
+    from lag_core.explain.survey import ARRAYS, write_survey
+    from lag_core.explain.survey_pass import survey
+    from lag_core.runs import RunError, open_run
+    from lag_core.training.reporting import Reporter
+
+    opened = open_run(options.run)
+    if not opened.steps:
+        raise RunError(f"{options.run} has no finished step yet; let the training go on")
+    reporter = Reporter(options.quiet)
+    began = time.perf_counter()
+    found = survey(opened, opened.open_dataset(options.data), reporter.bar, options.device)
+    size = write_survey(opened, found)
+    seconds = time.perf_counter() - began
+    reporter.say(
+        f"{len(found.ids)} images at {len(opened.steps)} steps in {seconds:.1f} s -> "
+        f"{opened.path / ARRAYS} ({size / 2**20:.2f} MiB)"
+    )
+    return 0
