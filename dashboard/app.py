@@ -25,7 +25,10 @@ class Entry:
     icon: str
 
 
-PAGES = (Entry("overview", "Overview", "How did the run go?", ":material/insights:"),)
+PAGES = (
+    Entry("overview", "Overview", "How did the run go?", ":material/insights:"),
+    Entry("steps", "Steps", "What happened to this image?", ":material/layers:"),
+)
 
 
 def main(default: str = "overview") -> None:

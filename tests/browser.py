@@ -85,7 +85,11 @@ def served(script: str | Path, environment: dict[str, str] | None = None) -> Ite
             yield url
         finally:
             process.terminate()
-            process.wait(10)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 @contextmanager

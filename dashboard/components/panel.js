@@ -14,7 +14,14 @@ class Readout {
     this.palette = palette;
     this.names = names;
     this.lines = layers.map((layer) => this.makeLine(layer));
-    this.rows.replaceChildren(...this.lines.map((line) => line.node));
+    this.rows.replaceChildren(...this.lines.flatMap((line, i) => [this.groupHead(layers, i), line.node].filter(Boolean)));
+  }
+
+  /* The group's name before its first layer. */
+  groupHead(layers, i) {
+    const { group } = layers[i];
+    if (!group || group === layers[i - 1]?.group) return null;
+    return element("div", { class: "group-name", title: group }, group);
   }
 
   makeLine(layer) {
@@ -56,9 +63,11 @@ class Readout {
     line.number.textContent = own == null ? "" : percent(own);
     if (!line.layer.grid) return;
     const top = fact?.top?.slice(0, 3) ?? [];
+    // Networks trained with a binary loss score each class by itself: the scores may add up to more than one.
+    const whole = Math.max(1, top.reduce((sum, [, p]) => sum + p, 0));
     line.bar.replaceChildren(...top.map(([k, p]) => {
       const part = element("span");
-      part.style.width = `${p * 100}%`;
+      part.style.width = `${(p / whole) * 100}%`;
       part.style.background = rgb(this.palette[k]);
       return part;
     }));
@@ -71,7 +80,7 @@ class Readout {
       const fact = facts[i];
       const what = fact.label != null ? this.names[fact.label] : (fact.value ?? "nothing");
       const own = fact.top?.find(([k]) => k === fact.label)?.[1];
-      return `${line.layer.name}: ${what}${own == null ? "" : ` ${percent(own)}`}`;
+      return `${[line.layer.group, line.layer.name].filter(Boolean).join(" ")}: ${what}${own == null ? "" : ` ${percent(own)}`}`;
     });
     return `Pixel ${point.x}, ${point.y}. ${parts.join("; ")}.`;
   }

@@ -6,6 +6,7 @@ class Viewer {
   constructor(parent) {
     this.settings = {};
     this.given = {};
+    this.reported = {};
     this.overlays = new Map();
     this.sure = new Map();
     this.missing = new MissingBlobs();
@@ -71,7 +72,9 @@ class Viewer {
     this.image = blobStore().value(props.image);
     this.layers = props.layers.map((layer) => this.decoded(layer));
     for (const [name, value] of Object.entries(props.settings)) {
-      if (JSON.stringify(value) !== JSON.stringify(this.given[name])) this.settings[name] = value;
+      const text = JSON.stringify(value);
+      const echo = text === JSON.stringify(this.reported[name]); // our own report come back: we may be further by now
+      if (text !== JSON.stringify(this.given[name]) && !echo) this.settings[name] = value;
     }
     this.given = props.settings;
     if (this.settings.active >= this.layers.length) this.settings.active = props.settings.active;
@@ -109,9 +112,11 @@ class Viewer {
   report() {
     if (!this.props.report) return;
     clearTimeout(this.reportTimer);
-    const { opacity, threshold, hidden, outlines, mode, split } = this.settings;
-    this.reportTimer = setTimeout(
-      () => this.send.setStateValue("view", { opacity, threshold, hidden, outlines, mode, split }), 400);
+    this.reportTimer = setTimeout(() => {
+      const { opacity, threshold, hidden, outlines, mode, split } = this.settings;
+      this.reported = { opacity, threshold, hidden, outlines, mode, split };
+      this.send.setStateValue("view", this.reported);
+    }, 400);
   }
 
   activate(index) {
@@ -155,7 +160,9 @@ class Viewer {
 
   side(index) {
     const overlay = this.overlay(index);
-    return { name: index < 0 ? "Picture" : this.layers[index].name, overlay: overlay?.canvas, outline: overlay?.outline };
+    const layer = this.layers[index];
+    const name = layer ? [layer.name, layer.group].filter(Boolean).join(" · ") : "Picture";
+    return { name, overlay: overlay?.canvas, outline: overlay?.outline };
   }
 
   /* The layer in its present colours: {canvas, outline()} or null. Kept, since one comes back to it. */
@@ -260,15 +267,32 @@ class Strip {
   build(layers, size) {
     const all = layers.length ? [{ name: "Picture", note: "" }, ...layers] : [];
     this.node.hidden = !all.length;
-    if (this.items.length !== all.length) {
-      this.items = all.map((_, i) => this.makeItem(i - 1));
-      this.node.replaceChildren(...this.items.map((item) => item.node));
-    }
+    const shape = JSON.stringify(all.map((layer) => layer.group ?? ""));
+    if (this.shape !== shape) this.arrange(all);
+    this.shape = shape;
     all.forEach((layer, i) => {
       this.items[i].name.textContent = layer.name;
       this.items[i].note.textContent = layer.note;
       this.items[i].canvas.style.aspectRatio = `${size[0]} / ${size[1]}`;
     });
+  }
+
+  /* A row of items for each group, under its name. */
+  arrange(all) {
+    this.items = all.map((_, i) => this.makeItem(i - 1));
+    const groups = [];
+    all.forEach(({ group = "" }, i) => {
+      if (i === 0 || group !== groups.at(-1).name) groups.push({ name: group, items: [] });
+      groups.at(-1).items.push(this.items[i].node);
+    });
+    const named = groups.some((group) => group.name);
+    this.node.replaceChildren(...groups.map(({ name, items }) => {
+      const node = element("div", { class: "group" },
+        named ? element("div", { class: "group-name", title: name }, name || "\u00a0") : null,
+        element("div", { class: "items" }, ...items));
+      node.style.setProperty("--count", items.length);
+      return node;
+    }));
   }
 
   makeItem(index) {
@@ -337,11 +361,12 @@ class Tools {
     this.split = this.choice("Comparison", [["swipe", "Swipe"], ["side", "Side by side"]], (split) => viewer.set({ split }));
     this.zoom = element("button", { type: "button", class: "zoom", title: "Whole picture (0)", onclick: () => viewer.props && viewer.stage.reset() });
     this.node = element("div", { class: "tools" },
-      this.opacity.node, this.threshold.node, this.mode.node, this.split.node, this.outlines, element("span", { class: "space" }),
-      this.button("minus", "Zoom out (−)", () => viewer.stage.zoomBy(1 / 1.4)), this.zoom,
-      this.button("plus", "Zoom in (+)", () => viewer.stage.zoomBy(1.4)),
-      this.button("save", "Save as PNG what is drawn", () => viewer.save()),
-      this.button("full", "Full screen", () => viewer.enlarge()));
+      this.opacity.node, this.threshold.node, this.mode.node, this.split.node, this.outlines,
+      element("div", { class: "view" },
+        this.button("minus", "Zoom out (−)", () => viewer.stage.zoomBy(1 / 1.4)), this.zoom,
+        this.button("plus", "Zoom in (+)", () => viewer.stage.zoomBy(1.4)),
+        this.button("save", "Save as PNG what is drawn", () => viewer.save()),
+        this.button("full", "Full screen", () => viewer.enlarge())));
   }
 
   button(name, title, act) {

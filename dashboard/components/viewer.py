@@ -34,6 +34,7 @@ class Layer:
     rgba: uint8 [H,W,4], a map already coloured (relevance, similarity), used where there are no labels.
     values: float [h,w], the numbers behind `rgba`; the read-out shows the one under the pointer, with `unit`.
     note: a few characters under the name in the strip ("61 % right").
+    group: layers that follow one another with the same group (a run) stand under its name.
     """
 
     name: str
@@ -42,11 +43,12 @@ class Layer:
     values: np.ndarray | None = None
     unit: str = ""
     note: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
 class ProbabilityGrid:
-    """Class probabilities of the layer with the same name, quantised: uint8 [h,w,K], 255 = 100 %.
+    """Class probabilities of the layer with the same name and group, quantised: uint8 [h,w,K], 255 = 100 %.
 
     Cell (i,j) is centred on the picture's ((j+.5)·W/w, (i+.5)·H/h); the browser interpolates bilinearly.
     Where the network interpolates logits, the two differ by little, and the label map stays the network's
@@ -55,6 +57,7 @@ class ProbabilityGrid:
 
     name: str
     values: np.ndarray
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,11 +135,11 @@ def viewer(
     width, rows = size or _size(layers)
     _check(layers, palette, names, probabilities or (), (rows, width))
     payload = Payload()
-    grids = {grid.name: grid for grid in probabilities or ()}
+    grids = {(grid.group, grid.name): grid for grid in probabilities or ()}
     props: dict[str, Any] = {
         "image": payload.picture(image),
         "size": [width, rows],
-        "layers": [_layer_props(payload, layer, grids.get(layer.name)) for layer in layers],
+        "layers": [_layer_props(payload, layer, grids.get((layer.group, layer.name))) for layer in layers],
         "palette": np.asarray(palette, np.uint8).tolist(),
         "names": [str(name) for name in names],
         "settings": {
@@ -220,7 +223,7 @@ def _check(
 
 
 def _layer_props(payload: Payload, layer: Layer, grid: ProbabilityGrid | None) -> dict[str, Any]:
-    props: dict[str, Any] = {"name": layer.name, "note": layer.note, "unit": layer.unit}
+    props: dict[str, Any] = {"name": layer.name, "note": layer.note, "unit": layer.unit, "group": layer.group}
     if layer.labels is not None:
         props["labels"] = payload.array(layer.labels)
     elif layer.rgba is not None:
