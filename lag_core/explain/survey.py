@@ -1,0 +1,205 @@
+"""What one pass over the whole validation set found, read from the run folder. Imports no torch.
+
+`lag survey RUN` (explain.survey_pass) writes two files into the run: survey.safetensors with the arrays and
+survey.json, written last, which says of which run, images and file they are. Whatever does not fit together
+is refused with a sentence that says what to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from lag_core.explain import forgetting
+from lag_core.protocol import LabelSpace
+from lag_core.runs import Run, RunError, file_digest, read_json, read_tensors, write_json, write_tensors
+
+SCHEMA = 1
+TOP = 9
+"""Validation images kept for each channel."""
+
+METADATA, ARRAYS = "survey.json", "survey.safetensors"
+
+
+class SurveyMissing(RunError):
+    """The run has no survey, or one that no longer describes it; the sentence says what to run."""
+
+
+@dataclass(frozen=True)
+class TopImage:
+    """A validation image in which a channel is strong."""
+
+    index: int
+    """Place in Survey.ids."""
+    id: str
+    activation: float
+    """Largest activation of the channel on the picture."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """N validation images, T steps, K class indices, C channels of Z, M channel metrics.
+
+    Arrays are read-only.
+    """
+
+    ids: tuple[str, ...]
+    """Validation images in file order."""
+    domains: tuple[str | None, ...]
+    """Image domain of each."""
+    metrics: tuple[str, ...]
+    """Names of the channel metrics, as in method.decoupling."""
+    labels: LabelSpace
+
+    pixels: np.ndarray
+    """uint32 [N, K], pixels of each true class."""
+    right: np.ndarray
+    """uint32 [N, T, K], those predicted right."""
+    lost: np.ndarray
+    """uint32 [N, T, K], those forgotten: wrong at the step, right at an earlier one (explain.forgetting)."""
+    shift: np.ndarray
+    """uint32 [N, T, 4], pixels of old classes, background apart: right, as background, as new, as other old
+    class."""
+    confusion: np.ndarray
+    """int64 [T, K, K], the confusion matrix of each step, rows truth."""
+    flows: np.ndarray
+    """int64 [n, 5], rows (true class, step t, class at t, class at t + 1, pixels): the transitions that
+    occur."""
+
+    latent_pixels: np.ndarray
+    """int64 [K], latent pixels of each true class (labels at the latent resolution)."""
+    prototypes: np.ndarray
+    """float32 [T, K, C], mean of Z over them; 0 for a class without any."""
+    spread: np.ndarray
+    """float32 [T, K], mean cosine distance of a class's latent pixels to its prototype;
+
+    NaN for a class without any.
+    """
+
+    channel_mean: np.ndarray
+    """float32 [T, C], mean activation over all latent pixels inside the pictures."""
+    channel_energy: np.ndarray
+    """float32 [T, C], mean of Z^2 over them."""
+    top_index: np.ndarray
+    """int32 [T, C, TOP], images with the largest activation, strongest first; -1 where there are fewer
+    images."""
+    top_activation: np.ndarray
+    """float32 [T, C, TOP], that activation; NaN beside -1."""
+    distances: np.ndarray
+    """float32 [M, T - 1, C], distance of each channel from step t - 1 to t, mean over the images (METHOD.md
+    C.1)."""
+
+    def rank_images(self, step: int = -1, cls: int | None = None) -> list[forgetting.ImageLoss]:
+        """Images by forgotten pixels after `step`, most first; of one true class, or of all."""
+        return forgetting.rank_images(self.lost, self.pixels, self.ids, step, cls)
+
+    def background_shift(self) -> forgetting.BackgroundShift:
+        """Where the pixels of old classes go, counts [T, K] over the whole set."""
+        return forgetting.background_shift(self.confusion, self.labels)
+
+    def transitions(self, cls: int) -> np.ndarray:
+        """Flows of a Sankey diagram for a true class over the whole set. Shape: int64 [T - 1, K, K]."""
+        steps, n = self.confusion.shape[:2]
+        dense = np.zeros((steps - 1, n, n), np.int64)
+        mine = self.flows[self.flows[:, 0] == cls]
+        dense[mine[:, 1], mine[:, 2], mine[:, 3]] = mine[:, 4]
+        return dense
+
+    def class_profile(self, step: int, channel: int) -> np.ndarray:
+        """Mean activation of one channel on each true class.
+
+        Shape: float32 [K], NaN for a class without pixels.
+        """
+        return np.where(self.latent_pixels > 0, self.prototypes[step, :, channel], np.nan).astype(np.float32)
+
+    def top_images(self, step: int, channel: int) -> list[TopImage]:
+        """The images in which a channel is strongest, strongest first; at most TOP."""
+        pairs = zip(self.top_index[step, channel], self.top_activation[step, channel], strict=True)
+        return [TopImage(int(i), self.ids[i], float(a)) for i, a in pairs if i >= 0]
+
+    def distance(self, step: int, metric: str) -> np.ndarray:
+        """Distance of each channel from `step` - 1 to `step`. Shape: float32 [C]. ValueError for an unknown
+        metric or a step without one before it."""
+        if metric not in self.metrics:
+            raise ValueError(f"channel metric {metric!r}: the survey has {', '.join(self.metrics)}")
+        if not 1 <= step <= self.distances.shape[1]:
+            raise ValueError(
+                f"step {step} has no distance to a step before: choose 1 to {self.distances.shape[1]}"
+            )
+        return self.distances[self.metrics.index(metric), step - 1]
+
+
+_ARRAYS = tuple(f.name for f in fields(Survey) if f.type == "np.ndarray")
+
+
+def open_survey(run: Run) -> Survey:
+    """The survey of a run.
+
+    SurveyMissing if there is none, if it is of another state of the run, or damaged.
+    """
+    command = f"run `lag survey {run.path}`"
+    if not (run.path / METADATA).is_file():
+        raise SurveyMissing(f"{run.name} has no survey of its validation images yet: {command}")
+    try:
+        about = read_json(run.path / METADATA)
+        _check(run, about, command)
+        return _assemble(run, about, read_tensors(run.path / ARRAYS))
+    except SurveyMissing:
+        raise
+    except (RunError, OSError, KeyError, TypeError, ValueError) as error:
+        raise SurveyMissing(f"the survey of {run.name} cannot be read ({error}): {command}") from None
+
+
+def read_survey(run: Run) -> Survey | None:
+    """As `open_survey`, None where there is none that can be used."""
+    try:
+        return open_survey(run)
+    except SurveyMissing:
+        return None
+
+
+def _check(run: Run, about: dict[str, Any], command: str) -> None:
+    """SurveyMissing if the metadata is of another version or run, or does not describe the file of arrays."""
+    if about["schema"] != SCHEMA:
+        raise SurveyMissing(f"the survey of {run.name} has schema {about['schema']}, not {SCHEMA}: {command}")
+    if about["run"] != run.digest:
+        raise SurveyMissing(f"the survey of {run.name} is of an earlier state of the run: {command} again")
+    path, file = run.path / ARRAYS, about["file"]
+    if not path.is_file() or path.stat().st_size != file["bytes"] or file_digest(path) != file["sha256"]:
+        raise SurveyMissing(f"{path} is not the file that {METADATA} describes: {command} again")
+
+
+def _assemble(run: Run, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Survey:
+    """A Survey from its two files.
+
+    ValueError for shapes that do not fit the run, KeyError for a missing array.
+    """
+    ids, metrics = tuple(map(str, about["ids"])), tuple(map(str, about["metrics"]))
+    domains = tuple(None if d is None else str(d) for d in about["domains"])
+    held = {name: arrays[name] for name in _ARRAYS}
+    for array in held.values():
+        array.flags.writeable = False
+    shape = len(ids), len(run.steps), len(run.classes)
+    if held["lost"].shape != shape or len(domains) != len(ids) or held["distances"].shape[0] != len(metrics):
+        raise ValueError(f"its arrays have the shape {held['lost'].shape}, expected {shape}")
+    return Survey(ids, domains, metrics, run.labels, **held)
+
+
+def write_survey(run: Run, survey: Survey) -> int:
+    """Write both files, each atomically, the metadata last. Returns the bytes of the arrays."""
+    entry = write_tensors(run.path / ARRAYS, {name: getattr(survey, name) for name in _ARRAYS})
+    about = {
+        "schema": SCHEMA,
+        "run": run.digest,
+        "images": len(survey.ids),
+        "ids": list(survey.ids),
+        "ids_sha256": hashlib.sha256("\n".join(survey.ids).encode("utf-8", "surrogateescape")).hexdigest(),
+        "domains": list(survey.domains),
+        "metrics": list(survey.metrics),
+        "file": entry,
+    }
+    write_json(run.path / METADATA, about)
+    return int(entry["bytes"])

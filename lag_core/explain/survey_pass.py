@@ -1,0 +1,270 @@
+"""One pass over the whole validation set with the networks of all steps: what `lag survey` measures.
+
+The trunk runs once an image; of every step, label maps and latent statistics are added up and then dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lag_core.data.dataset import Dataset
+from lag_core.data.remap import truth
+from lag_core.data.transforms import Size, content_size, fit, fit_mask, resize_labels, to_input
+from lag_core.explain import forgetting
+from lag_core.explain.latent_maps import covered
+from lag_core.explain.survey import TOP, Survey
+from lag_core.explain.trace import Networks
+from lag_core.method.decoupling import Metric, channel_distance
+from lag_core.metrics import confusion
+from lag_core.model.prediction import full_size, label_map
+from lag_core.protocol import LabelSpace
+from lag_core.runs import Run
+
+BATCH = 8
+"""Images in one pass; as in training and evaluation, so that the same image gives the same bits."""
+
+METRICS: tuple[Metric, ...] = get_args(Metric)
+
+Progress = Callable[[Sequence[int], str], Iterable[int]]
+"""Wraps a sequence for a progress bar: (items, what is being done) -> items."""
+
+
+def survey(run: Run, dataset: Dataset, progress: Progress, device: str = "cpu") -> Survey:
+    """Measure every step of `run` on the validation images of `dataset`."""
+    networks = Networks(run, device)
+    ids = tuple(dataset.ids("val"))
+    steps = len(networks)
+    pixels = PixelCounts(len(ids), steps, run.labels)
+    latents = LatentSums(len(ids), steps, len(run.labels.order), run.config.model.latent)
+    distances = DistanceSums(steps, run.config.model.latent, run.config.optim.seed)
+    for place in progress(range(0, len(ids), BATCH), "survey"):
+        batch = read_batch(dataset, ids[place : place + BATCH], place, run)
+        maps = _walk_steps(networks, batch, latents, distances)
+        for row, own in enumerate(maps):
+            pixels.add(place + row, own, batch.truths[row])
+    domains = tuple(dataset.domain(i) for i in ids)
+    arrays = {**pixels.arrays(), **latents.arrays(), "distances": distances.mean()}
+    return Survey(ids, domains, METRICS, run.labels, **arrays)
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Some validation images as the network sees them."""
+
+    first: int
+    """Place of the first one in the validation set."""
+    inputs: np.ndarray
+    """float32 [b, 3, S, S]."""
+    truths: list[np.ndarray]
+    """Class indices uint8 [H, W] of each, at its own size."""
+    squares: np.ndarray
+    """The same in the network's square, uint8 [b, S, S], 255 in the padding."""
+    insides: list[Size]
+    """(height, width) of each picture in its square."""
+
+    def __len__(self) -> int:
+        return len(self.truths)
+
+
+def read_batch(dataset: Dataset, ids: Sequence[str], first: int, run: Run) -> ImageBatch:
+    """Read images and masks."""
+    size, labels = run.config.data.size, run.labels
+    masks = [dataset.mask(i) for i in ids]
+    return ImageBatch(
+        first=first,
+        inputs=to_input(np.stack([fit(dataset.image(i), size)[0] for i in ids])),
+        truths=[truth(mask, labels) for mask in masks],
+        squares=np.stack([truth(fit_mask(mask, size), labels) for mask in masks]),
+        insides=[content_size(mask.shape[0], mask.shape[1], size) for mask in masks],
+    )
+
+
+@torch.no_grad()
+def _walk_steps(
+    networks: Networks, batch: ImageBatch, latents: LatentSums, distances: DistanceSums
+) -> list[np.ndarray]:
+    """Run all steps on a batch and add up what their latent maps say.
+
+    Returns label maps uint8 [T, H, W] an image.
+    """
+    inputs = torch.from_numpy(batch.inputs).to(networks.device, memory_format=torch.channels_last)
+    features = networks.steps[0].trunk(inputs).contiguous()
+    maps: list[list[np.ndarray]] = [[] for _ in range(len(batch))]
+    before: Tensor | None = None
+    for step, model in enumerate(networks.steps):
+        output = model.behind_trunk(features)
+        for row, own in enumerate(_label_maps(output.logits, batch, networks.run)):
+            maps[row].append(own)
+        latents.add(step, output.latent, batch)
+        if before is not None:
+            distances.add(step, before, output.latent)
+        before = output.latent
+    return [np.stack(own) for own in maps]
+
+
+def _label_maps(logits: Tensor, batch: ImageBatch, run: Run) -> Iterable[np.ndarray]:
+    """Class indices of each image of a batch at its own size, uint8 [H, W]."""
+    for row, (inside, true) in enumerate(zip(batch.insides, batch.truths, strict=True)):
+        own = full_size(logits[row : row + 1], run.config.data.size, inside, (true.shape[0], true.shape[1]))
+        yield label_map(own, run.labels, run.config.method.loss)[0].cpu().numpy()
+
+
+class PixelCounts:
+    """What the label maps say: right, lost and shifted pixels of each image, confusions and flows of all."""
+
+    def __init__(self, images: int, steps: int, labels: LabelSpace):
+        n = len(labels.order)
+        self.labels = labels
+        self.pixels = np.zeros((images, n), np.uint32)
+        self.right = np.zeros((images, steps, n), np.uint32)
+        self.lost = np.zeros((images, steps, n), np.uint32)
+        self.shift = np.zeros((images, steps, 4), np.uint32)
+        self.confusion = np.zeros((steps, n, n), np.int64)
+        self.flows: dict[int, int] = {}
+
+    def add(self, index: int, maps: np.ndarray, true: np.ndarray) -> None:
+        """Take in one image. Shape: label maps uint8 [T, H, W], truth uint8 [H, W]."""
+        n = len(self.labels.order)
+        own = np.stack([confusion(true, one, n) for one in maps])
+        self.confusion += own
+        self.pixels[index] = own[0].sum(1)
+        self.right[index] = np.diagonal(own, axis1=1, axis2=2)
+        self.lost[index] = forgetting.lost_pixels(maps, true, self.labels)
+        shift = forgetting.background_shift(own, self.labels)
+        foreground = slice(int(self.labels.background is not None), None)
+        parts = (shift.right, shift.background, shift.new, shift.other_old)
+        self.shift[index] = np.stack([part[:, foreground].sum(1) for part in parts], -1)
+        self._count_flows(maps, true)
+
+    def _count_flows(self, maps: np.ndarray, true: np.ndarray) -> None:
+        """A flow's code is (true, t, before, after) in mixed radix: few of the K^3 (T - 1) occur."""
+        n, known = len(self.labels.order), true < len(self.labels.order)
+        for t in range(len(maps) - 1):
+            before, after = maps[t][known].astype(np.int64), maps[t + 1][known]
+            codes = ((true[known].astype(np.int64) * len(maps) + t) * n + before) * n + after
+            for code, count in zip(*(a.tolist() for a in np.unique(codes, return_counts=True)), strict=True):
+                self.flows[code] = self.flows.get(code, 0) + count
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By the names of `Survey`."""
+        n, steps = len(self.labels.order), len(self.confusion)
+        codes = np.array(sorted(self.flows), np.int64)
+        counts = np.array([self.flows[code] for code in codes.tolist()], np.int64)
+        columns = [*np.unravel_index(codes, (n, steps, n, n)), counts]
+        return {
+            "pixels": self.pixels,
+            "right": self.right,
+            "lost": self.lost,
+            "shift": self.shift,
+            "confusion": self.confusion,
+            "flows": np.stack([c.astype(np.int64) for c in columns], 1),
+        }
+
+
+class LatentSums:
+    """What the latent maps say: class means and spread, channel means and energies, each channel's top
+    images.
+
+    Sums are float64, as their counts reach millions.
+    """
+
+    def __init__(self, images: int, steps: int, classes: int, channels: int):
+        self.counts = np.zeros((steps, classes), np.int64)
+        self.sums = np.zeros((steps, classes, channels))
+        self.directions = np.zeros((steps, classes, channels))
+        self.cells = np.zeros(steps, np.int64)
+        self.totals = np.zeros((steps, channels))
+        self.squares = np.zeros((steps, channels))
+        self.peaks = np.zeros((steps, channels, images), np.float32)
+
+    def add(self, step: int, latent: Tensor, batch: ImageBatch) -> None:
+        """Take in a batch's Z [b, C, h, w]; cells in the padding do not count."""
+        maps = latent.cpu().numpy()
+        grid = maps.shape[2], maps.shape[3]
+        square = batch.squares.shape[-1]
+        for row, (values, labels, inside) in enumerate(zip(maps, batch.squares, batch.insides, strict=True)):
+            h, w = covered(grid, square, inside)
+            own = values[:, :h, :w].reshape(len(values), -1).astype(np.float64)
+            self.cells[step] += own.shape[1]
+            self.totals[step] += own.sum(1)
+            self.squares[step] += np.square(own).sum(1)
+            self.peaks[step, :, batch.first + row] = own.max(1)
+            self._add_classes(step, own, resize_labels(labels, grid)[:h, :w].ravel())
+
+    def _add_classes(self, step: int, pixels: np.ndarray, labels: np.ndarray) -> None:
+        """Shape: Z of the cells [C, n], class indices [n]."""
+        member = (labels == np.arange(self.counts.shape[1])[:, None]).astype(np.float64)
+        length = np.linalg.norm(pixels, axis=0)
+        self.counts[step] += member.sum(1).astype(np.int64)
+        self.sums[step] += member @ pixels.T
+        self.directions[step] += (
+            member @ np.divide(pixels, length, out=np.zeros_like(pixels), where=length > 0).T
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By the names of `Survey`."""
+        counts = np.maximum(self.counts, 1)[:, :, None]
+        index, activation = top_images(self.peaks)
+        cells = np.maximum(self.cells, 1)[:, None]
+        return {
+            "latent_pixels": self.counts[0],
+            "prototypes": (self.sums / counts).astype(np.float32),
+            "spread": self._spread().astype(np.float32),
+            "channel_mean": (self.totals / cells).astype(np.float32),
+            "channel_energy": (self.squares / cells).astype(np.float32),
+            "top_index": index,
+            "top_activation": activation,
+        }
+
+    def _spread(self) -> np.ndarray:
+        """Mean of 1 - cos(z, p) over a class's pixels, in one pass: it is 1 - (mean of z / ||z||) . p /
+        ||p||.
+
+        Shape: [T, K]; NaN for a class without pixels. A pixel whose Z is 0 counts as cosine 0.
+        """
+        length = np.linalg.norm(self.sums, axis=-1, keepdims=True)
+        unit = np.divide(self.sums, length, out=np.zeros_like(self.sums), where=length > 0)
+        distance = 1 - (self.directions * unit).sum(-1) / np.maximum(self.counts, 1)
+        return np.where(self.counts > 0, distance, np.nan)
+
+
+def top_images(peaks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The TOP images by activation, strongest first, equal ones in the order of the set.
+
+    Shape: [T, C, N] -> int32 [T, C, TOP] with -1 and float32 [T, C, TOP] with NaN where N < TOP.
+    """
+    order = np.argsort(-peaks, axis=-1, kind="stable")[..., :TOP]
+    index = np.full((*peaks.shape[:2], TOP), -1, np.int32)
+    activation = np.full(index.shape, np.nan, np.float32)
+    index[..., : order.shape[-1]] = order
+    activation[..., : order.shape[-1]] = np.take_along_axis(peaks, order, -1)
+    return index, activation
+
+
+class DistanceSums:
+    """Channel distances between consecutive steps by every metric, mean over images.
+
+    As in training, over the whole square: the padding belongs to what the metric sees there, too.
+    """
+
+    def __init__(self, steps: int, channels: int, seed: int):
+        self.sums = np.zeros((len(METRICS), steps - 1, channels))
+        self.counts = np.zeros(steps - 1)
+        self.seed = seed
+
+    def add(self, step: int, before: Tensor, after: Tensor) -> None:
+        """Take in a batch of Z at step - 1 and at `step`. Shape: twice [b, C, h, w]."""
+        self.counts[step - 1] += len(after)
+        for place, metric in enumerate(METRICS):
+            distance = channel_distance(before, after, metric, seed=self.seed)
+            self.sums[place, step - 1] += len(after) * distance.cpu().numpy().astype(np.float64)
+
+    def mean(self) -> np.ndarray:
+        """float32 [M, T - 1, C]."""
+        return (self.sums / np.maximum(self.counts, 1)[:, None]).astype(np.float32)
