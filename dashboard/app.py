@@ -28,6 +28,7 @@ class Entry:
 PAGES = (
     Entry("overview", "Overview", "How did the run go?", ":material/insights:"),
     Entry("steps", "Steps", "What happened to this image?", ":material/layers:"),
+    Entry("training", "Training", "Did the losses do anything?", ":material/trending_down:"),
 )
 
 

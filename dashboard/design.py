@@ -34,6 +34,22 @@ PROVENANCE: dict[str, str] = {
 INVARIANT, SPECIFIC = "#0072B2", "#E69F00"
 """Channels that stayed the same / that changed."""
 
+TERMS: dict[str, str] = {
+    "spm": "#D55E00",
+    "sfp": "#E69F00",
+    "nsc": "#0072B2",
+    "kd_logits": "#009E73",
+    "kd_latent": "#56B4E9",
+    "kd_stages": "#CC79A7",
+    "mib_kd": "#CC79A7",
+    "pod": "#009E73",
+    "replay": "#8C6BB1",
+}
+"""Loss terms by name (Okabe and Ito's palette, and a violet). Segmentation is drawn in the colour of text."""
+
+SPARE: tuple[str, ...] = ("#A6761D", "#B2182B", "#4D9221", "#6B7280", "#2166AC")
+"""For names that have no colour of their own, in this order."""
+
 DIVERGING: tuple[str, ...] = ("#8C3B00", "#D8803A", "#F0C9A2", "#F4F2EE", "#A9CBE2", "#3E86B5", "#0B4A7A")
 """Orange (less) over near-white (same) to blue (more): for differences and signed relevance."""
 
