@@ -1,0 +1,319 @@
+"""The survey of a tiny run, against one traced image at a time; and what its reader refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from lag_core import metrics
+from lag_core.commands.train import read_config
+from lag_core.data import catalogue
+from lag_core.data.dataset import Dataset
+from lag_core.data.remap import truth
+from lag_core.explain import forgetting, survey_pass
+from lag_core.explain.latent_maps import covered
+from lag_core.explain.similarity import image_cosines, image_nearest, measured
+from lag_core.explain.survey import (
+    ARRAYS,
+    METADATA,
+    TOP,
+    Survey,
+    SurveyMissing,
+    open_survey,
+    read_survey,
+    write_survey,
+)
+from lag_core.explain.trace import Networks, Trace
+from lag_core.method.decoupling import channel_distance
+from lag_core.protocol import LabelSpace
+from lag_core.runs import Run, open_run, write_json
+from lag_core.training.continual import train
+from lag_core.training.features import BATCH
+from lag_core.training.reporting import Reporter
+
+ROOT = Path(__file__).resolve().parents[1]
+VAL_TILES = 5
+
+
+class OddShapes:
+    """A dataset whose pictures differ in shape: some leave padding in the square, some are scaled down into
+    it."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.dataset, name)
+
+    def image(self, image_id: str) -> np.ndarray:
+        return self._shaped(image_id, self.dataset.image(image_id))
+
+    def mask(self, image_id: str) -> np.ndarray:
+        return self._shaped(image_id, self.dataset.mask(image_id))
+
+    @staticmethod
+    def _shaped(image_id: str, array: np.ndarray) -> np.ndarray:
+        number = int(image_id[-1])
+        if number % 3 == 0:
+            return array[:37]
+        if number % 3 == 1:
+            return np.ascontiguousarray(array.repeat(2, 0).repeat(2, 1)[:, :75])
+        return array
+
+
+class Surveyed(NamedTuple):
+    run: Run
+    dataset: Dataset
+    survey: Survey
+
+
+@pytest.fixture(scope="module")
+def surveyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surveyed]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    changes = ["optim.lr_head=0.2", "optim.epochs=8", "optim.epochs_later=8"]
+    config = read_config(ROOT / "configs" / "smoke.toml", "finetune", changes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogue, "VAL_TILES", VAL_TILES)
+        run = train(config, tmp_path_factory.mktemp("runs") / "tiny", reporter=Reporter(quiet=True))
+        dataset = OddShapes(run.open_dataset())
+        found = survey_pass.survey(run, dataset, lambda items, _: items)  # type: ignore[arg-type]
+        write_survey(run, found)
+        yield Surveyed(run, dataset, open_survey(run))  # type: ignore[arg-type]
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def traces(surveyed: Surveyed) -> list[Trace]:
+    networks = Networks(surveyed.run)
+    return [Trace(networks, surveyed.dataset.image(i)) for i in surveyed.survey.ids]
+
+
+def truths(s: Surveyed) -> list[np.ndarray]:
+    return [truth(s.dataset.mask(i), s.run.labels) for i in s.survey.ids]
+
+
+def label_maps(trace: Trace) -> np.ndarray:
+    return np.stack([trace.prediction(step) for step in trace.steps])
+
+
+def test_the_run_forgets_enough_to_test_with(surveyed: Surveyed) -> None:
+    assert surveyed.survey.lost.sum() > 1000
+    assert len(surveyed.survey.ids) % BATCH and survey_pass.BATCH == BATCH
+
+
+def test_pixel_counts_are_those_of_the_traced_images(surveyed: Surveyed, traces: list[Trace]) -> None:
+    """Batches round differently from single images: a few pixels on the borders of classes may differ."""
+    run, _, found = surveyed
+    n, few = len(run.classes), 0.002
+    total = np.zeros_like(found.confusion)
+    for i, (trace, true) in enumerate(zip(traces, truths(surveyed), strict=True)):
+        maps = label_maps(trace)
+        own = np.stack([metrics.confusion(true, m, n) for m in maps])
+        total += own
+        np.testing.assert_array_equal(found.pixels[i], np.bincount(true[true < n], minlength=n))
+        off = few * true.size
+        assert np.abs(found.right[i].astype(int) - np.diagonal(own, axis1=1, axis2=2)).max() <= off
+        assert np.abs(found.lost[i].astype(int) - forgetting.lost_pixels(maps, true, run.labels)).max() <= off
+        shift = forgetting.background_shift(own, run.labels)
+        expected = [p.sum(1) for p in (shift.right, shift.background, shift.new, shift.other_old)]
+        assert np.abs(found.shift[i].astype(int) - np.stack(expected, 1)).max() <= off
+    assert np.abs(found.confusion - total).sum() <= few * total.sum()
+
+
+def test_totals_agree_with_each_other(surveyed: Surveyed) -> None:
+    found = surveyed.survey
+    np.testing.assert_array_equal(found.right.sum(0), np.diagonal(found.confusion, axis1=1, axis2=2))
+    for cls in range(len(surveyed.run.classes)):
+        flows = found.transitions(cls)
+        for t, flow in enumerate(flows):
+            np.testing.assert_array_equal(flow.sum(1), found.confusion[t, cls])
+            np.testing.assert_array_equal(flow.sum(0), found.confusion[t + 1, cls])
+
+
+def test_the_plain_set_gives_the_stored_metrics(surveyed: Surveyed) -> None:
+    """On the dataset as it is, the confusion matrices are those that training measured, pixel by pixel."""
+    run = surveyed.run
+    found = survey_pass.survey(run, surveyed.dataset.dataset, lambda items, _: items)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(found.confusion, run.confusions())
+
+
+def cells(s: Surveyed, traces: list[Trace], step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Z of every latent pixel on a picture [n, C], and its true class [n], gathered one pixel at a time."""
+    values, classes = [], []
+    for trace, true in zip(traces, truths(s), strict=True):
+        latent = trace.latent(step)
+        square = np.full((trace.square, trace.square), 255, np.uint8)
+        height, width = trace.inside
+        for y, x in np.ndindex(height, width):
+            square[y, x] = true[
+                int((y + 0.5) * true.shape[0] / height), int((x + 0.5) * true.shape[1] / width)
+            ]
+        side = trace.square // latent.shape[1]
+        for y, x in np.ndindex(covered(latent.shape[1:], trace.square, trace.inside)):
+            values.append(latent[:, y, x])
+            classes.append(square[y * side + side // 2, x * side + side // 2])
+    return np.array(values, np.float64), np.array(classes)
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_latent_statistics_are_those_of_all_pixels(
+    surveyed: Surveyed, traces: list[Trace], step: int
+) -> None:
+    found = surveyed.survey
+    values, classes = cells(surveyed, traces, step)
+    np.testing.assert_allclose(found.channel_mean[step], values.mean(0), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found.channel_energy[step], (values**2).mean(0), rtol=1e-3, atol=1e-5)
+    for k in range(len(surveyed.run.classes)):
+        own = values[classes == k]
+        assert found.latent_pixels[k] == len(own)
+        if not len(own):
+            assert np.isnan(found.spread[step, k])
+            continue
+        prototype = own.mean(0)
+        np.testing.assert_allclose(found.prototypes[step, k], prototype, rtol=1e-3, atol=1e-5)
+        lengths = np.linalg.norm(own, axis=1) * np.linalg.norm(prototype)
+        assert found.spread[step, k] == pytest.approx(np.mean(1 - own @ prototype / lengths), abs=1e-4)
+        assert found.class_profile(step, 3)[k] == found.prototypes[step, k, 3]
+
+
+def test_top_images_are_the_strongest(surveyed: Surveyed, traces: list[Trace]) -> None:
+    found, step = surveyed.survey, 1
+    peaks = []
+    for trace in traces:
+        h, w = covered(trace.latent(step).shape[1:], trace.square, trace.inside)
+        peaks.append(trace.latent(step)[:, :h, :w].max((1, 2)))
+    for channel in range(found.top_index.shape[1]):
+        best = found.top_images(step, channel)
+        expected = np.sort([p[channel] for p in peaks])[::-1][:TOP]
+        np.testing.assert_allclose([b.activation for b in best], expected, rtol=1e-3, atol=1e-5)
+        assert all(b.activation == pytest.approx(float(peaks[b.index][channel]), abs=1e-4) for b in best)
+        assert all(b.id == found.ids[b.index] for b in best) and len({b.index for b in best}) == TOP
+
+
+def test_fewer_images_than_places() -> None:
+    index, activation = survey_pass.top_images(np.array([[[0.5, 2.0, 0.5]]], np.float32))
+    assert index[0, 0, :4].tolist() == [1, 0, 2, -1] and np.isnan(activation[0, 0, 3:]).all()
+
+
+def test_distances_are_the_mean_over_images(surveyed: Surveyed, traces: list[Trace]) -> None:
+    found, seed = surveyed.survey, surveyed.run.config.optim.seed
+    for metric in survey_pass.METRICS:
+        for step in (1, 2):
+            single = [
+                channel_distance(t.output(step - 1).latent, t.output(step).latent, metric, seed=seed).numpy()
+                for t in traces
+            ]
+            np.testing.assert_allclose(found.distance(step, metric), np.mean(single, 0), rtol=1e-2, atol=1e-5)
+    with pytest.raises(ValueError, match="step 0"):
+        found.distance(0, "cosine")
+    with pytest.raises(ValueError, match="entropy_kl"):
+        found.distance(1, "unheard-of")
+
+
+def test_prototypes_of_the_survey_serve_a_trace(surveyed: Surveyed, traces: list[Trace]) -> None:
+    prototypes, trace = measured(surveyed.survey), traces[1]
+    assert prototypes.known[:, surveyed.survey.latent_pixels > 0].all()
+    cosines = image_cosines(trace, 2, prototypes.mean[2])
+    assert cosines.shape == (len(surveyed.run.classes), *trace.size)
+    np.testing.assert_array_equal(image_nearest(trace, 2, prototypes.mean[2]), np.nanargmax(cosines, 0))
+    assert image_nearest(trace, 0, prototypes.mean[0]).max() < surveyed.run.labels.seen(0)
+
+
+def test_it_survives_writing_and_reading(surveyed: Surveyed) -> None:
+    again = survey_pass.survey(surveyed.run, surveyed.dataset, lambda items, _: items)
+    for name, value in vars(again).items():
+        np.testing.assert_array_equal(getattr(surveyed.survey, name), value)
+    with pytest.raises(ValueError, match="read-only"):
+        surveyed.survey.lost[0] = 1
+    ranking = surveyed.survey.rank_images()
+    assert ranking and ranking[0].lost == surveyed.survey.lost[:, -1].sum(1).max()
+
+
+def copy_of(run: Run, place: Path) -> Run:
+    shutil.copytree(run.path, place)
+    return open_run(place)
+
+
+def test_without_a_survey_the_sentence_names_the_command(surveyed: Surveyed, tmp_path: Path) -> None:
+    run = copy_of(surveyed.run, tmp_path / "copy")
+    assert read_survey(run) is not None
+    (run.path / METADATA).unlink()
+    assert read_survey(run) is None
+    with pytest.raises(SurveyMissing, match=f"no survey .* run `lag survey {run.path}`"):
+        open_survey(run)
+
+
+def test_a_stale_survey_is_recognised(surveyed: Surveyed, tmp_path: Path) -> None:
+    run = copy_of(surveyed.run, tmp_path / "copy")
+    info = json.loads((run.path / "run.json").read_text())
+    info["steps"].pop()
+    write_json(run.path / "run.json", info)
+    with pytest.raises(SurveyMissing, match="earlier state"):
+        open_survey(open_run(run.path))
+
+
+@pytest.mark.parametrize("damage", ["arrays", "metadata", "schema", "gone", "key"])
+def test_a_damaged_survey_is_refused(surveyed: Surveyed, tmp_path: Path, damage: str) -> None:
+    run = copy_of(surveyed.run, tmp_path / "copy")
+    about = json.loads((run.path / METADATA).read_text())
+    if damage == "arrays":
+        content = bytearray((run.path / ARRAYS).read_bytes())
+        content[-1] ^= 1
+        (run.path / ARRAYS).write_bytes(content)
+    elif damage == "metadata":
+        (run.path / METADATA).write_text("{")
+    elif damage == "gone":
+        (run.path / ARRAYS).unlink()
+    else:
+        changed = (
+            {**about, "schema": 99} if damage == "schema" else {k: v for k, v in about.items() if k != "file"}
+        )
+        write_json(run.path / METADATA, changed)
+    with pytest.raises(SurveyMissing, match="lag survey"):
+        open_survey(run)
+
+
+def test_the_command_writes_it(
+    surveyed: Surveyed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lag_core.cli import main
+
+    run = copy_of(surveyed.run, tmp_path / "copy")
+    (run.path / METADATA).unlink()
+    assert main(["survey", str(run.path)]) == 0
+    assert f"{2 * VAL_TILES} images at 3 steps" in capsys.readouterr().out
+    found = open_survey(run)
+    np.testing.assert_array_equal(found.confusion, run.confusions())
+
+
+def test_flows_of_a_pixel_by_pixel_count() -> None:
+    labels = LabelSpace(((0, 1), (2,)), background=0)
+    rng = np.random.default_rng(0)
+    maps, true = rng.integers(0, 3, (2, 9, 9)).astype(np.uint8), rng.integers(0, 3, (9, 9)).astype(np.uint8)
+    true[0] = 255
+    counts = survey_pass.PixelCounts(1, 2, labels)
+    counts.add(0, maps, true)
+    expected: dict[tuple[int, ...], int] = {}
+    for y, x in np.argwhere(true != 255):
+        key = int(true[y, x]), 0, int(maps[0, y, x]), int(maps[1, y, x])
+        expected[key] = expected.get(key, 0) + 1
+    assert {tuple(row[:4]): row[4] for row in counts.arrays()["flows"].tolist()} == expected
+
+
+def test_reading_needs_no_torch() -> None:
+    modules = ("survey", "forgetting", "similarity", "channels", "cache", "latent_maps")
+    code = "; ".join([*(f"import lag_core.explain.{m}" for m in modules), "import sys"])
+    result = subprocess.run(
+        [sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], cwd=ROOT, check=False
+    )
+    assert result.returncode == 0
