@@ -190,8 +190,8 @@ def _loss(page: Page, truth: np.ndarray, found: Answers) -> str:
     """Which class lost the most pixels since the step at which it stood best, in words."""
     shares = _shares(page, truth, found)[: page.step + 1]
     counts = np.bincount(truth[truth < len(page.run.classes)], minlength=len(page.run.classes))
-    best = np.nanmax(np.where(np.isnan(shares), -np.inf, shares), axis=0)
-    lost = np.where(np.isfinite(best), (best - np.nan_to_num(shares[-1])) * counts, 0)
+    filled = np.nan_to_num(shares)  # a class that is not there has no pixels to lose
+    lost = (filled.max(0) - filled[-1]) * counts
     cls = int(lost.argmax())
     if lost[cls] <= 0:
         return "No class has lost a pixel."

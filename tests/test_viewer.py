@@ -1,0 +1,290 @@
+"""Viewer, gallery and exhibit without a browser: what is sent, what is believed of the answer, the sums."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import streamlit as st
+from small_runs import CLASSES, write_run
+
+from dashboard import exhibit
+from dashboard.app_pages import steps
+from dashboard.components import gallery, payload, viewer, viewer_state
+from dashboard.components.payload import Payload
+from lag_core.runs import open_run
+
+LABELS = np.arange(12, dtype=np.uint8).reshape(3, 4)
+
+
+@pytest.fixture(autouse=True)
+def session(monkeypatch):
+    """A session of our own, as a plain dictionary."""
+    kept: dict[str, object] = {}
+    monkeypatch.setattr(st, "session_state", kept)
+    return kept
+
+
+def test_a_payload_is_read_back():
+    box = Payload()
+    name = box.array(LABELS)
+    heat = box.array(np.array([[0.5, -1.0]], np.float32))
+    props, blobs = payload.unpack(box.pack({"a": [1, "ü"]}))
+    assert props == {"a": [1, "ü"]}
+    assert zlib.decompress(blobs[name]) == LABELS.tobytes()
+    assert np.frombuffer(zlib.decompress(blobs[heat]), "<f4").tolist() == [0.5, -1.0]
+
+
+def test_a_blob_is_sent_once_and_again_when_asked_for():
+    first = Payload()
+    name = first.array(LABELS)
+    assert name in payload.unpack(first.pack({}))[1]
+    second = Payload()
+    assert second.array(LABELS.copy()) == name
+    assert payload.unpack(second.pack({}))[1] == {}
+    payload.forget([name, {"not": "a name"}, None])
+    third = Payload()
+    third.array(LABELS)
+    assert name in payload.unpack(third.pack({}))[1]
+
+
+def test_one_pixel_changes_the_name():
+    other = LABELS.copy()
+    other[2, 3] ^= 1
+    box = Payload()
+    assert box.array(LABELS) != box.array(other)
+
+
+def test_what_a_session_remembers_is_bounded(monkeypatch, session):
+    monkeypatch.setattr(payload, "_REMEMBERED", 5)
+    for i in range(9):
+        box = Payload()
+        box.picture(bytes([i]))
+        box.pack({})
+    assert len(session["components/sent blobs"]) == 5
+
+
+def test_a_lazy_picture_is_made_only_when_needed():
+    made = []
+    for _ in range(3):
+        box = Payload()
+        box.lazy_picture("tile 1", lambda: made.append(1) or b"jpeg")
+        box.pack({})
+    assert made == [1]
+
+
+GOOD = {"kind": "click", "x": 3, "y": 2, "layer": 1}
+
+
+def test_a_click_is_believed():
+    assert viewer._event(GOOD, 2, (4, 3)) == viewer.ViewerEvent("click", 3, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"x": x} for x in (4, -1, "a", None, math.inf, [1])),
+        *({"layer": layer} for layer in (2, -2)),
+        {"y": 3},
+        {"kind": "run"},
+        {"kind": None},
+    ],
+)
+def test_a_hostile_event_is_none(change):
+    assert viewer._event(GOOD | change, 2, (4, 3)) is None
+
+
+@pytest.mark.parametrize("value", [None, 3, "click", [], {}, {"kind": "click"}])
+def test_an_event_of_another_shape_is_none(value):
+    assert viewer._event(value, 2, (4, 3)) is None
+
+
+VIEW = {"opacity": 0.5, "threshold": 0, "hidden": [2, 1, 2], "outlines": True, "mode": "x", "split": "side"}
+
+
+def test_settings_are_checked():
+    assert viewer._settings(VIEW) == viewer.ViewerSettings(0.5, 0.0, (1, 2), True, "classes", "side")
+    assert viewer._settings(VIEW | {"opacity": 7}).opacity == 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"opacity": "much"}, {"opacity": math.nan}, {"hidden": 3}, {"hidden": ["a"]}]
+)
+def test_unusable_settings_are_none(change):
+    assert viewer._settings(VIEW | change) is None
+
+
+PALETTE = np.zeros((12, 3), np.uint8)
+NAMES = [str(i) for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("layer", "grid", "palette"),
+    [
+        (viewer.Layer("a", LABELS.astype(np.int64)), None, PALETTE),
+        (viewer.Layer("a", LABELS[:2]), None, PALETTE),
+        (viewer.Layer("a", rgba=np.zeros((3, 4, 3), np.uint8)), None, PALETTE),
+        (viewer.Layer("a", LABELS), viewer.ProbabilityGrid("a", np.zeros((2, 2, 3), np.uint8)), PALETTE),
+        (viewer.Layer("a", LABELS), viewer.ProbabilityGrid("a", np.zeros((2, 2, 12))), PALETTE),
+        (viewer.Layer("a", LABELS), None, PALETTE[:3]),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(layer, grid, palette):
+    with pytest.raises(ValueError, match="viewer: "):
+        viewer.viewer(
+            b"", [layer], palette, NAMES, key="v", size=(4, 3), probabilities=[grid] if grid else None
+        )
+
+
+def test_gallery_shows_the_page_of_a_new_selection_and_keeps_a_turned_one(session):
+    items = [gallery.Thumbnail(str(i), b"", "") for i in range(30)]
+
+    def page(selected: str | None) -> int:
+        return gallery._page("g", items, selected, 10, 3)
+
+    assert page("25") == 2
+    session["g"] = {"page": 0}
+    gallery._turn("g", 3)
+    assert page("25") == 0, "what somebody turned to stays while the selection does"
+    assert page("13") == 1
+    session["g"] = {"page": 99}
+    gallery._turn("g", 3)
+    assert page("13") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ("", ()),
+        ("2", (2,)),
+        ("4-0", (0, 4)),
+        ("5", None),
+        ("1-1", None),
+        ("-1", None),
+        ("1-", None),
+        ("x", None),
+    ],
+)
+def test_hidden_classes_of_a_link(text, classes):
+    assert viewer_state._classes(text, 5) == classes
+
+
+@pytest.mark.parametrize(
+    ("text", "pixel"),
+    [("3-2", (3, 2)), ("4-2", None), ("3-3", None), ("3", None), ("3-2-1", None), ("٣-2", None), ("", None)],
+)
+def test_pixel_of_a_link(text, pixel):
+    assert viewer_state._pixel(text, (4, 3)) == pixel
+
+
+# ---------------------------------------------------------------------- exhibit
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 7), (1024, 512), (3000, 2000), (1, 5000)])
+def test_sampling_keeps_small_pictures_and_spreads_over_large_ones(height, width):
+    rows, columns = exhibit.sampling(height, width, 1024)
+    if max(height, width) <= 1024:
+        assert rows.tolist() == list(range(height)) and columns.tolist() == list(range(width))
+    assert max(len(rows), len(columns)) <= 1024
+    for kept, size in ((rows, height), (columns, width)):
+        gaps = np.diff([-1, *kept, size])
+        assert kept[0] >= 0 and kept[-1] < size
+        assert gaps.max() <= size / len(kept) + 1
+
+
+def test_probability_at_is_the_sum_over_all_cells_with_tent_weights():
+    rng = np.random.default_rng(0)
+    grid = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    for x, y in [(0, 0), (39, 29), (13, 22), (20, 15)]:
+        at_y = min(max((y + 0.5) * 5 / 30 - 0.5, 0), 4)
+        at_x = min(max((x + 0.5) * 7 / 40 - 0.5, 0), 6)
+        expected = np.zeros(3)
+        for i in range(5):
+            for j in range(7):
+                expected += max(0, 1 - abs(i - at_y)) * max(0, 1 - abs(j - at_x)) * grid[i, j] / 255
+        assert np.allclose(exhibit.probability_at(grid, x, y, (40, 30)), expected)
+
+
+def test_right_shares_counted_pixel_by_pixel():
+    rng = np.random.default_rng(1)
+    truth = rng.choice([0, 1, 2, 255], (20, 20)).astype(np.uint8)
+    prediction = rng.integers(0, 5, (20, 20), dtype=np.uint8)
+    shares = exhibit.right_shares(prediction, truth, 5)
+    for cls in range(5):
+        mine = [p == t for p, t in zip(prediction.flat, truth.flat, strict=True) if t == cls]
+        assert math.isnan(shares[cls]) if not mine else shares[cls] == sum(mine) / len(mine)
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+    """The same classes; the second run introduces those of step 0 the other way round."""
+    one = open_run(write_run(tmp_path, "one"))
+    first, second, *rest = one.labels.order
+    return one, SimpleNamespace(labels=SimpleNamespace(order=(second, first, *rest)), classes=one.classes)
+
+
+def test_another_runs_classes_are_told_in_the_open_runs_indices(two_runs):
+    one, swapped = two_runs
+    table = exhibit.class_table(swapped, one)
+    assert table[:5].tolist() == [1, 0, 2, 3, 4]
+    assert (table[5:] == 255).all()
+    scores = np.zeros((2, 1, 1))
+    scores[0], scores[1] = 0.9, 0.2
+    assert exhibit._grid(scores, table, 5)[0, 0].tolist() == [51, 230, 0, 0, 0]
+
+
+# ---------------------------------------------------------------------- the page's sentences
+
+
+@pytest.fixture
+def page(tmp_path):
+    run = open_run(write_run(tmp_path, "run"))
+    return SimpleNamespace(run=run, run2=None, step=2, last_step=2)
+
+
+def exhibited(truth: np.ndarray | None, *maps: np.ndarray) -> tuple[exhibit.Shown, exhibit.Answers]:
+    grids = tuple(np.full((1, 1, 5), 51, np.uint8) for _ in maps)
+    return exhibit.Shown(b"", (10, 10), truth, (10, 10)), exhibit.Answers(maps, grids)
+
+
+def test_the_answer_names_the_class_that_lost_most(page):
+    truth = np.repeat(np.array([0, 1, 2, 3, 4], np.uint8), 20).reshape(10, 10)
+    first = np.where(truth < 2, truth, 0).astype(np.uint8)
+    last = np.where(truth == 1, 4, truth).astype(np.uint8)
+    text = steps._answer(page, *exhibited(truth, first, truth, last))
+    assert "**80 %** of the pixels of known classes are right; after step 0 it was 100 %" in text
+    assert "**building** lost most: 100 % of its pixels were right after step 0, 0 % are now" in text
+
+
+def test_nothing_lost_is_said(page):
+    truth = np.zeros((10, 10), np.uint8)
+    assert "No class has lost a pixel" in steps._answer(page, *exhibited(truth, truth, truth, truth))
+
+
+def test_classes_still_to_come_do_not_count(page):
+    page.step = 0
+    truth = np.full((10, 10), 4, np.uint8)
+    text = steps._answer(page, *exhibited(truth, truth * 0, truth * 0, truth))
+    assert "none of the classes in this picture has been introduced yet" in text
+
+
+def test_without_truth_the_answer_says_what_changed(page):
+    maps = [np.zeros((10, 10), np.uint8) for _ in range(3)]
+    maps[2][:3] = 4
+    text = steps._answer(page, *exhibited(None, *maps))
+    assert "**30 %** of the pixels" in text and "no annotation" in text
+
+
+def test_a_pixels_rows(page):
+    truth = np.full((10, 10), 1, np.uint8)
+    shown, found = exhibited(truth, truth, truth * 0, truth * 4)
+    found.grids[2][..., 4] = 255
+    rows = steps._pixel_rows(page.run, found, shown, (3, 3), 1, page.run)
+    assert [row["called"] for row in rows] == [CLASSES[1]["name"], CLASSES[0]["name"], CLASSES[4]["name"]]
+    assert [row[""] for row in rows] == ["right", "wrong", "wrong"]
+    assert rows[2]["%"] == 100 and rows[2]["next %"] == pytest.approx(20)
+    assert steps._verdict(0, 4, np.array([0, 1])) == "not introduced yet"
+    assert steps._verdict(0, 255, np.array([0, 1])) == "no truth"
