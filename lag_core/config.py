@@ -152,7 +152,12 @@ class MethodConfig:
     """LAG's terms grow linearly over this share of the step."""
     replay: float = 0.0
     """Weight of the replay of class statistics (ours)."""
+    replay_at: Literal["latent", "trunk"] = "latent"
+    """Where statistics are kept and replay begins: at Z, or at the frozen trunk's output."""
+    replay_kd: float = 1.0
+    """"trunk": weight of the teacher's answers on the replayed maps."""
     replay_samples: int = 8
+    """Of each old class in an iteration: patches at "latent", whole maps at "trunk"."""
     replay_covariance: Literal["mean", "diagonal", "rectified", "full"] = "diagonal"
     labels: Literal["setting", "all"] = "setting"
     """"all": every class is annotated at every step and all steps are trained as one (joint)."""

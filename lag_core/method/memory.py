@@ -1,4 +1,8 @@
-"""What a step leaves for the next ones instead of images: prototypes and class statistics."""
+"""What a step leaves for the next ones instead of images: prototypes and class statistics.
+
+Prototypes are means of the latent map Z. Statistics are taken where the replay begins: at Z, or at the trunk's output,
+which never changes, so that they stay true however the layers behind it move.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +20,16 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Memory:
-    """Prototypes and statistics of Z, a row for each training channel; kept in the run's analysis files."""
+    """Prototypes and statistics, a row for each training channel; kept in the run's analysis files."""
 
-    def __init__(self, channels: int, latent: int, full: bool):
+    def __init__(self, channels: int, latent: int, statistics: ClassStatistics):
         self.prototypes = PrototypeMemory(channels, latent)
-        self.statistics = ClassStatistics(channels, latent, full=full)
+        self.statistics = statistics
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays, channels: int, latent: int, full: bool) -> Memory:
+    def from_arrays(cls, arrays: Arrays, channels: int, latent: int, statistics: ClassStatistics) -> Memory:
         """What an earlier step stored, grown to `channels` rows; empty if `arrays` holds none."""
-        memory = cls(channels, latent, full)
+        memory = cls(channels, latent, statistics)
         if "prototypes.mean" in arrays:
             memory.load_state_dict(_nested(arrays))
             memory.prototypes.grow(channels)
@@ -42,14 +46,14 @@ class Memory:
         }
 
     @torch.no_grad()
-    def learn(self, channels: Iterable[int], batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Take anew the rows of `channels` from (Z [B, C, h, w], labels [B, h, w]) pairs."""
+    def learn(self, channels: Iterable[int], batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Take anew the rows of `channels` from (Z [B, C, h, w], features to replay [B, F, h, w], labels [B, h, w])."""
         wanted = list(channels)
         self.prototypes.reset(wanted)
         self.statistics.reset(wanted)
-        for latent, labels in batches:
+        for latent, replayed, labels in batches:
             self.prototypes.update(wanted, *class_means(latent, labels, wanted, min_pixels=1))
-            self.statistics.update(latent, _only(labels, wanted))
+            self.statistics.update(replayed, _only(labels, wanted))
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         return {"prototypes": self.prototypes.state_dict(), "statistics": self.statistics.state_dict()}

@@ -17,6 +17,7 @@ from lag_core.method.decoupling import ChannelScore, channel_distance
 from lag_core.method.memory import Memory
 from lag_core.method.pseudo_labels import ClassEntropy, PseudoLabels, coverage_and_precision, pseudo_labels
 from lag_core.method.regions import resize_labels
+from lag_core.method.replay import ClassStatistics
 from lag_core.method.terms import TERMS, Scene, segmentation, size_of
 from lag_core.model.segmenter import Output, Segmenter, upsample
 from lag_core.protocol import LabelSpace
@@ -57,12 +58,20 @@ class Objective:
         step: int,
         *,
         latent: int,
+        trunk: int,
         seed: int = 0,
         memory: Mapping[str, np.ndarray] | None = None,
     ):
         self.config, self.space, self.step, self.seed = config, space, step, seed
-        full = config.replay_covariance == "full"
-        self.memory = Memory.from_arrays(memory or {}, space.channels(step), latent, full)
+        channels = space.channels(step)
+        at_latent = config.replay_at == "latent"
+        statistics = ClassStatistics(
+            channels,
+            latent if at_latent else trunk,
+            full=config.replay_covariance == "full",
+            rectified=at_latent,
+        )
+        self.memory = Memory.from_arrays(memory or {}, channels, latent, statistics)
         self.score = ChannelScore(latent, config.channel_warmup)
         entropic = step > 0 and config.pseudo == "entropy"
         self.entropy = ClassEntropy(space.channels(step - 1)) if entropic else None
@@ -181,8 +190,8 @@ class Objective:
         batches: Iterable[Batch],
         through_trunk: bool,
         score: ChannelScore,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """(Z, fused labels at its resolution) of each batch; scores the channels on the way."""
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(Z, what is replayed, fused labels at its resolution) of each batch; scores the channels on the way."""
         for batch in batches:
             features = student.trunk(batch.inputs) if through_trunk else batch.inputs
             new = student.behind_trunk(features)
@@ -191,7 +200,8 @@ class Objective:
                 score.update(channel_distance(old.latent, new.latent, self.config.channel_metric, seed=self.seed))
             fused = self._fused(old, batch)
             labels = batch.targets if fused is None else fused.labels
-            yield new.latent, resize_labels(labels, size_of(new.latent))
+            replayed = new.latent if self.config.replay_at == "latent" else features
+            yield new.latent, replayed, resize_labels(labels, size_of(new.latent))
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors that a resumed step needs."""

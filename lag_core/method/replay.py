@@ -29,10 +29,12 @@ class ClassStatistics:
 
     `count` [K], `mean` [K, C], `scatter` [K, C] or, with `full`, [K, C, C]: sums of (products of) deviations
     from the mean. `pairs` [K], `pair_mean` [K, C], `pair_product` [K, C]: sums over neighbouring pixels of
-    one class, from which `neighbour_correlation` follows.
+    one class, from which `neighbour_correlation` follows. `rectified` says that the features come out of a ReLU,
+    so that samples below 0 become 0.
     """
 
-    def __init__(self, channels: int, latent: int, *, full: bool = False):
+    def __init__(self, channels: int, latent: int, *, full: bool = False, rectified: bool = True):
+        self.floor = 0.0 if rectified else -math.inf
         shape = (latent, latent) if full else (latent,)
         self.count = torch.zeros(channels, dtype=torch.float64)
         self.mean = torch.zeros(channels, latent, dtype=torch.float64)
@@ -161,6 +163,35 @@ class ClassStatistics:
         patches, channels = self._draw(classes, n, generator, covariance, 9)
         return patches.unflatten(2, (3, 3)), channels
 
+    @torch.no_grad()
+    def sample_maps(
+        self,
+        classes: Sequence[int],
+        n: int,
+        size: tuple[int, int],
+        generator: torch.Generator,
+        covariance: Covariance = "diagonal",
+        around: int = 0,
+    ) -> tuple[Tensor, Tensor]:
+        """`n` feature maps for each of `classes`: a rectangle of the class, and channel `around` about it.
+
+        The rectangle covers between a third of each side and all of it. Pixels of one region vary as neighbours of
+        the class do. Where `around` has no statistics its pixels repeat the class and carry label 255.
+
+        Shape: -> maps float32 [N, C, *size], labels int64 [N, *size].
+        """
+        height, width = size
+        inner, channels = self._draw(classes, n, generator, covariance, height * width)
+        if len(channels) == 0:
+            return inner.reshape(0, inner.shape[1], height, width), channels.new_zeros(0, height, width)
+        inside = _rectangles(len(channels), size, generator)
+        labels = torch.where(inside, channels[:, None, None], around if self.count[around] > 0 else IGNORE)
+        maps = inner.unflatten(2, size)
+        if self.count[around] > 0:
+            outer, _ = self._draw([around], len(channels), generator, covariance, height * width)
+            maps = torch.where(inside[:, None], maps, outer.unflatten(2, size))
+        return maps, labels
+
     def _draw(
         self, classes: Sequence[int], n: int, generator: torch.Generator, covariance: Covariance, pixels: int
     ) -> tuple[Tensor, Tensor]:
@@ -177,7 +208,7 @@ class ClassStatistics:
             deviation = (noise.flatten(1, 2) @ spread[wanted].mT).view_as(noise)
         else:
             deviation = noise * spread[wanted, None, None]
-        features = (location[wanted, None, None] + deviation).clamp(min=0)
+        features = (location[wanted, None, None] + deviation).clamp(min=self.floor)
         return features.flatten(0, 1).mT.contiguous(), wanted.repeat_interleave(n)
 
     def _shape_of(self, covariance: Covariance) -> tuple[Tensor, Tensor]:
@@ -207,6 +238,17 @@ class ClassStatistics:
         for name in _FIELDS:
             setattr(self, name, state[name].double().cpu().clone())
         self._shapes.clear()
+
+
+def _rectangles(n: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """A random rectangle in each of `n` maps. Shape: -> bool [n, *size]."""
+    sides = []
+    for length in size:
+        extent = (torch.rand(n, generator=generator) * 2 / 3 + 1 / 3) * length
+        start = torch.rand(n, generator=generator) * (length - extent)
+        place = torch.arange(length) + 0.5
+        sides.append((place >= start[:, None]) & (place < (start + extent)[:, None]))
+    return sides[0][:, :, None] & sides[1][:, None, :]
 
 
 def as_patches(features: Tensor) -> Tensor:

@@ -153,7 +153,13 @@ def consistency(scene: Scene, old: Output) -> Tensor:
 
 
 def replayed(scene: Scene, old: Output) -> Tensor:
-    """Replay of class statistics: features drawn for the old classes must still be told from the new ones. Ours."""
+    """Replay of class statistics: features drawn for the old classes must still be told apart. Ours.
+
+    At "latent", patches of Z go through the heads alone. At "trunk", whole feature maps go through everything that
+    trains, and the student must also answer them as the teacher does.
+    """
+    if scene.config.replay_at == "trunk":
+        return _replayed_maps(scene)
     config = scene.config
     patches, channels = scene.memory.statistics.sample_patches(
         scene.old_classes, config.replay_samples, scene.generator(), config.replay_covariance
@@ -161,8 +167,26 @@ def replayed(scene: Scene, old: Output) -> Tensor:
     if scene.student.config.head_kernel == 1:
         patches = patches[:, :, 1:2, 1:2]
     logits = patch_logits(scene.student.heads, patches.to(scene.new.latent.device))
-    labels = channels.to(logits.device)[:, None, None]
-    return binary_cross_entropy(logits, labels) if config.loss == "bce" else cross_entropy(logits, labels)
+    return _told_apart(scene, logits, channels.to(logits.device)[:, None, None])
+
+
+def _replayed_maps(scene: Scene) -> Tensor:
+    assert scene.teacher is not None
+    config = scene.config
+    maps, labels = scene.memory.statistics.sample_maps(
+        scene.old_classes, config.replay_samples, size_of(scene.new.latent), scene.generator(), config.replay_covariance
+    )
+    maps, labels = maps.to(scene.new.latent.device), labels.to(scene.new.latent.device)
+    new = scene.student.behind_trunk(maps)
+    with torch.no_grad():
+        old = scene.teacher.behind_trunk(maps)
+    kept = distil_logits(new.logits, old.logits, activation=scene.activation)  # type: ignore[arg-type]
+    return _told_apart(scene, new.logits, labels) + config.replay_kd * kept
+
+
+def _told_apart(scene: Scene, logits: Tensor, labels: Tensor) -> Tensor:
+    loss = binary_cross_entropy if scene.config.loss == "bce" else cross_entropy
+    return loss(logits, labels)
 
 
 class Rule(NamedTuple):

@@ -73,6 +73,11 @@ class Segmenter(nn.Module):
         self.heads.append(head)
         return head
 
+    @property
+    def trunk_channels(self) -> int:
+        """Channels of the trunk's output."""
+        return self.backbone.channels[STAGES.index(self.config.shared)]
+
     def trunk_names(self) -> tuple[str, ...]:
         """Prefixes of the trunk's tensors in the state dict."""
         last = STAGES.index(self.config.shared)

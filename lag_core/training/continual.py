@@ -145,9 +145,18 @@ class ContinualTraining:
         self.labels, grouping = label_spaces(config, self.dataset)
         self.grouping = grouping
         self.validation = Validation(self.dataset, config.data, self.labels, self.device, store)
+        self._check_before_anything_is_written()
         around = surroundings.describe(self.device)
         info = new_info(out.name, config, self.dataset.info, self.labels, grouping, around)
         self.journal = Journal(out, config, info)
+
+    def _check_before_anything_is_written(self) -> None:
+        """ConfigError or DataError for what would otherwise come out in the middle of the run."""
+        surroundings.amp_type(self.config.optim.amp, self.device)
+        if self.config.model.weights not in ("none", "imagenet"):
+            pretrained_backbone(self.config.model)
+        for step in range(len(self.labels.steps)):
+            step_images(self.config, self.dataset, self.labels, step)
 
     def run(self) -> Run:
         """Every step that is not finished yet."""
@@ -185,7 +194,13 @@ class ContinualTraining:
         batches = Batches(views, self.labels, step, config, self.device)
         memory = open_run(self.journal.out).analysis(step - 1) if step else {}
         objective = Objective(
-            config.method, self.labels, step, latent=config.model.latent, seed=config.optim.seed, memory=memory
+            config.method,
+            self.labels,
+            step,
+            latent=config.model.latent,
+            trunk=student.trunk_channels,
+            seed=config.optim.seed,
+            memory=memory,
         )
         schedule = Schedule(found, config)
         if states:

@@ -37,6 +37,7 @@ class Journal:
         existing = self._existing(config)
         self.info = existing or info
         self.cursor, self.states = self._where_to_go_on()
+        self._drop_temporary_files()
         self.write_info()
         self._drop_events_behind(self.cursor)
 
@@ -66,6 +67,11 @@ class Journal:
         if path.exists():
             place = (cursor.step, cursor.iteration)
             keep_events(path, [e for e in open_run(self.out).events() if (e["step"], e["iteration"]) < place])
+
+    def _drop_temporary_files(self) -> None:
+        """Files that a killed training was still writing."""
+        for path in self.out.glob(".*.partial"):
+            path.unlink()
 
     def write_info(self) -> None:
         write_json(self.out / "run.json", self.info)
@@ -168,7 +174,7 @@ def first_step_keys(config: Config) -> list[tuple[str, str]]:
     """(section, key) of whatever step 0 depends on."""
     tables = configuration.to_dict(config)
     keys = [(s, k) for s in ("data", "model", "optim") for k in tables[s] if k not in _LATER_ONLY.get(s, set())]
-    return [*keys, *(("method", k) for k in ("loss", "unknown", "labels", "replay_covariance"))]
+    return [*keys, *(("method", k) for k in ("loss", "unknown", "labels", "replay_covariance", "replay_at"))]
 
 
 def first_step_differences(one: Config, other: Config) -> list[str]:
