@@ -15,7 +15,7 @@ from dashboard.page import Empty, Page, View
 from lag_core.runs import Run
 
 VIEWER = "steps-viewer"
-HEIGHT = 452
+HEIGHT = 432
 TABLE_HEIGHT = 250
 
 

@@ -1,4 +1,4 @@
-/* Beside the stage: the read-out (what every step says about one pixel) and the legend. */
+/* Around the stage: the read-out (what every step says about one pixel) and the legend. */
 
 class Readout {
   constructor() {
@@ -93,7 +93,7 @@ class Legend {
     this.list = element("div", { class: "classes" });
     this.all = element("button", { type: "button", class: "link", onclick: () => this.setAll() }, "");
     this.node = element("section", { class: "legend", "aria-label": "Classes" },
-      element("div", { class: "head" }, element("span", {}, "Classes"), this.all), this.list);
+      element("span", { class: "soft" }, "Classes"), this.list, this.all);
     this.hidden = new Set();
     this.classes = [];
   }

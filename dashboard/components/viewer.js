@@ -6,7 +6,7 @@ class Viewer {
   constructor(parent) {
     this.settings = {};
     this.given = {};
-    this.reported = {};
+    this.reports = {};
     this.overlays = new Map();
     this.sure = new Map();
     this.missing = new MissingBlobs();
@@ -26,9 +26,9 @@ class Viewer {
     this.strip = new Strip((index) => this.activate(index));
     this.note = element("div", { class: "note", role: "status" }, "Loading the picture …");
     this.stage.node.append(this.note);
-    this.node = element("div", { class: "lag viewer" }, this.strip.node, this.tools.node,
+    this.node = element("div", { class: "lag viewer" }, this.strip.node, this.tools.node, this.legend.node,
       element("div", { class: "body" }, this.stage.node,
-        element("aside", { class: "panel" }, this.readout.node, this.legend.node)));
+        element("aside", { class: "panel" }, this.readout.node)));
     parent.append(this.node);
   }
 
@@ -71,12 +71,7 @@ class Viewer {
     this.size = props.size;
     this.image = blobStore().value(props.image);
     this.layers = props.layers.map((layer) => this.decoded(layer));
-    for (const [name, value] of Object.entries(props.settings)) {
-      const text = JSON.stringify(value);
-      const echo = text === JSON.stringify(this.reported[name]); // our own report come back: we may be further by now
-      if (text !== JSON.stringify(this.given[name]) && !echo) this.settings[name] = value;
-    }
-    this.given = props.settings;
+    this.take(props.settings);
     if (this.settings.active >= this.layers.length) this.settings.active = props.settings.active;
     this.node.style.setProperty("--height", `${props.height}px`);
     this.describe();
@@ -86,6 +81,20 @@ class Viewer {
     this.note.hidden = true;
     this.render(samePicture);
     this.read(samePicture ? this.stage.cursor : null);
+  }
+
+  /* The server's value wins where it is new: neither the one it gave before, nor a report of ours that has come back,
+     since the user may have gone on in the meantime. */
+  take(given) {
+    for (const [name, value] of Object.entries(given)) {
+      const text = JSON.stringify(value);
+      if (text === JSON.stringify(this.given[name])) continue;
+      const reports = this.reports[name] ?? [];
+      const echo = reports.indexOf(text);
+      reports.splice(0, echo < 0 ? reports.length : echo + 1);
+      if (echo < 0) this.settings[name] = value;
+    }
+    this.given = given;
   }
 
   decoded(layer) {
@@ -114,8 +123,11 @@ class Viewer {
     clearTimeout(this.reportTimer);
     this.reportTimer = setTimeout(() => {
       const { opacity, threshold, hidden, outlines, mode, split } = this.settings;
-      this.reported = { opacity, threshold, hidden, outlines, mode, split };
-      this.send.setStateValue("view", this.reported);
+      const view = { opacity, threshold, hidden, outlines, mode, split };
+      for (const [name, value] of Object.entries(view)) {
+        this.reports[name] = [...(this.reports[name] ?? []), JSON.stringify(value)].slice(-8);
+      }
+      this.send.setStateValue("view", view);
     }, 400);
   }
 
