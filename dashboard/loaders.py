@@ -24,6 +24,7 @@ from lag_core.data.remap import truth as class_indices
 from lag_core.runs import BrokenRun, Run, list_runs
 
 if TYPE_CHECKING:
+    from lag_core.explain.survey import Survey
     from lag_core.explain.trace import Networks, Trace
 
 UPLOAD = "upload:"
@@ -222,7 +223,7 @@ def _trace(run_digest: str, image_digest: str, *, _run: Run, _pixels: np.ndarray
 
 def confusions(run: Run, domain: str | None = None) -> np.ndarray | None:
     """The run's confusion matrices int64 [T, K, K], read-only; None where it was not evaluated."""
-    return _confusions(run.digest, _metrics_stamp(run), domain, _run=run)
+    return _confusions(run.digest, _stamp(run, "metrics.json"), domain, _run=run)
 
 
 @st.cache_resource(max_entries=128, show_spinner=False)
@@ -231,9 +232,33 @@ def _confusions(digest: str, stamp: int, domain: str | None, *, _run: Run) -> np
     return None if matrices is None else _locked(matrices)
 
 
-def _metrics_stamp(run: Run) -> int:
-    """When the run's metrics were last written, nanoseconds; 0 if never."""
-    path = run.path / "metrics.json"
+def survey(run: Run) -> Survey | None:
+    """What `lag survey` found on the whole validation set; None where it was not run, or no longer fits."""
+    return _survey(run.digest, _stamp(run, "survey.json"), _run=run)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _survey(digest: str, stamp: int, *, _run: Run) -> Survey | None:
+    from lag_core.explain.survey import read_survey
+
+    return read_survey(_run) if stamp else None
+
+
+def lost_shares(run: Run, step: int = -1, cls: int | None = None) -> dict[str, float]:
+    """Image id -> share of its pixels (of one true class, or of all) forgotten after `step`, most lost pixels
+    first. Images that lost nothing are left out; empty where the run has no survey."""
+    return _lost_shares(run.digest, _stamp(run, "survey.json"), step, cls, _run=run)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _lost_shares(digest: str, stamp: int, step: int, cls: int | None, *, _run: Run) -> dict[str, float]:
+    found = _survey(digest, stamp, _run=_run)
+    return {image.id: image.share for image in found.rank_images(step, cls)} if found else {}
+
+
+def _stamp(run: Run, name: str) -> int:
+    """When a file of the run was last written, nanoseconds; 0 if never."""
+    path = run.path / name
     return path.stat().st_mtime_ns if path.exists() else 0
 
 

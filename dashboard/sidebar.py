@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-
 import numpy as np
 import streamlit as st
 
 from dashboard import loaders, settings, state, untrusted
-from dashboard.components.gallery import Thumbnail, thumbnails
+from dashboard.image_picker import choose_image
 from dashboard.loaders import Catalogue
 from dashboard.page import Page
 from dashboard.scrubber import scrubber
 from lag_core import metrics
-from lag_core.data.dataset import DatasetMissing
-from lag_core.data.pictures import DataError
 from lag_core.runs import Run, RunError
 
 FIRST_RUNS = ("aerial-2-2-1-finetune",)
 """Runs to open on, the first one that is here: one that shows forgetting."""
 
 NO_RUN = "none"
-GALLERY_PAGE, GALLERY_SIDE = 6, 60
-"""Thumbnails on a page of the gallery, and their side in CSS pixels."""
-
 LONGEST_PATH = 1000
 
 
@@ -40,7 +32,7 @@ def draw(catalogue: Catalogue) -> Page | None:
         step = scrubber(run)
         cls = _choose_class(run)
         root = _kept_root()
-        image_id, why = _choose_image(run, root)
+        image_id, why = choose_image(run, root)
         figure_format = _data_and_export(root)
         _list_broken(catalogue)
     return Page(run, run2, step, cls, image_id, root, why, figure_format)  # type: ignore[arg-type]
@@ -124,79 +116,6 @@ def _kept_root() -> str:
     """The data root; never from a link, since it names a folder on this machine."""
     kept = str(st.session_state.get("data_root", loaders.default_data_root()))
     return "" if len(kept) > LONGEST_PATH or "\0" in kept else kept.strip()
-
-
-def _choose_image(run: Run, root: str) -> tuple[str, str]:
-    """The chosen image id, and why there is none if it is empty."""
-    why = ""
-    try:
-        ids: Sequence[str] = loaders.image_ids(run, root)
-    except (DatasetMissing, DataError) as error:
-        ids, why = (), untrusted.markdown(untrusted.plain(error, 600))
-    choices = [*loaders.uploads(), *ids]
-    chosen = ""
-    if choices:
-        chosen = settings.select(
-            "Image", "image", choices, choices[-len(ids)] if ids else choices[0], names=image_name
-        )
-        _gallery(run, root, choices, chosen)
-    elif state.choose("image", ("",), "", "image") == "":
-        st.markdown("Image")
-    if why:
-        st.caption(f"{why}. Set the data root below, or upload a picture.")
-    _upload()
-    return chosen, why and f"{why}. Set the data root in the sidebar, or upload a picture there."
-
-
-def image_name(image_id: str) -> str:
-    """What a list shows for an image id."""
-    if image_id.startswith(loaders.UPLOAD):
-        return f"uploaded picture {image_id.removeprefix(loaders.UPLOAD)[:4]}"
-    return untrusted.plain(image_id, 60)
-
-
-def _gallery(run: Run, root: str, choices: Sequence[str], chosen: str) -> None:
-    """Thumbnails to choose from; a picture is made only when its page of the gallery is shown."""
-    items = [
-        Thumbnail(
-            name,
-            partial(_thumbnail, run, root, name),
-            image_name(name),
-            version=f"{run.digest}/{root}/{name}",
-        )
-        for name in choices
-    ]
-    picked = thumbnails(items, key="gallery", selected=chosen, page_size=GALLERY_PAGE, size=GALLERY_SIDE)
-    if picked is not None and picked != chosen:
-        state.go(image=picked)
-
-
-def _thumbnail(run: Run, root: str, image_id: str) -> bytes:
-    if image_id.startswith(loaders.UPLOAD):
-        return loaders.upload_thumbnail(image_id)
-    return loaders.thumbnail(run, root, image_id)
-
-
-def _upload() -> None:
-    with st.popover("Upload", icon=":material/upload:", width="stretch"):
-        st.file_uploader(
-            "A picture of your own",
-            ["png", "jpg", "jpeg", "webp", "tif", "tiff"],
-            key="upload",
-            on_change=_take_upload,
-            max_upload_size=10,
-            help="It stays in this session, scaled down to 2048 pixels if it is larger.",
-        )
-
-
-def _take_upload() -> None:
-    file = st.session_state.get("upload")
-    if file is None:
-        return
-    try:
-        st.session_state["image"] = loaders.add_upload(file.getvalue())
-    except DataError as error:
-        state.note(f"{untrusted.markdown(untrusted.plain(file.name, 60))}: {untrusted.markdown(error)}.")
 
 
 def _data_and_export(root: str) -> str:

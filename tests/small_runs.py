@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 from lag_core import config as configuration
 from lag_core.config import DataConfig
 from lag_core.data.catalogue import open_dataset, task_of
+from lag_core.explain.survey import TOP, Survey, write_survey
 from lag_core.protocol import LabelSpace
-from lag_core.runs import SCHEMA, append_event, labels_to_json, write_json
+from lag_core.runs import SCHEMA, append_event, labels_to_json, open_run, write_json
 
 DATA = DataConfig(dataset="aerial", task="2-2-1")
 INFO = open_dataset(DATA).info
@@ -73,6 +74,33 @@ def write_run(
         write_json(path / "metrics.json", {"schema": SCHEMA, "steps": entries})
     append_event(path / "events.jsonl", {"step": 0, "iteration": 0, "loss": 1.0})
     return path
+
+
+def write_lost(path: Path, lost: Mapping[str, int]) -> None:
+    """A survey of the run that knows these images of 1000 pixels each, all of the first class, and how many of
+    them were lost by the last step; the rest of it is zero."""
+    run, steps, classes = open_run(path), len(STEPS), len(CLASSES)
+    by_image, by_step = (len(lost), steps, classes), (steps, classes)
+    sizes: dict[str, tuple[int, ...]] = {
+        "pixels": (len(lost), classes),
+        "right": by_image,
+        "lost": by_image,
+        "shift": (len(lost), steps, 4),
+        "confusion": (steps, classes, classes),
+        "flows": (0, 5),
+        "latent_pixels": (classes,),
+        "prototypes": (*by_step, 2),
+        "spread": by_step,
+        "channel_mean": (steps, 2),
+        "channel_energy": (steps, 2),
+        "top_index": (steps, 2, TOP),
+        "top_activation": (steps, 2, TOP),
+        "distances": (0, steps - 1, 2),
+    }
+    arrays = {name: np.zeros(size, np.int64) for name, size in sizes.items()}
+    arrays["pixels"][:, 0] = 1000
+    arrays["lost"][:, -1, 0] = list(lost.values())
+    write_survey(run, Survey(tuple(lost), (None,) * len(lost), (), run.labels, **arrays))
 
 
 def _step(step: int) -> dict[str, Any]:

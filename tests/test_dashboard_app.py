@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import CLASSES, write_run
+from small_runs import CLASSES, write_lost, write_run
 from streamlit.testing.v1 import AppTest
 
 import dashboard
@@ -222,6 +222,21 @@ def test_a_huge_upload_is_scaled_down(app):
     by_key(at.file_uploader, "upload").set_value(("wide.png", png((3000, 10)), "image/png")).run()
     (kept,) = at.session_state["_uploads"].values()
     assert kept.pixels.shape == (7, 2048, 3)
+
+
+def test_images_that_lost_most_come_first(app, tmp_path, monkeypatch):
+    path = write_run(tmp_path, "surveyed")
+    write_lost(path, {"rgb-val-0004": 10, "irrg-val-0007": 700, "rgb-val-0002": 250})
+    monkeypatch.setenv("LAG_RUNS", str(tmp_path))
+    app.query_params["pair"] = "0-1"
+    at = app.run()
+    assert not at.exception and not at.error
+    options = by_key(at.selectbox, "image").options
+    assert options[:4] == ["irrg-val-0007", "rgb-val-0002", "rgb-val-0004", "rgb-val-0000"]
+    assert len(set(options)) == len(options) == 120
+    assert at.session_state["image"] == "irrg-val-0007", "opens on the one that lost most"
+    by_key(at.button, "pair-rgb-val-0002").click().run()
+    assert at.session_state["image"] == "rgb-val-0002" and at.session_state["class"] == "impervious surface"
 
 
 def test_missing_data_leaves_overview_whole(app, tmp_path, monkeypatch):

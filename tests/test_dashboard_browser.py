@@ -43,6 +43,7 @@ def browser():
 
 def ready(page):
     """Wait until Overview is drawn: the last card's table and the plots are there."""
+    page.set_default_timeout(60_000)  # the machine may do other work
     page.wait_for_selector(".st-key-view-all-runs [data-testid=stDataFrame]")
     page.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 8")
     settle(page)

@@ -11,6 +11,7 @@ from dashboard import loaders, settings, state, untrusted
 from dashboard.figures import overview as figures
 from dashboard.page import Empty, Page
 from dashboard.scores import HEADLINE, LOWER_IS_BETTER, Scores, scores
+from dashboard.sidebar import class_names
 from lag_core import metrics
 from lag_core.runs import Run, RunError
 
@@ -18,6 +19,8 @@ EVERY_DOMAIN = "all"
 MATRIX_HEIGHT = 280
 TIMELINE_HEIGHT = 72
 TABLE_HEIGHT = 178
+IMAGES_OFFERED = 2
+"""Images offered for a cell of the confusion matrix."""
 
 
 def render(page: Page) -> None:
@@ -185,8 +188,6 @@ def _iou_matrix(page: Page, found: Scores) -> None:
         )
         if points and state.fresh("iou", points[0]["customdata"]):
             step, cls = points[0]["customdata"]
-            from dashboard.sidebar import class_names
-
             state.go(step=step, cls=class_names(page.run)[cls])
 
 
@@ -238,7 +239,10 @@ def _confusion(page: Page, found: Scores) -> None:
         if points and state.fresh("confusion", points[0]["customdata"]):
             truth, guess = points[0]["customdata"]
             state.go(pair=f"{truth}-{guess}")
-        st.caption(_pair_sentence(page, found, cell))
+        with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="actions-pair"):
+            st.caption(_pair_sentence(page, found, cell), width="content")
+            if cell is not None and cell[0] != cell[1] and page.image_id:
+                _images_that_lost(page, cell[0])
 
 
 def _chosen_cell(seen: int) -> tuple[int, int] | None:
@@ -250,6 +254,13 @@ def _chosen_cell(seen: int) -> tuple[int, int] | None:
         return None
     truth, guess = chosen.split("-")
     return int(truth), int(guess)
+
+
+def _images_that_lost(page: Page, cls: int) -> None:
+    """Buttons to the images in which a class lost most pixels by this step, where a survey knows them."""
+    for name in list(loaders.lost_shares(page.run, page.step, cls))[:IMAGES_OFFERED]:
+        if st.button(untrusted.markdown(name), key=f"pair-{name}", type="tertiary", help="Show this image"):
+            state.go(image=name, cls=class_names(page.run)[cls])
 
 
 def _pair_sentence(page: Page, found: Scores, cell: tuple[int, int] | None) -> str:

@@ -1,0 +1,101 @@
+"""Choosing the image: a gallery of the run's validation images, those that lost most first, or an upload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import streamlit as st
+
+from dashboard import loaders, settings, state, untrusted
+from dashboard.components.gallery import Thumbnail, thumbnails
+from lag_core.data.dataset import DatasetMissing
+from lag_core.data.pictures import DataError
+from lag_core.runs import Run
+
+GALLERY_PAGE, GALLERY_SIDE = 6, 60
+"""Thumbnails on a page of the gallery, and their side in CSS pixels."""
+
+
+def choose_image(run: Run, root: str) -> tuple[str, str]:
+    """Draw the choice; returns the image id, and why there is none if it is empty."""
+    ids, why = _images(run, root)
+    lost = loaders.lost_shares(run)
+    rank = {name: place for place, name in enumerate(lost)}
+    ids = sorted(ids, key=lambda name: rank.get(name, len(rank)))  # stable: file order where nothing is known
+    choices = [*loaders.uploads(), *ids]
+    chosen = ""
+    if choices:
+        default = ids[0] if ids else choices[0]
+        chosen = settings.select("Image", "image", choices, default, names=image_name)
+        _gallery(run, root, choices, chosen, lost)
+    else:
+        state.choose("image", ("",), "", "image")
+        st.markdown("Image")
+    if why:
+        st.caption(f"{why}. Set the data root below, or upload a picture.")
+    _upload()
+    return chosen, why and f"{why}. Set the data root in the sidebar, or upload a picture there."
+
+
+def _images(run: Run, root: str) -> tuple[Sequence[str], str]:
+    """The run's validation images, and why there are none."""
+    try:
+        return loaders.image_ids(run, root), ""
+    except (DatasetMissing, DataError) as error:
+        return (), untrusted.markdown(untrusted.plain(error, 600))
+
+
+def image_name(image_id: str) -> str:
+    """What a list shows for an image id."""
+    if image_id.startswith(loaders.UPLOAD):
+        return f"uploaded picture {image_id.removeprefix(loaders.UPLOAD)[:4]}"
+    return untrusted.plain(image_id, 60)
+
+
+def _gallery(run: Run, root: str, choices: Sequence[str], chosen: str, lost: Mapping[str, float]) -> None:
+    """Thumbnails to choose from; a picture is made only when its page of the gallery is shown."""
+    items = [
+        Thumbnail(
+            name,
+            partial(_thumbnail, run, root, name),
+            image_name(name),
+            badge=f"−{100 * lost[name]:.0f} %" if lost.get(name) else "",
+            tone="bad",
+            version=f"{run.digest}/{root}/{name}",
+        )
+        for name in choices
+    ]
+    if lost:
+        st.caption("Red: share of the image's pixels that was right once and is lost by the last step.")
+    picked = thumbnails(items, key="gallery", selected=chosen, page_size=GALLERY_PAGE, size=GALLERY_SIDE)
+    if picked is not None and picked != chosen:
+        state.go(image=picked)
+
+
+def _thumbnail(run: Run, root: str, image_id: str) -> bytes:
+    if image_id.startswith(loaders.UPLOAD):
+        return loaders.upload_thumbnail(image_id)
+    return loaders.thumbnail(run, root, image_id)
+
+
+def _upload() -> None:
+    with st.popover("Upload", icon=":material/upload:", width="stretch"):
+        st.file_uploader(
+            "A picture of your own",
+            ["png", "jpg", "jpeg", "webp", "tif", "tiff"],
+            key="upload",
+            on_change=_take_upload,
+            max_upload_size=10,
+            help="It stays in this session, scaled down to 2048 pixels if it is larger.",
+        )
+
+
+def _take_upload() -> None:
+    file = st.session_state.get("upload")
+    if file is None:
+        return
+    try:
+        st.session_state["image"] = loaders.add_upload(file.getvalue())
+    except DataError as error:
+        state.note(f"{untrusted.markdown(untrusted.plain(file.name, 60))}: {untrusted.markdown(error)}.")
