@@ -294,14 +294,15 @@ def test_conservation_and_the_models_own_logits(backbone: str) -> None:
         logits = model(images).logits
     assert torch.allclose(recording.logits, logits, rtol=1e-4, atol=1e-5)
     score = (upsample(logits, (48, 48))[:, 3] * disc()).double().sum((1, 2))
-    for composite in composites():
-        for to, shape in (("pixels", images.shape), ("latent", recording.latent.shape), ("trunk", None)):
-            found = recording.relevance(target, composite, to)  # type: ignore[arg-type]
-            assert torch.allclose(found.score, score, rtol=1e-4)
-            assert found.error.max() <= 1e-5, (composite, to, found.error)
-            assert found.values.shape == (shape or recording.features.shape)
-            assert torch.equal(found.map, found.values.sum(1))
-            assert found.channels.shape == (2, 16)
+    shapes = {"pixels": images.shape, "latent": recording.latent.shape, "trunk": recording.features.shape}
+    asked = [(name, "pixels") for name in composites()] + [("epsilon", "latent"), ("composite", "trunk")]
+    for composite, to in asked:
+        found = recording.relevance(target, composite, to)  # type: ignore[arg-type]
+        assert torch.allclose(found.score, score, rtol=1e-4)
+        assert found.error.max() <= 1e-5, (composite, to, found.error)
+        assert found.values.shape == shapes[to]
+        assert torch.equal(found.map, found.values.sum(1))
+        assert found.channels.shape == (2, 16)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -369,6 +370,17 @@ def test_trunk_features_and_a_lent_trunk_give_the_same_relevance() -> None:
     )
     with pytest.raises(ValueError, match="give the images"):
         behind.relevance(target)
+
+
+def test_a_view_keeps_the_weights_of_its_construction() -> None:
+    model = segmenter("resnet18")
+    view, images = FoldedSegmenter(model), torch.randn(1, 3, 48, 48)
+    before = lrp(view, images, Target(1))
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.mul_(1.1)
+    assert torch.equal(lrp(view, images, Target(1)).values, before.values)
+    assert not torch.equal(lrp(model, images, Target(1)).values, before.values)
 
 
 # --- The model is left alone. ---------------------------------------------------------------------

@@ -65,17 +65,15 @@ class Favour:
 
 
 @dataclass(frozen=True)
-class MinusBound:
-    """The negated bound of each input channel, wherever there is a pixel. Shape: x [B, C, H, W]."""
+class From:
+    """x - bound, the distance from the bound of each input channel. Shape: x [B, C, H, W], bound (C,)."""
 
     bound: tuple[float, ...]
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.shape[1] != len(self.bound):
-            raise ValueError(
-                f"the z-box has bounds for {len(self.bound)} channels, the input has {x.shape[1]}"
-            )
-        return -x.new_tensor(self.bound).view(1, -1, 1, 1).expand_as(x)
+            raise ValueError(f"the z-box bounds {len(self.bound)} channels, but the input has {x.shape[1]}")
+        return x - x.new_tensor(self.bound).view(1, -1, 1, 1)
 
 
 class Term(NamedTuple):
@@ -94,11 +92,15 @@ class Term(NamedTuple):
 
 
 class Share(NamedTuple):
-    """`coefficient` times the relevance, handed back in proportion to `terms`."""
+    """`coefficient` times the relevance, handed back in proportion to `terms`.
+
+    aligned: z' of this share has the sign of the layer's output, wherever that is not zero.
+    """
 
     coefficient: float
     terms: tuple[Term, ...]
     bias: TensorMap
+    aligned: bool = True
 
     @property
     def is_plain(self) -> bool:
@@ -108,10 +110,8 @@ class Share(NamedTuple):
     @property
     def is_one_signed(self) -> bool:
         """Whether all contributions have one sign, so that z' has it too."""
-        return all(
-            term.inputs in (positive, negative) and term.weights in (positive, negative)
-            for term in self.terms
-        )
+        signs = (positive, negative)
+        return all(term.inputs in signs and term.weights in signs for term in self.terms)
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def epsilon_rule(epsilon: float = 1e-6) -> Rule:
 def _signed(coefficient: float, same: TensorMap, other: TensorMap, bias: bool = True) -> Share:
     """Positive inputs see same(w), negative inputs other(w): f(a) g(w) has the sign of `same`."""
     terms = (Term(positive, same), Term(negative, other))
-    return Share(coefficient, terms, same if bias else zeros)
+    return Share(coefficient, terms, same if bias else zeros, aligned=coefficient > 0)
 
 
 def gamma_rule(gamma: float = 0.25, epsilon: float = 1e-6) -> Rule:
@@ -168,18 +168,14 @@ def alpha_beta_rule(alpha: float = 1.0, beta: float = 0.0, bias: bool = True, ep
 
 
 def zbox_rule(low: Sequence[float], high: Sequence[float], epsilon: float = 1e-6) -> Rule:
-    """z-box, for inputs that lie in [low, high] in each channel: x w - low w+ - high w-, never negative."""
-    terms = (
-        Term(identity, identity),
-        Term(MinusBound(tuple(low)), positive),
-        Term(MinusBound(tuple(high)), negative),
-    )
-    return Rule("z-box", (Share(1.0, terms, zeros),), None, epsilon)
+    """z-box, for inputs x within [low, high] of their channel: (x - low) w+ + (x - high) w- >= 0."""
+    terms = (Term(From(tuple(low)), positive), Term(From(tuple(high)), negative))
+    return Rule("z-box", (Share(1.0, terms, zeros, aligned=False),), None, epsilon)
 
 
 def flat_rule(epsilon: float = 1e-6) -> Rule:
     """Flat: every input in the receptive field gets the same."""
-    return Rule("flat", (Share(1.0, (Term(ones, ones),), zeros),), None, epsilon)
+    return Rule("flat", (Share(1.0, (Term(ones, ones),), zeros, aligned=False),), None, epsilon)
 
 
 @dataclass(frozen=True)
@@ -258,27 +254,34 @@ class Ledger:
 
 
 def quotient(
-    relevance: Tensor, z: Tensor, epsilon: float, upward: bool, ledger: Ledger, overwrite: bool = False
+    relevance: Tensor,
+    z: Tensor,
+    epsilon: float,
+    ledger: Ledger,
+    *,
+    bias: Tensor | None = None,
+    upward: bool = False,
+    overwrite: bool = False,
 ) -> Tensor:
-    """S = R / (z + eps sign z), and books the S eps sign z that the stabiliser keeps.
+    """S = R / (z + eps sign z); books what the stabiliser keeps, S eps sign z, and what the bias keeps, S b.
 
     eps is `epsilon` times the mean |z| of each image, at least the smallest normal number. upward: no z is
     below zero, which saves the signs. overwrite: the result may take z's place.
     """
-    size = z[0].numel()
-    scale = (
-        z.sum((1, 2, 3), keepdim=True) if upward else torch.linalg.vector_norm(z, 1, (1, 2, 3), keepdim=True)
-    )
-    eps = (scale * (epsilon / size)).clamp(min=torch.finfo(z.dtype).tiny)
+    all_but_batch = (1, 2, 3)
     if upward:
-        s = z.add_(eps) if overwrite else z + eps
-        torch.div(relevance, s, out=s)
-        ledger.book(s.sum((1, 2, 3), keepdim=True) * eps)
-        return s
-    signed = torch.copysign(eps, z)
+        total = z.sum(all_but_batch, keepdim=True)
+    else:
+        total = torch.linalg.vector_norm(z, 1, all_but_batch, keepdim=True)
+    eps = (total * (epsilon / z[0].numel())).clamp(min=torch.finfo(z.dtype).tiny)
+    signed = eps if upward else torch.copysign(eps, z)
     s = torch.add(z, signed, out=z if overwrite else None)
     torch.div(relevance, s, out=s)
-    ledger.book(torch.linalg.vecdot(s.flatten(1), signed.flatten(1))[:, None])
+    per_channel = eps[:, :, 0, 0] if upward else s.new_zeros(())
+    if not upward:
+        ledger.book(torch.linalg.vecdot(s.flatten(1), signed.flatten(1))[:, None])
+    if upward or bias is not None:
+        ledger.book(s.sum((2, 3)) * (per_channel if bias is None else per_channel + bias))
     return s
 
 
@@ -306,7 +309,7 @@ def _by_sign(
     if rule.shares_below is None or rectified:
         return [(rule.shares, relevance, rectified)]
     below = outputs < 0
-    downward = relevance.masked_fill(~below, 0)
+    downward = torch.where(below, relevance, 0)
     if not downward.any():
         return [(rule.shares, relevance, True)]
     return [(rule.shares, relevance.masked_fill(below, 0), True), (rule.shares_below, downward, False)]
@@ -319,13 +322,11 @@ def _propagate_share(
     terms = [term for term in share.terms if not term.vanishes(nonnegative)]
     mapped = [term.of_inputs(a, nonnegative) for term in terms]
     bias = None if share.bias is zeros else layer.bias_with(share.bias)
-    upward = passing.rectified and share.coefficient > 0
+    upward = passing.rectified and share.aligned
     z = passing.outputs if share.is_plain else _outputs_of(layer, share, terms, mapped, bias, upward)
     if share.coefficient != 1:
         relevance = relevance * share.coefficient
-    s = quotient(relevance, z, epsilon, upward, ledger, overwrite=not share.is_plain)
-    if bias is not None:
-        ledger.book(s.sum((2, 3)) * bias)
+    s = quotient(relevance, z, epsilon, ledger, bias=bias, upward=upward, overwrite=not share.is_plain)
     return _total(
         [
             layer.backward_with(s, term.weights, a).mul_(value)
@@ -357,11 +358,11 @@ def propagate_sum(
             plain = share.is_plain
             mapped = list(parts) if plain else [_with_weight_one(share, part) for part in parts]
             z = total if plain else _total([mapped[0].clone(), *mapped[1:]])
-            upward_share = upward and share.coefficient > 0
+            upward_share = upward and share.aligned
             if upward_share and not (plain or share.is_one_signed):
                 z.clamp_(min=0)
             weighted = of_sign if share.coefficient == 1 else of_sign * share.coefficient
-            s = quotient(weighted, z, rule.epsilon, upward_share, ledger, overwrite=not plain)
+            s = quotient(weighted, z, rule.epsilon, ledger, upward=upward_share, overwrite=not plain)
             for results, value in zip(found, mapped, strict=True):
                 results.append(value * s if plain else value.mul_(s))
     return [_total(results) for results in found]

@@ -1,0 +1,228 @@
+"""What an explanation costs, in forward passes, next to captum's and zennit's LRP on the same network.
+
+    python benchmarks/explain.py                 # ResNet-101 DeepLab, 256 px, 2 threads; some minutes
+    python benchmarks/explain.py --backbone resnet18 --size 64 --rounds 3 --out /tmp/explain.json
+
+Every round runs each contender once, next to a plain forward pass without gradient; a contender's cost is
+the median over the rounds of its time divided by that round's forward pass. Wall time is what counts; the
+ratio of processor times stands beside it, as other work on the machine disturbs it less. Conservation:
+|sum of R (+ what the engine says it absorbed) - score| / |score|; captum and zennit do not report what biases
+absorb, so theirs is the plain sum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import captum
+import torch
+import torchvision
+import zennit
+from captum.attr import LRP
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from zennit.attribution import Gradient
+from zennit.composites import EpsilonPlusFlat
+from zennit.torchvision import ResNetCanonizer
+
+from lag_core.config import ModelConfig
+from lag_core.model.segmenter import Segmenter
+from lag_core.relevance.lrp import FoldedSegmenter, Target
+
+Contender = Callable[[], tuple[Tensor, Tensor | float]]
+"""Runs once; returns the relevance of the pixels and what was absorbed."""
+
+
+class Score(nn.Module):
+    """The target's weighted sum of logits as a network of its own. Shape: [B, 3, H, W] -> [B, 1]."""
+
+    def __init__(self, model: Segmenter, weights: Tensor):
+        super().__init__()
+        self.model, self.weights = model, weights
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (self.model(images).logits * self.weights).flatten(1).sum(1, keepdim=True)
+
+
+def build_model(backbone: str) -> Segmenter:
+    """DeepLab-like, random weights; batch norms take statistics, so that signals neither die nor grow."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        backbone=backbone,  # type: ignore[arg-type]
+        latent=256,
+        head_width=256,
+        aspp_rates=(6, 12, 18),
+        separable=False,
+    )
+    model = Segmenter(config, (21,))
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.momentum = None  # cumulative mean
+        nn.init.uniform_(norm.weight, 0.5, 1.0)
+        nn.init.normal_(norm.bias, 0.0, 0.1)
+    with torch.no_grad():
+        for _ in range(2):
+            model.train()(torch.randn(2, 3, 128, 128))
+    return model.eval()
+
+
+def ours(view: FoldedSegmenter, images: Tensor, target: Target, composite: str) -> Contender:
+    def run() -> tuple[Tensor, Tensor | float]:
+        found = view.record(images).relevance(target, composite)
+        return found.values, found.absorbed
+
+    return run
+
+
+def plain_relus(model: Segmenter) -> Segmenter:
+    """A copy for engines with hooks: ReLUs not in place."""
+    model = copy.deepcopy(model)
+    for relu in (m for m in model.modules() if isinstance(m, nn.ReLU)):
+        relu.inplace = False
+    return model
+
+
+def captum_lrp(model: Segmenter, images: Tensor, weights: Tensor) -> Contender:
+    score = Score(plain_relus(model), weights)
+    return lambda: (LRP(score).attribute(images, target=0).detach(), 0.0)
+
+
+def zennit_lrp(model: Segmenter, images: Tensor, weights: Tensor) -> Contender:
+    score = Score(plain_relus(model), weights)
+    canonizer = ResNetCanonizer()  # merges batch norm behind any convolution, ASPP and heads too
+
+    def run() -> tuple[Tensor, Tensor | float]:
+        x = images.clone().requires_grad_()
+        with Gradient(model=score, composite=EpsilonPlusFlat(canonizers=[canonizer])) as attributor:
+            _, relevance = attributor(x, lambda out: out.detach())
+        return relevance.detach(), 0.0
+
+    return run
+
+
+def seconds(run: Callable[[], object]) -> tuple[float, float]:
+    """Wall and processor seconds of one run."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def measure(forward: Callable[[], object], contenders: dict[str, Contender], rounds: int) -> dict[str, dict]:
+    """Medians of the ratios to a forward pass; the first round warms up and is dropped."""
+    ratios: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    for index in range(rounds + 1):
+        for name, run in contenders.items():
+            base, own = seconds(forward), seconds(run)
+            if index:
+                ratios[name].append((own[0] / base[0], own[1] / base[1]))
+    return {
+        name: {
+            "forward_passes": round(statistics.median(r[0] for r in found), 3),
+            "forward_passes_processor": round(statistics.median(r[1] for r in found), 3),
+            "range": [round(min(r[0] for r in found), 3), round(max(r[0] for r in found), 3)],
+        }
+        for name, found in ratios.items()
+    }
+
+
+def conservation(run: Contender, score: float) -> dict[str, object]:
+    """How far the pixels' relevance, with what was absorbed, is from the score."""
+    values, absorbed = run()
+    total = float(values.double().sum() + absorbed)
+    error = abs(total - score) / abs(score)
+    return {
+        "conservation_error": error if error == error else "nan",
+        "sum_of_pixels_by_score": float(values.double().sum()) / score,
+        "finite": bool(values.isfinite().all()),
+    }
+
+
+def operations(run: Callable[[], object]) -> int:
+    """Counted floating-point operations of the convolutions and matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def machine() -> dict[str, object]:
+    """What the numbers depend on; no names."""
+    return {
+        "processor": platform.machine(),
+        "model": _processor(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "captum": captum.__version__,
+        "zennit": zennit.__version__,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--backbone", default="resnet101")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/explain.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    model = build_model(options.backbone)
+    images = torch.randn(1, 3, options.size, options.size)
+    mask = torch.zeros(options.size, options.size)
+    mask[options.size // 4 : options.size // 2, options.size // 3 :] = 1
+    target = Target(3, mask)
+    view = FoldedSegmenter(model)
+    logits = view.record(images).logits
+    weights = target.weights(logits)
+    score = float((weights * logits).double().sum())
+
+    @torch.no_grad()
+    def forward() -> Tensor:
+        return model(images).logits
+
+    contenders = {
+        "lrp epsilon": ours(view, images, target, "epsilon"),
+        "lrp composite (z-box, alpha1-beta0, epsilon)": ours(view, images, target, "composite"),
+        "lrp composite (z-box, gamma, epsilon)": ours(view, images, target, "composite-gamma"),
+        "captum LRP (epsilon)": captum_lrp(model, images, weights),
+        "zennit EpsilonPlusFlat": zennit_lrp(model, images, weights),
+    }
+    rows = measure(forward, contenders, options.rounds)
+    base = operations(forward)
+    for name, run in contenders.items():
+        rows[name] |= conservation(run, score)
+        rows[name]["operations"] = round(operations(run) / base, 3)
+        print(f"{name:46s}", json.dumps(rows[name]))
+    result = {
+        "network": f"{options.backbone} DeepLab, output stride 16, ASPP 256, one head of 21",
+        "size": options.size,
+        "rounds": options.rounds,
+        "score": score,
+        "machine": machine(),
+        "aims": {"lrp epsilon": 2.2, "lrp composite (z-box, alpha1-beta0, epsilon)": 3.3},
+        "results": rows,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
