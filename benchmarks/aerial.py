@@ -25,16 +25,12 @@ def rate(processes: int, tiles: int, size: int) -> float:
     with ProcessPoolExecutor(processes) as pool:
         list(pool.map(make, [10**6] * processes, [40] * processes, [size] * processes))
         start = time.perf_counter()
-        made = sum(
-            pool.map(make, [i * tiles for i in range(processes)], [tiles] * processes, [size] * processes)
-        )
+        made = sum(pool.map(make, [i * tiles for i in range(processes)], [tiles] * processes, [size] * processes))
         return made / (time.perf_counter() - start)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--tiles", type=int, default=200, help="tiles made by each process")
     parser.add_argument("--size", type=int, default=256, help="pixels along a side")
     args = parser.parse_args()

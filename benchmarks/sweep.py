@@ -71,9 +71,7 @@ def do(job: Job, results: Path, work: Path, keep: Path | None) -> None:
     shutil.rmtree(out, ignore_errors=True)
     began = time.perf_counter()
     adopted = open_run(first) if (first / "run.json").exists() else None
-    run = train(
-        config, out, first_step=adopted, reporter=Reporter(quiet=True), store=FeatureStore(work / "features")
-    )
+    run = train(config, out, first_step=adopted, reporter=Reporter(quiet=True), store=FeatureStore(work / "features"))
     add_row(results, {**numbers(job, run), "seconds": round(time.perf_counter() - began, 1)})
     if not first.exists():
         first.parent.mkdir(parents=True, exist_ok=True)

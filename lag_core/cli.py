@@ -44,9 +44,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
-    top = argparse.ArgumentParser(
-        prog="lag", description="Train, evaluate and explain incremental segmentation."
-    )
+    top = argparse.ArgumentParser(prog="lag", description="Train, evaluate and explain incremental segmentation.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for module in COMMANDS:
         name = module.__name__.rpartition(".")[2]

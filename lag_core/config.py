@@ -53,9 +53,9 @@ class DataConfig:
 class ModelConfig:
     """The network: backbone, ASPP, heads."""
 
-    backbone: Literal[
-        "resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "mobilenet_v3_large"
-    ] = "mobilenet_v2"
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "mobilenet_v3_large"] = (
+        "mobilenet_v2"
+    )
     weights: str = "none"
     """"none", "imagenet" (torchvision downloads it), or a local file (.pt state dict, .safetensors)."""
     weights_sha256: str = ""

@@ -158,9 +158,7 @@ class LabelSpace:
 
     def new_channels(self, step: int) -> range:
         """Channels introduced at `step`; at step 0 all but the unknown one."""
-        return range(
-            self.class_indices(step).start + self.offset, self.class_indices(step).stop + self.offset
-        )
+        return range(self.class_indices(step).start + self.offset, self.class_indices(step).stop + self.offset)
 
     def old_channels(self, step: int) -> range:
         """Channels of real classes introduced before `step`: neither unknown nor background."""

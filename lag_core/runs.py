@@ -80,21 +80,16 @@ class Run:
             self.status = str(info["status"])
             self.config = configuration.resolve(info["config"])
             self.classes = tuple(
-                ClassInfo(int(c["id"]), str(c["name"]), _color(c["color"]))
-                for c in info["dataset"]["classes"]
+                ClassInfo(int(c["id"]), str(c["name"]), _color(c["color"])) for c in info["dataset"]["classes"]
             )
             self.labels = _label_space(info["labels"])
             self.grouping = _label_space({**info["labels"], "steps": info["task"]["steps"]})
             self.steps = tuple(_step_info(s, t, self.labels) for t, s in enumerate(info["steps"]))
             self.warnings = tuple(str(w) for w in info.get("warnings", ()))
         except _DAMAGE as error:
-            raise RunError(
-                f"{path / 'run.json'} is damaged ({error}); restore it or train the run again"
-            ) from None
+            raise RunError(f"{path / 'run.json'} is damaged ({error}); restore it or train the run again") from None
         if tuple(c.id for c in self.classes) != self.labels.order:
-            raise RunError(
-                f"{path / 'run.json'}: the classes do not match the task's order; restore the file"
-            )
+            raise RunError(f"{path / 'run.json'}: the classes do not match the task's order; restore the file")
 
     @property
     def last_step(self) -> int:
@@ -122,9 +117,7 @@ class Run:
             if len(matrices) < len(self.steps):
                 raise ValueError(f"it measures {len(matrices)} of {len(self.steps)} steps")
         except _DAMAGE as error:
-            raise RunError(
-                f"{path} is damaged ({error}); `lag evaluate {self.path} --write` writes it anew"
-            ) from None
+            raise RunError(f"{path} is damaged ({error}); `lag evaluate {self.path} --write` writes it anew") from None
         # A training that was stopped while it finished a step may have measured one step more than there is.
         return matrices[: len(self.steps)] if self.steps else None
 
@@ -187,9 +180,7 @@ class Run:
         if not path.is_file():
             raise RunError(f"{path} is missing; copy it to that place or train the run again")
         if path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
-            raise RunError(
-                f"{path} is not the file that run.json describes (truncated or replaced); restore it"
-            )
+            raise RunError(f"{path} is not the file that run.json describes (truncated or replaced); restore it")
         return path
 
     def analysis(self, step: int) -> dict[str, np.ndarray]:

@@ -26,9 +26,7 @@ def run(options: argparse.Namespace) -> int:
     found = list_runs(options.runs)
     report = {
         **_machine(),
-        "runs_folder": str(options.runs)
-        if options.runs.is_dir()
-        else f"{options.runs} (there is no such folder)",
+        "runs_folder": str(options.runs) if options.runs.is_dir() else f"{options.runs} (there is no such folder)",
         "runs": [_run_report(one) for one in found],
         "datasets": list(_datasets(found, options.data)),
     }

@@ -27,9 +27,7 @@ def run(options: argparse.Namespace) -> int:
     reporter = Reporter(options.quiet)
     runs = [open_run(path) for path in options.runs]
     commands = [command_for(one.config) for one in runs]
-    for path in pack(
-        runs, options.out, data=options.data, note=options.note, commands=commands, progress=reporter.bar
-    ):
+    for path in pack(runs, options.out, data=options.data, note=options.note, commands=commands, progress=reporter.bar):
         reporter.say(f"{path}: {_mebibytes(path):.2f} MiB")
     reporter.say(f"{options.out / SHARED}: {_mebibytes(options.out / SHARED):.2f} MiB")
     return 0

@@ -69,9 +69,7 @@ def _outputs(given: Iterable[Path], out: Path) -> dict[Path, tuple[Path, Path]]:
             continue
         other = names.setdefault(source.stem, source)
         if other is not source:
-            raise ConfigError(
-                f"{other} and {source} would both be written as {source.stem}; predict them apart"
-            )
+            raise ConfigError(f"{other} and {source} would both be written as {source.stem}; predict them apart")
         targets = out / f"{source.stem}.mask.png", out / f"{source.stem}.overlay.png"
         for target in targets:
             if target.exists():

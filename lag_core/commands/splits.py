@@ -29,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--domains", nargs="+", default=[], help="domain of step 0, then of every later step")
     parser.add_argument("--fraction", type=float, default=1.0, help="share of each later step's images")
-    parser.add_argument(
-        "--selection", default="prefix", choices=("prefix", "random"), help="which images that is"
-    )
+    parser.add_argument("--selection", default="prefix", choices=("prefix", "random"), help="which images that is")
     parser.add_argument("--seed", type=int, default=0, help="of random selection and of `partitioned`")
     parser.add_argument(
         "--lists", type=Path, help="file of lines 'image id id …' to count from, with --dataset voc or ade20k"
@@ -72,9 +70,7 @@ def _data_config(options: argparse.Namespace) -> DataConfig:
     """The options as a checked configuration. With --lists, no folder is needed."""
     names = ("dataset", "task", "setting", "domains", "fraction", "selection")
     table = {name: getattr(options, name) for name in names}
-    return resolve(
-        {"data": {**table, "root": options.root or (str(options.lists) if options.lists else "")}}
-    ).data
+    return resolve({"data": {**table, "root": options.root or (str(options.lists) if options.lists else "")}}).data
 
 
 def _from_dataset(data: DataConfig) -> Listing:

@@ -70,14 +70,9 @@ def run(options: argparse.Namespace) -> int:
     from lag_core.training.reporting import Reporter
 
     config = read_config(options.config, options.method, options.set)
-    out = (
-        options.out
-        or Path("checkpoints") / f"{options.config.stem}-{config.method.name.replace('+', 'plus')}"
-    )
+    out = options.out or Path("checkpoints") / f"{options.config.stem}-{config.method.name.replace('+', 'plus')}"
     reporter = Reporter(options.quiet)
-    reporter.say(
-        f"{config.method.name} on {config.data.dataset} {config.data.task} ({config.data.setting}) -> {out}"
-    )
+    reporter.say(f"{config.method.name} on {config.data.dataset} {config.data.task} ({config.data.setting}) -> {out}")
     try:
         train(config, out, resume=options.resume, reporter=reporter)
     except NotFiniteError as error:

@@ -30,9 +30,7 @@ def open_ade20k(root: Path) -> FileDataset:
         found = files_in(home / "images" / folder, (".jpg",), "ADE20K", SOURCE)
         labelled = files_in(home / "annotations" / folder, (".png",), "ADE20K", SOURCE)
         if not found:
-            raise DatasetMissing(
-                f"ADE20K has no {split} images: looked in {home / 'images' / folder}; {SOURCE}"
-            )
+            raise DatasetMissing(f"ADE20K has no {split} images: looked in {home / 'images' / folder}; {SOURCE}")
         require(list(found), labelled, f"{split} masks", "ADE20K", home / "annotations" / folder, SOURCE)
         require(list(labelled), found, f"{split} images", "ADE20K", home / "images" / folder, SOURCE)
         splits[split] = list(found)

@@ -64,9 +64,7 @@ def _check(domain: str, size: int) -> None:
     if domain not in DOMAINS:
         raise ValueError(f"Unknown domain {domain!r}; choose one of {', '.join(DOMAINS)}.")
     if size not in SIZES:
-        raise ValueError(
-            f"A tile of {size!r} pixels cannot be made; choose an integer from {SIZES[0]} to {SIZES[-1]}."
-        )
+        raise ValueError(f"A tile of {size!r} pixels cannot be made; choose an integer from {SIZES[0]} to {SIZES[-1]}.")
 
 
 @lru_cache(maxsize=64)
@@ -124,7 +122,5 @@ class AerialDataset:
         split, index = match[2], int(match[3])
         if id != f"{domain}-{split}-{index:04d}" or index >= self.counts[split]:
             count = self.counts[split]
-            raise ValueError(
-                f"There is no tile {id!r}; {domain}-{split} has {count} tiles, counted from 0000."
-            )
+            raise ValueError(f"There is no tile {id!r}; {domain}-{split} has {count} tiles, counted from 0000.")
         return domain, split, index

@@ -235,10 +235,7 @@ def park(p: Planner, block: Block) -> None:
     depth, phase = rng.uniform(4, 12), rng.uniform(0, 6)
     path(
         p,
-        [
-            (block.u0 + t * block.width / 8, block.v(depth + 2.5 * math.sin(t * 0.8 + phase)))
-            for t in range(9)
-        ],
+        [(block.u0 + t * block.width / 8, block.v(depth + 2.5 * math.sin(t * 0.8 + phase))) for t in range(9)],
     )
     start = rng.uniform(block.u0 + 3, block.u1 - 3)
     path(p, [(start + 2 * math.sin(t * 0.6 + phase), block.v(t * block.depth / 8 - 0.5)) for t in range(9)])
@@ -298,6 +295,4 @@ def halves(p: Planner, block: Block) -> list[Block]:
     if block.width < 40 or p.chance(0.4):
         return [block]
     middle = p.rng.uniform(-8, 8)
-    return [
-        Block(a, b, block.front, block.sign, block.depth) for a, b in ((block.u0, middle), (middle, block.u1))
-    ]
+    return [Block(a, b, block.front, block.sign, block.depth) for a, b in ((block.u0, middle), (middle, block.u1))]

@@ -235,9 +235,7 @@ def put_crown(layers: Layers, crown: Crown, scale: float) -> None:
     window = slice(y, y + 2 * half + 1), slice(x, x + 2 * half + 1)
     top = height + (1.2 * scale + 0.8 * crown.radius)
     on = (height > -0.5) & (top > layers.height[window])
-    write(
-        layers, window, on, INDEX[crown.material], top, height * np.float32(0.8), tone, crown.weathering - 0.5
-    )
+    write(layers, window, on, INDEX[crown.material], top, height * np.float32(0.8), tone, crown.weathering - 0.5)
 
 
 def shadow(height: Plane, sun: Sun, size: int) -> Plane:

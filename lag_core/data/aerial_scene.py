@@ -279,20 +279,15 @@ class Planner:
             for _ in range(rng.randint(1, 2 + int(length * width / 3000))):
                 a, b = rng.uniform(4, 9), rng.uniform(4, 12)
                 spot = rng.uniform(-0.36, 0.36) * length, rng.uniform(-0.32, 0.32) * width
-                out.append(
-                    Fitting(rng.choice(("metal", "skylight", "concrete")), *spot, b, a, rng.uniform(2, 7))
-                )
+                out.append(Fitting(rng.choice(("metal", "skylight", "concrete")), *spot, b, a, rng.uniform(2, 7)))
             return tuple(out)
         ridge = length * (0.3 if kind == "gable" else 0.15)
         for _ in range(rng.randint(0, 2)):
-            out.append(
-                Fitting("brick", rng.uniform(-ridge, ridge), rng.uniform(-0.12, 0.12) * width, 4, 3.4, 5)
-            )
+            out.append(Fitting("brick", rng.uniform(-ridge, ridge), rng.uniform(-0.12, 0.12) * width, 4, 3.4, 5))
         side = rng.choice((-1, 1))
         if self.chance(0.16):
             out += [
-                Fitting("solar", i * 6.6, side * width * 0.26, 5.8, width * 0.26, 0.4)
-                for i in (-1.5, -0.5, 0.5, 1.5)
+                Fitting("solar", i * 6.6, side * width * 0.26, 5.8, width * 0.26, 0.4) for i in (-1.5, -0.5, 0.5, 1.5)
             ]
         elif self.chance(0.6):
             n = rng.randint(1, 4)
@@ -316,9 +311,7 @@ class Planner:
         kind = material or self.pick(self.style.trees)
         if self.shows(x, y, 1.3 * radius * self.style.scale, 36) and not self.covered(u, v, 0.55 * radius):
             rng = self.rng
-            self.scene.crowns.append(
-                Crown(x, y, radius * self.style.scale, kind, rng.random(), rng.randrange(64))
-            )
+            self.scene.crowns.append(Crown(x, y, radius * self.style.scale, kind, rng.random(), rng.randrange(64)))
 
     def grove(self, u: float, v: float, n: int, spread: float) -> None:
         """`n` trees of one kind mostly, around (u, v)."""

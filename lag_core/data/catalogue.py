@@ -32,9 +32,7 @@ def open_dataset(config: DataConfig) -> Dataset:
             raise ConfigError(f"dataset 'aerial': {error}") from None
     root = Path(config.root).expanduser()
     if not root.is_dir():
-        raise DatasetMissing(
-            f"dataset {config.dataset!r}: there is no folder {root}; set data.root to where it lies"
-        )
+        raise DatasetMissing(f"dataset {config.dataset!r}: there is no folder {root}; set data.root to where it lies")
     return _LOADERS[config.dataset](root)
 
 

@@ -111,8 +111,7 @@ class FileDataset:
         size = picture_size(self._images[name])
         if mask.shape != size:
             raise DataError(
-                f"{self._masks[name]} has {mask.shape[1]} x {mask.shape[0]} pixels, "
-                f"its image {size[1]} x {size[0]}"
+                f"{self._masks[name]} has {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}"
             )
         return mask
 
@@ -160,9 +159,7 @@ def files_in(folder: Path, suffixes: Sequence[str], dataset: str, source: str) -
         with os.scandir(folder) as entries:
             found = [Path(entry.path) for entry in entries]
     except (FileNotFoundError, NotADirectoryError):
-        raise DatasetMissing(
-            f"{dataset} has no folder {folder.name}: looked for {folder}; {source}"
-        ) from None
+        raise DatasetMissing(f"{dataset} has no folder {folder.name}: looked for {folder}; {source}") from None
     return {path.stem: path for path in sorted(found) if path.suffix.lower() in suffixes}
 
 

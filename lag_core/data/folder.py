@@ -64,6 +64,4 @@ def _class(entry: Any, path: Path) -> ClassInfo:
             color = (red, green, blue)
             if 0 <= number < IGNORE and name and all(0 <= value <= 255 for value in color):
                 return ClassInfo(number, name, color)
-    raise DataError(
-        f"{path}: {entry!r} is no class; expected id 0..{IGNORE - 1}, name, color of three numbers 0..255"
-    )
+    raise DataError(f"{path}: {entry!r} is no class; expected id 0..{IGNORE - 1}, name, color of three numbers 0..255")

@@ -95,9 +95,7 @@ def open_isprs(root: Path, tile: int = TILE) -> FileDataset:
     images: dict[str, Path] = {}
     masks: dict[str, Path] = {}
     splits: dict[str, list[str]] = {"train": [], "val": []}
-    for (city, area), (image, label) in tqdm(
-        sources.items(), "tiles of isprs", unit="area", disable=None, leave=False
-    ):
+    for (city, area), (image, label) in tqdm(sources.items(), "tiles of isprs", unit="area", disable=None, leave=False):
         folder = cache / f"{city.domain}-{area}"
         if not folder.is_dir():
             _cut_area(image, label, folder, tile)
@@ -191,9 +189,7 @@ def ids_of_colors(colors: np.ndarray, path: Path) -> np.ndarray:
     """
     off = (np.minimum(colors, 255 - colors) > 64).any(-1).mean()
     if off > 0.01:
-        raise DataError(
-            f"{path} is no ISPRS label picture: {off:.0%} of its pixels have none of the label colours"
-        )
+        raise DataError(f"{path} is no ISPRS label picture: {off:.0%} of its pixels have none of the label colours")
     table = np.full(8, IGNORE, np.uint8)
     for one in CLASSES:
         table[_corner(np.array(one.color))] = one.id

@@ -28,9 +28,7 @@ def read_image(source: Path | str | bytes) -> np.ndarray:
     """A picture, upright. Shape: -> uint8 [H, W, 3] RGB. DataError if it is not a sound 8-bit picture."""
     with _sound(source) as image:
         if image.mode.startswith(("I", "F")):
-            raise DataError(
-                f"{_name(source)} has more than 8 bits a channel ({image.mode}); save it as 8-bit RGB"
-            )
+            raise DataError(f"{_name(source)} has more than 8 bits a channel ({image.mode}); save it as 8-bit RGB")
         return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
@@ -41,9 +39,7 @@ def read_mask(source: Path | str | bytes) -> np.ndarray:
     """
     with _sound(source) as image:
         if image.mode not in ("L", "P"):
-            raise DataError(
-                f"{_name(source)} is no mask: expected one 8-bit channel of ids, found {image.mode}"
-            )
+            raise DataError(f"{_name(source)} is no mask: expected one 8-bit channel of ids, found {image.mode}")
         return np.array(image)
 
 
@@ -76,9 +72,7 @@ def _opened(source: Path | str | bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
     except Image.UnidentifiedImageError:
-        raise DataError(
-            f"{_name(source)} is not a readable picture; allowed are {', '.join(FORMATS)}"
-        ) from None
+        raise DataError(f"{_name(source)} is not a readable picture; allowed are {', '.join(FORMATS)}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise _too_large(source) from None
     if image.width * image.height > MAX_PIXELS:
@@ -88,9 +82,7 @@ def _opened(source: Path | str | bytes) -> Image.Image:
 
 
 def _too_large(source: Path | str | bytes) -> DataError:
-    return DataError(
-        f"{_name(source)} is too large: at most {MAX_PIXELS // 1_000_000} million pixels are allowed"
-    )
+    return DataError(f"{_name(source)} is too large: at most {MAX_PIXELS // 1_000_000} million pixels are allowed")
 
 
 def _name(source: Path | str | bytes) -> str:

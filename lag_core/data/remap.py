@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -38,9 +38,8 @@ def class_scores(scores: Scores, labels: LabelSpace) -> Scores:
     """
     if not labels.unknown:
         return scores
-    known = scores[1:]  # type: ignore[index]
-    if labels.background is None:
-        return known
-    folded = known.copy() if isinstance(known, np.ndarray) else known.clone()
-    folded[0] = folded[0] + scores[0]  # type: ignore[index]
-    return folded
+    known: Any = scores[1:]  # type: ignore[index]
+    if labels.background is not None:
+        known = known.copy() if isinstance(known, np.ndarray) else known.clone()
+        known[0] += scores[0]  # type: ignore[index]
+    return known

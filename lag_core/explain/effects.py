@@ -151,9 +151,7 @@ def _seen(history: History, name: str) -> bool:
     return any(bool((~np.isnan(column)).any()) for column in columns)
 
 
-def _term_effect(
-    history: History, name: str, dead: bool, trained: np.ndarray, reference: float
-) -> TermEffect:
+def _term_effect(history: History, name: str, dead: bool, trained: np.ndarray, reference: float) -> TermEffect:
     norms = history.norm.get(name, np.full(len(history), np.nan))
     measured = int((np.isfinite(norms) & trained).sum())
     norm = _median(norms, trained)
@@ -163,9 +161,7 @@ def _term_effect(
     return TermEffect(name, _effect(dead, trained, measured, moved, norm, reference), norm, largest, measured)
 
 
-def _effect(
-    dead: bool, trained: np.ndarray, measured: int, moved: bool, norm: float, reference: float
-) -> Effect:
+def _effect(dead: bool, trained: np.ndarray, measured: int, moved: bool, norm: float, reference: float) -> Effect:
     if dead:
         return Effect.DEAD
     if not trained.any():

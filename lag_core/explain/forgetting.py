@@ -63,9 +63,7 @@ class Provenance:
         return {fate: int(counted[fate]) for fate in Fate}
 
 
-def provenance(
-    predictions: np.ndarray, truth: np.ndarray, labels: LabelSpace, step: int | None = None
-) -> Provenance:
+def provenance(predictions: np.ndarray, truth: np.ndarray, labels: LabelSpace, step: int | None = None) -> Provenance:
     """The fate of every pixel by `step` (default: the last).
 
     Shape: predictions uint8 [T, H, W], one map a step from step 0 on; truth uint8 [H, W].
@@ -86,9 +84,7 @@ def provenance(
     return Provenance(last, state, first, since, lost, target)
 
 
-def _state(
-    step: int, start: np.ndarray, first: np.ndarray, since: np.ndarray, lost: np.ndarray
-) -> np.ndarray:
+def _state(step: int, start: np.ndarray, first: np.ndarray, since: np.ndarray, lost: np.ndarray) -> np.ndarray:
     """Fate of annotated pixels at `step`, uint8 [H, W]."""
     conditions = [step < start, first < 0, since < 0, lost >= 0, first == step]
     fates = [Fate.ABSENT, Fate.NEVER, Fate.FORGOTTEN, Fate.RECOVERED, Fate.LEARNED]
@@ -269,8 +265,7 @@ def _checked_step(predictions: np.ndarray, truth: np.ndarray, step: int | None) 
     """The step meant, 0..T-1. ValueError for shapes that do not fit and for a step that is not there."""
     if predictions.ndim != 3 or predictions.shape[1:] != truth.shape:
         raise ValueError(
-            f"predictions {predictions.shape} do not fit the truth {truth.shape}: "
-            "expected [T, H, W] and [H, W]"
+            f"predictions {predictions.shape} do not fit the truth {truth.shape}: expected [T, H, W] and [H, W]"
         )
     last = len(predictions) - 1 if step is None else step
     if not 0 <= last < len(predictions):

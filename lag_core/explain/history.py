@@ -317,15 +317,11 @@ def smoothed(values: np.ndarray, strength: float) -> np.ndarray:
     """Exponential moving average; float64 [N], NaN where `values` is not finite.
 
     strength in [0, 1): weight of what was before. The start is corrected for, so the first value is itself.
-    Zeros are left as they are and do not count: a gradient of zero is a fact, not a fluctuation.
     """
     out = np.full(len(values), np.nan)
     mean = mass = 0.0
     for i, value in enumerate(values.tolist()):
         if not math.isfinite(value):
-            continue
-        if value == 0:
-            out[i] = 0.0
             continue
         mean = strength * mean + (1 - strength) * value
         mass = strength * mass + (1 - strength)

@@ -126,9 +126,7 @@ class Survey:
         if metric not in self.metrics:
             raise ValueError(f"channel metric {metric!r}: the survey has {', '.join(self.metrics)}")
         if not 1 <= step <= self.distances.shape[1]:
-            raise ValueError(
-                f"step {step} has no distance to a step before: choose 1 to {self.distances.shape[1]}"
-            )
+            raise ValueError(f"step {step} has no distance to a step before: choose 1 to {self.distances.shape[1]}")
         return self.distances[self.metrics.index(metric), step - 1]
 
 

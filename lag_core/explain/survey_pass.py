@@ -203,9 +203,7 @@ class LatentSums:
         length = np.linalg.norm(pixels, axis=0)
         self.counts[step] += member.sum(1).astype(np.int64)
         self.sums[step] += member @ pixels.T
-        self.directions[step] += (
-            member @ np.divide(pixels, length, out=np.zeros_like(pixels), where=length > 0).T
-        )
+        self.directions[step] += member @ np.divide(pixels, length, out=np.zeros_like(pixels), where=length > 0).T
 
     def arrays(self) -> dict[str, np.ndarray]:
         """By the names of `Survey`."""

@@ -62,9 +62,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) 
 
 
 @full_precision
-def unbiased_cross_entropy(
-    logits: Tensor, labels: Tensor, n_old: int, weight: Tensor | None = None
-) -> Tensor:
+def unbiased_cross_entropy(logits: Tensor, labels: Tensor, n_old: int, weight: Tensor | None = None) -> Tensor:
     """Cross-entropy that knows that "background" may be any old class: its probability is the sum over them.
 
     `n_old` is the number of channels before this step, background (channel 0) and unknown included; with 0 or

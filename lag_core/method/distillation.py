@@ -83,9 +83,7 @@ def distil_stages(
     """
     shared = [name for name in student if name in teacher]
     if not shared or any(name not in weights for name in shared):
-        raise ValueError(
-            f"layers {shared or list(student)} need a partner and a weight; weights: {dict(weights)}"
-        )
+        raise ValueError(f"layers {shared or list(student)} need a partner and a weight; weights: {dict(weights)}")
     terms = [weights[name] * distil_features(student[name], teacher[name]) for name in shared]
     return torch.stack(terms).sum()
 

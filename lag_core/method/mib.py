@@ -13,9 +13,7 @@ from lag_core.method.precision import full_precision
 
 
 @full_precision
-def unbiased_distillation(
-    student: Tensor, teacher: Tensor, keep: Tensor | None = None, background: int = 0
-) -> Tensor:
+def unbiased_distillation(student: Tensor, teacher: Tensor, keep: Tensor | None = None, background: int = 0) -> Tensor:
     """Cross-entropy from the teacher's softmax to the student's, whose new classes count as background.
 
     What is new to the student was background to the teacher: the student's probability of the background is
@@ -28,9 +26,7 @@ def unbiased_distillation(
     target = teacher.detach().log_softmax(1)
     old = teacher.shape[1]
     log_p = student.log_softmax(1)
-    with_new = torch.cat([log_p[:, background : background + 1], log_p[:, old:]], 1).logsumexp(
-        1, keepdim=True
-    )
+    with_new = torch.cat([log_p[:, background : background + 1], log_p[:, old:]], 1).logsumexp(1, keepdim=True)
     unbiased = torch.cat([log_p[:, :background], with_new, log_p[:, background + 1 : old]], 1)
     loss = (target.exp() * (target - unbiased)).sum(1)
     if keep is None:

@@ -122,9 +122,7 @@ class Objective:
             terms.update(self._preserving_terms(scene, old, progress, skip))
         return Result(terms, self._facts(fused, batch))
 
-    def _preserving_terms(
-        self, scene: Scene, old: Output, progress: float, skip: frozenset[str]
-    ) -> dict[str, Term]:
+    def _preserving_terms(self, scene: Scene, old: Output, progress: float, skip: frozenset[str]) -> dict[str, Term]:
         """Every term of `TERMS` with a weight above zero."""
         due = scene.iteration % self.config.nsc_every == 0
         weights = {

@@ -19,9 +19,7 @@ SCALES = (1, 2, 4)
 
 
 @full_precision
-def local_pod(
-    student: Tensor, teacher: Tensor, scales: Sequence[int] = SCALES, *, relative: bool = False
-) -> Tensor:
+def local_pod(student: Tensor, teacher: Tensor, scales: Sequence[int] = SCALES, *, relative: bool = False) -> Tensor:
     """Squared distance of two feature maps' local POD embeddings, mean over images.
 
     At each scale s the map is cut into s x s regions; of each region the mean over its width and the mean

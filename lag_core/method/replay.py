@@ -300,7 +300,5 @@ def _triangular_factor(covariance: Tensor) -> Tensor:
     Shape: float64 [K, C, C] -> same.
     """
     size = covariance.diagonal(dim1=1, dim2=2).mean(1)
-    jitter = (1e-4 * size).clamp(min=1e-12)[:, None, None] * torch.eye(
-        covariance.shape[1], dtype=torch.float64
-    )
+    jitter = (1e-4 * size).clamp(min=1e-12)[:, None, None] * torch.eye(covariance.shape[1], dtype=torch.float64)
     return torch.linalg.cholesky(covariance + jitter)

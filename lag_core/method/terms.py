@@ -123,9 +123,7 @@ def invariance(scene: Scene, old: Output) -> Tensor:
     means, counts = class_means(scene.new.latent, scene.latent_labels, classes)
     known = scene.memory.prototypes
     mask = scene.score.working_split(scene.config.rho).invariant.to(means.device)
-    forces = semantic_invariance(
-        means, counts, classes, known.mean.to(means), known.known.to(means.device), mask
-    )
+    forces = semantic_invariance(means, counts, classes, known.mean.to(means), known.known.to(means.device), mask)
     trained = [*scene.space.new_channels(scene.step), *range(scene.space.offset)]
     known.update(trained, means[trained].detach(), counts[trained])
     return forces.aggregation + scene.config.spm_separation * forces.separation
@@ -142,9 +140,7 @@ def preservation(scene: Scene, old: Output) -> Tensor:
 def consistency(scene: Scene, old: Output) -> Tensor:
     """NSC: the relevance of Z for the old classes stays what it was. METHOD.md D."""
     assert scene.teacher is not None
-    regions = confident_regions(
-        old.logits, scene.old_classes, scene.config.nsc_threshold, activation=scene.activation
-    )
+    regions = confident_regions(old.logits, scene.old_classes, scene.config.nsc_threshold, activation=scene.activation)
     pairs = choose_pairs(regions, scene.config.nsc_classes, scene.generator())
     return semantic_consistency(
         scene.student.heads, scene.teacher.heads, scene.new.latent, old.latent, pairs,

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 
-def conv_norm(cin: int, cout: int, kernel: int = 1, dilation: int = 1, groups: int = 1, relu: bool = True) -> nn.Sequential:
+def conv_norm(
+    cin: int, cout: int, kernel: int = 1, dilation: int = 1, groups: int = 1, relu: bool = True
+) -> nn.Sequential:
     """Convolution without bias, batch norm, and a ReLU of its own."""
     layers: list[nn.Module] = [
         nn.Conv2d(cin, cout, kernel, padding=kernel // 2 * dilation, dilation=dilation, groups=groups, bias=False),

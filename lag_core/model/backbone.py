@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torchvision.models as tv
 from torch import Tensor, nn
@@ -60,13 +61,11 @@ def backbone_of(net: nn.Module, name: str, output_stride: int) -> Backbone:
     """Cut torchvision's classifier `net` into a backbone; the classifier's own head is left behind."""
     if name.startswith("resnet"):
         stages = _resnet_stages(net)
-        channels = tuple(
-            _last_channels(stage) for stage in stages
-        )
+        channels = tuple(_last_channels(stage) for stage in stages)
     else:
         cuts = {"mobilenet_v2": (0, 2, 4, 7, 14, 18), "mobilenet_v3_large": (0, 2, 4, 7, 13, 16)}[name]
-        features = list(net.features)  # type: ignore[arg-type, union-attr]
-        stages = [nn.Sequential(*features[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+        features = list(net.features)  # type: ignore[arg-type]
+        stages = [nn.Sequential(*features[a:b]) for a, b in pairwise(cuts)]
         channels = tuple(_last_channels(stage) for stage in stages)
     dilate(stages[4], 2 if output_stride == 16 else 4)
     if output_stride == 8:

@@ -81,9 +81,7 @@ def _own_head_logits(heads: nn.ModuleList, latent: Tensor, channels: Tensor) -> 
             order.append(rows)
         start += size
     if sum(map(len, order)) < len(latent):
-        raise ValueError(
-            f"channels {sorted(set(channels.tolist()))}: the heads have channels 0 to {start - 1}"
-        )
+        raise ValueError(f"channels {sorted(set(channels.tolist()))}: the heads have channels 0 to {start - 1}")
     return torch.cat(maps)[torch.cat(order).argsort()]
 
 

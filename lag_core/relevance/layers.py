@@ -192,9 +192,7 @@ class Residual:
             y.relu_()
 
         def back(relevance: Tensor, way: Way) -> Tensor:
-            of_body, of_skip = propagate_sum(
-                way.rule, (u.value, v.value), y, self.rectified, relevance, way.ledger
-            )
+            of_body, of_skip = propagate_sum(way.rule, (u.value, v.value), y, self.rectified, relevance, way.ledger)
             result = back_body(of_body, way)
             result += of_skip if back_skip is None else back_skip(of_skip, way)
             return result
@@ -303,9 +301,7 @@ def _translated(module: nn.Module) -> Layer:
     for kind, translate in TRANSLATIONS.items():
         if isinstance(module, kind):
             return translate(module)
-    raise TypeError(
-        f"LRP knows no {type(module).__name__}: add it to TRANSLATIONS in lag_core/relevance/layers.py"
-    )
+    raise TypeError(f"LRP knows no {type(module).__name__}: add it to TRANSLATIONS in lag_core/relevance/layers.py")
 
 
 def _basic_block(m: BasicBlock) -> Layer:

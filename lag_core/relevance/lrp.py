@@ -78,28 +78,40 @@ class FoldedSegmenter:
         first = self.trunk.layers[0]
         assert isinstance(first, Convolution)
         first.sees_image = True
-        self.trunk_channels = model.backbone.channels[len(model.backbone.stages_until(shared)) - 1]
+        self.trunk_channels = model.trunk_channels
 
-    def record(self, inputs: Tensor) -> Recording:
-        """Run forward on images [B, 3, H, W] or on trunk features [B, T, h, w], to be asked many times."""
+    def record(self, inputs: Tensor, like: Recording | None = None) -> Recording:
+        """Run forward on images [B, 3, H, W] or on trunk features [B, T, h, w], to be asked many times.
+
+        `like`: a recording of the same images whose trunk this view shares; the trunk then does not run again.
+        ValueError for another shape or another trunk.
+        """
         if inputs.dim() != 4 or inputs.shape[1] not in (3, self.trunk_channels):
             raise ValueError(
                 f"input {tuple(inputs.shape)}: expected images [B, 3, H, W] "
                 f"or trunk features [B, {self.trunk_channels}, h, w]"
             )
-        return Recording(self, inputs.detach())
+        if like is None:
+            return Recording(self, inputs.detach(), self._trunk_pass(inputs.detach()))
+        if like.view.trunk is not self.trunk or like.inputs.shape != inputs.shape:
+            raise ValueError("a trunk pass can be taken over only from the same images and a shared trunk")
+        return Recording(self, like.inputs, like.trunk_pass)
+
+    @torch.no_grad()
+    def _trunk_pass(self, inputs: Tensor) -> tuple[Flow, Back | None]:
+        if inputs.shape[1] == 3:
+            return self.trunk.run(Flow(inputs, False))
+        # whether a feature is negative depends on the backbone
+        return Flow(inputs, bool((inputs >= 0).all())), None
 
 
 class Recording:
     """One forward pass: the logits, and the way back from them."""
 
     @torch.no_grad()
-    def __init__(self, view: FoldedSegmenter, inputs: Tensor):
-        self.images = inputs if inputs.shape[1] == 3 else None
-        self._back_trunk: Back | None = None
-        features = _flow_of(inputs)
-        if self.images is not None:
-            features, self._back_trunk = view.trunk.run(features)
+    def __init__(self, view: FoldedSegmenter, inputs: Tensor, trunk_pass: tuple[Flow, Back | None]):
+        self.view, self.inputs, self.trunk_pass = view, inputs, trunk_pass
+        features, self._back_trunk = trunk_pass
         stage, self._back_stage = view.stage.run(features)
         latent, self._back_aspp = view.aspp.run(stage)
         logits, self._back_heads = view.heads.run(latent)
@@ -130,11 +142,6 @@ class Recording:
         if self._back_trunk is None:
             raise ValueError("trunk features cannot be explained down to pixels: give the images")
         return self._back_trunk(features, backbone)
-
-
-def _flow_of(x: Tensor) -> Flow:
-    """Images or trunk features; whether a feature is negative depends on the backbone."""
-    return Flow(x, x.shape[1] != 3 and bool((x >= 0).all()))
 
 
 def _checked(found: Relevance, composite: str) -> Relevance:

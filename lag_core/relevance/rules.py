@@ -130,9 +130,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         if not self.epsilon > 0:
-            raise ValueError(
-                f"rule {self.name}: epsilon = {self.epsilon!r}, but a denominator needs epsilon > 0"
-            )
+            raise ValueError(f"rule {self.name}: epsilon = {self.epsilon!r}, but a denominator needs epsilon > 0")
 
 
 def epsilon_rule(epsilon: float = 1e-6) -> Rule:
@@ -328,10 +326,7 @@ def _propagate_share(
         relevance = relevance * share.coefficient
     s = quotient(relevance, z, epsilon, ledger, bias=bias, upward=upward, overwrite=not share.is_plain)
     return _total(
-        [
-            layer.backward_with(s, term.weights, a).mul_(value)
-            for term, value in zip(terms, mapped, strict=True)
-        ]
+        [layer.backward_with(s, term.weights, a).mul_(value) for term, value in zip(terms, mapped, strict=True)]
     )
 
 

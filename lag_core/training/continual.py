@@ -14,15 +14,15 @@ import torch
 from lag_core.config import Config, ConfigError
 from lag_core.data.catalogue import Dataset, open_dataset, task_of
 from lag_core.data.splits import hold_out, images_of_step
-from lag_core.metrics import summary
 from lag_core.method.objective import Batch, Objective
+from lag_core.metrics import summary
 from lag_core.model.heads import share_background, transfer_weights
 from lag_core.model.segmenter import Segmenter
 from lag_core.model.weights import load_segmenter, pretrained_backbone
-from lag_core.protocol import IGNORE, LabelSpace
+from lag_core.protocol import LabelSpace
 from lag_core.runs import Run, open_run
 from lag_core.training import surroundings
-from lag_core.training.evaluation import Validation, metrics_entry
+from lag_core.training.evaluation import Validation, metrics_entry, whole
 from lag_core.training.features import FeatureStore, Views, batch_order, collect_views, iterations_per_epoch
 from lag_core.training.journal import Journal, new_info
 from lag_core.training.loop import NotFiniteError, StepLoop
@@ -119,9 +119,7 @@ class Batches:
 
     def __call__(self, iteration: int) -> Batch:
         seed = 7919 * self.config.optim.seed + self.step
-        rows, picks = batch_order(
-            len(self.views), self.config.data.views, self.config.optim.batch, iteration, seed
-        )
+        rows, picks = batch_order(len(self.views), self.config.data.views, self.config.optim.batch, iteration, seed)
         return self._batch(torch.from_numpy(rows), torch.from_numpy(picks))
 
     def plain(self) -> Iterator[Batch]:
@@ -292,6 +290,5 @@ class ContinualTraining:
         info["hours"] = round(info.get("hours", 0.0) + seconds / 3600, 5)
         info["peak_memory_mib"] = round(surroundings.peak_memory_mib(self.device), 1)
         self.journal.finish_step(model, previous, analysis, metrics, entry)
-        total = sum(measured.values())
         last = len(self.grouping.steps) - 1 if self.config.method.labels == "all" else step
-        self.reporter.step_ends(step, summary(total, self.grouping, last), seconds, rate)
+        self.reporter.step_ends(step, summary(whole(measured), self.grouping, last), seconds, rate)

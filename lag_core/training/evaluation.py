@@ -25,7 +25,12 @@ from lag_core.runs import SCHEMA, Run, write_json
 from lag_core.training.features import BATCH, FeatureStore, NoStore, Progress, trunk_features
 
 Confusions = dict[str, np.ndarray]
-"""Confusion matrix int64 [K, K] of each domain; the domains' sum is the whole validation set."""
+"""Confusion matrix int64 [K, K] of each domain."""
+
+
+def whole(measured: Confusions) -> np.ndarray:
+    """Confusion matrix of the whole set: the domains' sum. Shape: int64 [K, K]."""
+    return np.sum(list(measured.values()), axis=0)
 
 
 class Validation:
@@ -63,8 +68,9 @@ class Validation:
         logits = model.behind_trunk(features).logits
         for row, image_id in enumerate(batch):
             mask = self.dataset.mask(image_id)
-            inside = content_size(*mask.shape, self.size)
-            own = full_size(logits[row : row + 1], self.size, inside, mask.shape)
+            size = (mask.shape[0], mask.shape[1])
+            inside = content_size(*size, self.size)
+            own = full_size(logits[row : row + 1], self.size, inside, size)
             predicted = label_map(own, self.labels, loss)[0].cpu().numpy()
             domain = self.dataset.domain(image_id)
             counted = confusion(truth(mask, self.labels), predicted, k)
@@ -83,7 +89,7 @@ def metrics_entry(step: int, measured: Confusions, images: int) -> dict[str, Any
     entry: dict[str, Any] = {
         "step": step,
         "images": images,
-        "confusion": np.sum(list(measured.values()), 0).tolist(),
+        "confusion": whole(measured).tolist(),
     }
     if len(measured) > 1:
         entry["by_domain"] = {name: matrix.tolist() for name, matrix in measured.items()}

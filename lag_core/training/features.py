@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -25,8 +26,13 @@ from lag_core.model.weights import trunk_digest
 BATCH = 8
 """Images in one trunk pass. The same everywhere, so that the same image always gives the same bits."""
 
-Progress = Callable[[Sequence[str], str], Iterator[str]]
-"""Wraps a sequence for a progress bar: (items, what is being done) -> items."""
+Item = TypeVar("Item")
+
+
+class Progress(Protocol):
+    """Wraps a sequence for a progress bar."""
+
+    def __call__(self, items: Sequence[Item], what: str, /) -> Iterator[Item]: ...
 
 
 @dataclass

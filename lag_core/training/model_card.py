@@ -63,9 +63,7 @@ def _metrics(run: Run) -> Iterator[str]:
     yield f"{percent(last.harmonic)}.\n"
     ious = iou(seen_only(confusions[-1], run.labels.seen(run.last_step)))
     pairs = zip(run.classes, ious, strict=True)
-    yield (
-        "Last step, by class: " + ", ".join(f"{_plain(c.name)} {percent(float(v))}" for c, v in pairs) + ".\n"
-    )
+    yield ("Last step, by class: " + ", ".join(f"{_plain(c.name)} {percent(float(v))}" for c, v in pairs) + ".\n")
 
 
 _CLOSING = """## Intended use

@@ -183,9 +183,7 @@ def _file_name(tensors: Tensors) -> str:
     return f"{hashlib.sha256(save(tensors)).hexdigest()[:16]}.safetensors"
 
 
-def _write_run(
-    one: Packing, dataset: Dataset, root: Path, note: str, command: str, progress: Progress
-) -> Path:
+def _write_run(one: Packing, dataset: Dataset, root: Path, note: str, command: str, progress: Progress) -> Path:
     """Write a run to a folder of another name, measure it there, and rename it when it is whole."""
     staging = Path(tempfile.mkdtemp(dir=root, prefix=".packing-"))
     try:
@@ -234,11 +232,7 @@ def thinned(events: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str
     kept |= set(_spread(plain, limit - len(kept)))
     for i, event in enumerate(events):
         step = event.get("step")
-        if (
-            i in (0, len(events) - 1)
-            or events[i - 1].get("step") != step
-            or events[i + 1].get("step") != step
-        ):
+        if i in (0, len(events) - 1) or events[i - 1].get("step") != step or events[i + 1].get("step") != step:
             kept.add(i)
     return [events[i] for i in sorted(kept)]
 

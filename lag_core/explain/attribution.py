@@ -1,0 +1,191 @@
+"""Where a network looks for a class: LRP and four methods of captum on one target, each with its checks.
+
+An attribution is a map over the network's square. Four numbers say how far to trust it: whether it adds up to
+what it explains (`conservation`), whether two steps agree (`agreement`), how much of it lies on the object
+(`pointing`), and whether it depends on the weights at all (`randomised`).
+Sources: METHOD.md D and I.5; randomised weights: Adebayo et al. 2018 (1810.03292), with permuted instead of newly
+drawn weights, so that activations keep their scale (ours).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from captum.attr import InputXGradient, IntegratedGradients, LayerGradCam, Occlusion
+from torch import Tensor, nn
+
+from lag_core.model.backbone import STAGES
+from lag_core.model.segmenter import Segmenter, upsample
+from lag_core.relevance.latent import latent_relevance
+from lag_core.relevance.lrp import FoldedSegmenter, Recording
+from lag_core.relevance.target import Target
+
+Method = Literal["lrp", "lrp-epsilon", "gradient-x-input", "grad-cam", "integrated-gradients", "occlusion"]
+"""`lrp` is the composite (z-box, alpha1-beta0, epsilon)."""
+
+WINDOW, STRIDE = 32, 16
+"""Occlusion: side of the grey square and how far it moves, in pixels. Ours."""
+PATH_STEPS = 32
+"""Integrated gradients: points on the way from the mean colour to the image. Ours."""
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """How much each place speaks for a target.
+
+    map: float32 [H, W] over the network's square; only Grad-CAM's and occlusion's unit is not that of the score.
+    channels: float32 [C], relevance of each latent channel (Grad-CAM: its pooled gradient times its mean).
+    score: the sum of logits that is explained. absorbed: what biases and stabilisers keep (LRP alone, else 0).
+    conservation: |sum of the map + absorbed - what it should be| / |what it should be|: the score for LRP, the
+    score minus that of the mean colour for integrated gradients; None where nothing is promised.
+    """
+
+    method: Method
+    map: np.ndarray
+    channels: np.ndarray
+    score: float
+    absorbed: float = 0.0
+    conservation: float | None = None
+
+
+class Subject(NamedTuple):
+    """One image for one network: what every method gets.
+
+    images: [1, 3, H, W] normalised. target: on `images`. view: the network as LRP sees it.
+    recording: its forward pass.
+    """
+
+    model: Segmenter
+    images: Tensor
+    target: Target
+    view: FoldedSegmenter
+    recording: Recording
+
+
+def attribute(
+    model: Segmenter,
+    images: Tensor,
+    target: Target,
+    method: Method = "lrp",
+    view: FoldedSegmenter | None = None,
+) -> Attribution:
+    """The attribution of `target` by `method`. The model is left as it was: nothing is hooked or changed.
+
+    Shape: images [1, 3, H, W]. `view`: the model's, if there is one already. ValueError for an unknown method, more
+    than one image or a model in training mode; `NotFinite` (relevance.lrp) for values that must not be drawn.
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"unknown attribution method {method!r}; known: {', '.join(get_args(Method))}")
+    if len(images) != 1:
+        raise ValueError(f"expected one image, found a batch of {len(images)}")
+    if any(module.training for module in model.modules()):
+        raise ValueError("the model is in training mode: call model.eval() first")
+    seen = view or FoldedSegmenter(model)
+    return METHODS[method](Subject(model, images.detach(), target, seen, seen.record(images)))
+
+
+def _lrp(composite: str) -> Callable[[Subject], Attribution]:
+    def run(subject: Subject) -> Attribution:
+        found = subject.recording.relevance(subject.target, composite)
+        name: Method = "lrp" if composite == "composite" else "lrp-epsilon"
+        return Attribution(
+            name,
+            _array(found.map[0]),
+            _array(found.channels[0]),
+            float(found.score),
+            float(found.absorbed),
+            float(found.error),
+        )
+
+    return run
+
+
+def _gradient_x_input(subject: Subject) -> Attribution:
+    found = InputXGradient(score_function(subject)).attribute(subject.images.clone().requires_grad_())
+    return _plain("gradient-x-input", subject, found.sum(1)[0])
+
+
+def _integrated_gradients(subject: Subject) -> Attribution:
+    score_of = score_function(subject)
+    explained = float(score_of(subject.images) - score_of(torch.zeros_like(subject.images)))
+    found = IntegratedGradients(score_of).attribute(
+        subject.images.clone().requires_grad_(), n_steps=PATH_STEPS, internal_batch_size=4
+    )
+    gap = abs(float(found.double().sum()) - explained)
+    return _plain("integrated-gradients", subject, found.sum(1)[0], gap / abs(explained) if gap else 0.0)
+
+
+@torch.no_grad()
+def _occlusion(subject: Subject) -> Attribution:
+    height, width = subject.images.shape[-2:]
+    window = (3, min(WINDOW, height), min(WINDOW, width))
+    found = Occlusion(score_function(subject)).attribute(
+        subject.images, window, (3, STRIDE, STRIDE), perturbations_per_eval=8
+    )
+    return _plain("occlusion", subject, found[0, 0])
+
+
+class _Decoder(nn.Module):
+    """Latent map -> score, with a layer of its own for captum to hook, so that the model needs none."""
+
+    def __init__(self, model: Segmenter, weights: Tensor):
+        super().__init__()
+        self.entry = nn.Identity()
+        self._decode, self._weights = model.decode, weights
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return (self._decode(self.entry(latent)) * self._weights).flatten(1).sum(1)
+
+
+def _grad_cam(subject: Subject) -> Attribution:
+    latent = subject.recording.latent
+    decoder = _Decoder(subject.model, subject.target.weights(subject.recording.logits))
+    found = LayerGradCam(decoder, decoder.entry).attribute(
+        latent.clone().requires_grad_(), relu_attributions=True
+    )
+    height, width = subject.images.shape[-2:]
+    return _plain("grad-cam", subject, upsample(found.detach(), (height, width))[0, 0])
+
+
+METHODS: dict[str, Callable[[Subject], Attribution]] = {
+    "lrp": _lrp("composite"),
+    "lrp-epsilon": _lrp("epsilon"),
+    "gradient-x-input": _gradient_x_input,
+    "grad-cam": _grad_cam,
+    "integrated-gradients": _integrated_gradients,
+    "occlusion": _occlusion,
+}
+
+
+def score_function(subject: Subject) -> Callable[[Tensor], Tensor]:
+    """Images [B, 3, H, W] -> score [B] of the subject's target."""
+    weights = subject.target.weights(subject.recording.logits)
+    return lambda images: (subject.model(images).logits * weights).flatten(1).sum(1)
+
+
+def _plain(method: Method, subject: Subject, found: Tensor, conservation: float | None = None) -> Attribution:
+    """An attribution whose channel profile is gradient times input at the latent map."""
+    weights = subject.target.weights(subject.recording.logits)
+    score = float((weights * subject.recording.logits).double().sum())
+    own = weights[:, subject.target.channel]
+    profile = latent_relevance(subject.model.decode, subject.recording.latent, subject.target.channel, own)
+    return Attribution(
+        method, _finite(found, method), _array(profile.sum((2, 3))[0]), score, conservation=conservation
+    )
+
+
+def _finite(found: Tensor, method: str) -> np.ndarray:
+    if not bool(found.isfinite().all()):
+        from lag_core.relevance.lrp import NotFinite
+
+        raise NotFinite(f"{method} gave values that are not finite: look for nan in the image and the checkpoint")
+    return _array(found)
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().float().cpu().numpy()
