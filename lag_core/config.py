@@ -99,7 +99,8 @@ class OptimConfig:
     """Exponent of the poly schedule."""
     label_stride: int = 4
     """The loss is taken on labels of 1/label_stride of the input's side."""
-    amp: Literal["off", "bf16", "fp16"] = "off"
+    amp: Literal["off", "auto", "bf16", "fp16"] = "off"
+    """Mixed precision; "auto": bf16 where the device computes in it, else off."""
     seed: int = 0
     deterministic: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -38,9 +38,18 @@ def amp_type(name: str, device: torch.device) -> torch.dtype | None:
     """Autocast's type, or None. fp16 needs a GPU: on a CPU it is refused."""
     if name == "off":
         return None
+    if name == "auto":
+        return torch.bfloat16 if _has_bf16(device) else None
     if name == "fp16" and device.type == "cpu":
         raise ConfigError('optim.amp = "fp16" needs a GPU; use "bf16" or "off" on a CPU')
     return torch.bfloat16 if name == "bf16" else torch.float16
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # torch 2.11 has no such function
+    return bool(capabilities().get("avx512_bf16", False))
 
 
 def describe(device: torch.device) -> dict[str, Any]:
