@@ -22,6 +22,9 @@ ACCENT = "#2F6F8F"
 OLD, NEW, ALL = "#0072B2", "#D55E00", "#6B7280"
 """Classes of step 0, classes of later steps, all of them."""
 
+MARK = "#D55E00"
+"""Frame of one selected cell: seen on both ends of the ramps."""
+
 PROVENANCE: dict[str, str] = {
     "kept": "#0072B2",
     "learned": "#56B4E9",

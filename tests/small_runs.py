@@ -19,8 +19,7 @@ DATA = DataConfig(dataset="aerial", task="2-2-1")
 INFO = open_dataset(DATA).info
 STEPS = task_of(DATA, INFO).steps
 CLASSES = [
-    {"id": c.id, "name": c.name, "color": list(c.color)}
-    for c in (INFO.class_of(i) for step in STEPS for i in step)
+    {"id": c.id, "name": c.name, "color": list(c.color)} for c in (INFO.class_of(i) for step in STEPS for i in step)
 ]
 LABELS = LabelSpace(STEPS, INFO.background, unknown=True)
 
@@ -77,8 +76,8 @@ def write_run(
 
 
 def write_lost(path: Path, lost: Mapping[str, int]) -> None:
-    """A survey of the run that knows these images of 1000 pixels each, all of the first class, and how many of
-    them were lost by the last step; the rest of it is zero."""
+    """A survey of the run that knows these images of 1000 pixels each, all of the first class, and how many
+    of them were lost by the last step; the rest of it is zero."""
     run, steps, classes = open_run(path), len(STEPS), len(CLASSES)
     by_image, by_step = (len(lost), steps, classes), (steps, classes)
     sizes: dict[str, tuple[int, ...]] = {

@@ -115,12 +115,16 @@ def test_text_can_be_read_on_the_surface(ink):
     assert design.contrast(design.rgb(ink.muted), surface) >= 4.5
 
 
+@pytest.mark.parametrize("ink", [design.LIGHT, design.DARK])
+def test_the_mark_is_seen_on_both_ends_of_the_ramps(ink):
+    for end in (ink.ramp[0], ink.ramp[-1]):
+        assert design.contrast(design.rgb(design.MARK), design.rgb(end)) >= 3
+
+
 def deuteranope(color):
     """Viénot, Brettel and Mollon's (1999) picture of a colour for an eye without green cones, linear RGB."""
     linear = np.array([(c / 255) ** 2.2 for c in color])
-    to_lms = np.array(
-        [[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]]
-    )
+    to_lms = np.array([[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]])
     lms = to_lms @ linear
     lms[1] = 0.494207 * lms[0] + 1.24827 * lms[2]
     return np.linalg.inv(to_lms) @ lms
@@ -142,9 +146,7 @@ def test_big_heat_maps_leave_the_numbers_out():
     size = frame.MOST_NUMBERS + 1
     labels = [str(i) for i in range(size)]
     hover = [labels] * size
-    figure = frame.heat(
-        frame.frame(design.LIGHT), np.ones((size, size)), labels, labels, design.LIGHT, hover=hover
-    )
+    figure = frame.heat(frame.frame(design.LIGHT), np.ones((size, size)), labels, labels, design.LIGHT, hover=hover)
     assert [t.type for t in figure.data] == ["heatmap"] and figure.data[0].showscale
 
 

@@ -94,10 +94,7 @@ def confusion_matrix(
     shares = percent(row_shares(confusion))
     names = [untrusted.plotly(untrusted.plain(c.name, 18)) for c in classes]
     hover = [
-        [
-            f"{v:.1f} % of {true} is called {guess} ({n:,} px)"
-            for guess, v, n in zip(names, row, counts, strict=True)
-        ]
+        [f"{v:.1f} % of {true} is called {guess} ({n:,} px)" for guess, v, n in zip(names, row, counts, strict=True)]
         for true, row, counts in zip(names, shares, confusion, strict=True)
     ]
     rows = [class_label(c, ink) for c in classes]
@@ -108,7 +105,7 @@ def confusion_matrix(
     clickable(figure, points, [(t, p) for p, t in points], [hover[t][p] for p, t in points])
     if cell is not None:
         truth, guess = cell
-        outline(figure, (guess - 0.5, guess + 0.5), (truth - 0.5, truth + 0.5), ink.text)
+        outline(figure, (guess - 0.5, guess + 0.5), (truth - 0.5, truth + 0.5), design.MARK)
     return figure
 
 
