@@ -27,6 +27,7 @@ from lag_core.runs import Run, RunError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
     from lag_core.explain.trace import Trace
 
 Columns = Mapping[str, Sequence[Any]]
