@@ -13,10 +13,8 @@ MEANING: Mapping[str, str] = {
     "segmentation": "Learns the step's classes: the classification loss on its labels and pseudo-labels.",
     "spm": "Semantic-prototype matching: keeps each class's mean latent on the invariant channels near its "
     "prototype, and away from the other classes' and the unknown's.",
-    "sfp": "Specific-feature preserving: keeps the sample-specific channels of old classes near the old "
-    "network's.",
-    "nsc": "Neuron-relevant semantic consistency: old classes must be recognised by the same evidence as "
-    "before.",
+    "sfp": "Specific-feature preserving: keeps the sample-specific channels of old classes near the old network's.",
+    "nsc": "Neuron-relevant semantic consistency: old classes must be recognised by the same evidence as before.",
     "kd_logits": "Distillation of the logits: old classes score as the old network scored them.",
     "kd_latent": "Distillation of the latent map: the features before the heads stay what they were.",
     "kd_stages": "Distillation of the backbone's output: its features stay what they were.",
@@ -74,13 +72,11 @@ def _acting(effects: StepEffects) -> list[str]:
     if not living:
         return []
     if all(t.effect is Effect.HEADS for t in living):
-        return [f"{_upper(listed([t.name for t in living]))} trained the heads alone."]
+        return [f"{listed([t.name for t in living])} trained the heads alone."]
     if all(t.effect is Effect.UNMEASURED for t in living):
-        return [
-            "No gradient norm was logged while the shared layers trained, so nothing can be said of them."
-        ]
+        return ["No gradient norm was logged while the shared layers trained, so nothing can be said of them."]
     if [t.name for t in effects.terms] == [SEGMENTATION] and living[0].effect is Effect.MOVED:
-        return [f"Segmentation alone trained the network (median gradient norm {short(living[0].norm)})."]
+        return [f"segmentation alone trained the network (median gradient norm {short(living[0].norm)})."]
     return [*_moved(effects), *_hardly(effects), *_zero(effects), *_head_terms(living)]
 
 
@@ -89,7 +85,7 @@ def _moved(effects: StepEffects) -> list[str]:
     count = len([t for t in effects.terms if t.name not in HEADS_ONLY or t.norm > 0])
     moved = sorted((t for t in effects.terms if t.effect is Effect.MOVED), key=lambda t: -t.norm)
     if not moved:
-        return [f"None of {count} terms moved the shared layers."]
+        return [f"none of {count} terms moved the shared layers."]
     everyone = f"all {count} terms" if len(moved) == count else f"{len(moved)} of {count} terms"
     others = [t for t in moved if t.name != SEGMENTATION]
     segmentation = effects.term(SEGMENTATION)
@@ -98,7 +94,7 @@ def _moved(effects: StepEffects) -> list[str]:
         norms = f"{norms} beside {_with_norm(segmentation)}"
     elif segmentation in moved:
         norms = _with_norm(segmentation)
-    return [f"{_upper(everyone)} moved the shared layers: {norms}."]
+    return [f"{everyone} moved the shared layers: {norms}."]
 
 
 def _hardly(effects: StepEffects) -> list[str]:
@@ -126,14 +122,14 @@ def _zero(effects: StepEffects) -> list[str]:
 
 def _head_terms(living: Sequence[TermEffect]) -> list[str]:
     found = [t.name for t in living if t.name in HEADS_ONLY and t.effect is Effect.ZERO]
-    return [f"{_upper(listed(found))} {_acts(found)} on the heads alone, as it should."] if found else []
+    return [f"{listed(found)} {_acts(found)} on the heads alone, as meant."] if found else []
 
 
 def _joined(effects: StepEffects) -> list[str]:
     """When the shared layers joined, where that was not at once."""
     if not effects.joined or not effects.length:
         return []
-    return [f"The shared layers train from iteration {effects.joined:,} of {effects.length:,} on."]
+    return [f"(The shared layers join at iteration {effects.joined:,} of {effects.length:,}.)"]
 
 
 def status(progress: Progress | None, batch: int) -> str:
@@ -181,7 +177,3 @@ def _have(names: Sequence[str]) -> str:
 
 def _acts(names: Sequence[str]) -> str:
     return "acts" if len(names) == 1 else "act"
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]

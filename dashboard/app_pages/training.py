@@ -29,7 +29,7 @@ QUIET_SECONDS = 600.0
 LOGS_KEPT = 16
 """Journals of runs that are held in memory."""
 
-TOP_HEIGHT, PANELS_HEIGHT, LOW_HEIGHT = 250, 270, 170
+TOP_HEIGHT, PANELS_HEIGHT, LOW_HEIGHT = 236, 210, 136
 
 SMOOTHING: Mapping[str, float] = {"none": 0.0, "some": 0.7, "strong": 0.93}
 
@@ -154,21 +154,28 @@ def _quiet_seconds(run: Run) -> float:
 def _answer(page: Page, told: Told, other: Told | None) -> None:
     """What the terms did, step by step; steps of which the same is said share a line."""
     lines = [_line(*group, marked=page.step) for group in terms.grouped(told.effects)]
-    if missing := [s.step for s in told.run.steps if s.step not in told.history.steps]:
-        which = "step 0 was" if missing == [0] else f"steps {', '.join(map(str, missing))} were"
-        lines.append(f"- :gray[{which} taken over from another run: its journal has the events]")
+    lines += _without_events(told)
     height: int | Literal["content"] = 96 if len(lines) > 4 else "content"
     with st.container(height=height, border=False, key="training-verdict"):
-        page.answer("\n".join(lines))
+        page.answer("  \n".join(lines))
         if other and (compared := _compared(page, other)):
             st.caption(compared)
+
+
+def _without_events(told: Told) -> list[str]:
+    """Finished steps of which the journal holds nothing."""
+    missing = [info.step for info in told.run.steps if info.step not in told.history.steps]
+    named = [f":gray[step {step}: the journal holds no event of it.]" for step in missing if step]
+    if 0 in missing:
+        named.append(":gray[step 0: taken over from another run, whose journal has its events.]")
+    return named
 
 
 def _line(first: int, last: int, words: str, problem: bool, *, marked: int) -> str:
     name = f"step {first}" if first == last else f"steps {first} to {last}"
     name = f"**{name}**" if first <= marked <= last else name
     icon = ":orange[:material/error:]" if problem else ":green[:material/check_circle:]"
-    return f"- {icon} {name}: {words}"
+    return f"{icon} {name}: {words}"
 
 
 def _compared(page: Page, other: Told) -> str:
@@ -208,16 +215,13 @@ def _bottom(page: Page, window: figures.Window, told: Told, other: Told | None) 
 def _matrix(page: Page, told: Told) -> None:
     with page.section(
         "Did it move the shared layers?",
-        "Median gradient norm by term and step, darkest: the step's largest. ✕ no gradient, 0 always zero; "
-        "click a step to go there.",
+        "Median gradient norm; ✕ none, 0 always zero. Click a step to go there.",
         formula=r"g_{t,k} = \operatorname{median}_i \lVert \lambda_k \nabla_\theta L_k^{(i)} \rVert_2",
         source="METHOD.md I.8; θ: what old and new classes share; i: measurements while θ trains",
         slug="moved",
     ) as view:
         if not any(step.terms for step in told.effects):
-            raise Empty(
-                "The journal names no loss term. `log.gradients_every` sets how often norms are taken."
-            )
+            raise Empty("The journal names no loss term. `log.gradients_every` sets how often norms are taken.")
         view.csv(lambda: _matrix_table(told))
         points = view.plot(
             figures.moved_matrix(told.effects, page.ink, marked=page.step, last=told.run.last_step),
@@ -291,10 +295,15 @@ def _terms(page: Page, window: figures.Window, told: Told, other: Told | None) -
         _check(list(shown.raw.values()), _no_numbers(window, "No term was logged"))
         view.csv(shown.table)
         view.plot(
-            figures.term_panels(_histories(told, other), window, page.ink),
+            figures.term_panels(_histories(told, other), window, page.ink, columns=_columns(told.history)),
             "Raw and weighted value of each loss term over the training",
             height=PANELS_HEIGHT,
         )
+
+
+def _columns(history: History) -> int:
+    """Panels beside one another: up to two rows of them, as long as each stays wide enough."""
+    return min(max(math.ceil(len(history.terms) / 2), 2), 4)
 
 
 def _pseudo_labels(page: Page, window: figures.Window, told: Told, other: Told | None) -> None:
@@ -324,9 +333,7 @@ def _quality(shown: History) -> str:
     """Coverage and precision of the window in words."""
     coverage = shown.coverage[np.isfinite(shown.coverage)]
     precision = shown.precision[np.isfinite(shown.precision)]
-    right = (
-        f"{100 * np.mean(precision):.0f} % of them right" if len(precision) else "none of which was judged"
-    )
+    right = f"{100 * np.mean(precision):.0f} % of them right" if len(precision) else "none of which was judged"
     return f"On average {100 * np.mean(coverage):.0f} % covered, {right}."
 
 

@@ -18,12 +18,15 @@ from plotly.subplots import make_subplots
 from dashboard import design, untrusted
 from dashboard.design import Ink
 from dashboard.figures.frame import clickable, colorscale, frame, outline
-from dashboard.terms import short
-from lag_core.explain.effects import SEGMENTATION, Effect, StepEffects
+from dashboard.terms import HEADS_ONLY, short
+from lag_core.explain.effects import SEGMENTATION, Effect, StepEffects, TermEffect
 from lag_core.explain.history import History, smoothed
 
 MOST_POINTS = 1200
 """Points of a line; of a longer one the extremes of each stretch are kept."""
+
+FEW_POINTS = 80
+"""Up to so many points a line shows each of them as a dot."""
 
 FAINT, SECOND = 0.25, 0.75
 """Opacity of what lies behind a smoothed line, and of the compared run."""
@@ -101,9 +104,7 @@ def _column(step: StepEffects) -> str:
     return f"step {step.step}" + ("" if step.finished else " …")
 
 
-def _cells(
-    steps: Sequence[StepEffects], names: Sequence[str]
-) -> tuple[np.ndarray, list[list[str]], list[list[str]]]:
+def _cells(steps: Sequence[StepEffects], names: Sequence[str]) -> tuple[np.ndarray, list[list[str]], list[list[str]]]:
     """Darkness 0..1 (NaN: blank), text and hover of each cell, [terms, steps]."""
     values = np.full((len(names), len(steps)), np.nan)
     texts = [["" for _ in steps] for _ in names]
@@ -116,22 +117,24 @@ def _cells(
             if term is None:
                 hover[row][column] = label + "not part of the loss"
                 continue
-            texts[row][column], words = _cell_words(term.effect, term.norm, step)
+            texts[row][column], words = _cell_words(term, step)
             hover[row][column] = label + words
             if term.effect in (Effect.MOVED, Effect.HARDLY):
                 values[row, column] = _darkness(term.norm, top)
     return values, texts, hover
 
 
-def _cell_words(effect: Effect, norm: float, step: StepEffects) -> tuple[str, str]:
+def _cell_words(term: TermEffect, step: StepEffects) -> tuple[str, str]:
     """(text in the cell, text on hover)."""
+    if term.effect is Effect.ZERO and term.name in HEADS_ONLY:
+        return "heads", "acts on the heads alone, as meant"
     why = untrusted.plotly(untrusted.plain(step.why_dead or "nothing that trains reaches it"))
     return {
         Effect.DEAD: ("✕", f"no gradient, {why}"),
         Effect.HEADS: ("heads", "trains the heads alone; no shared layer trains"),
         Effect.ZERO: ("0", "gradient 0 at every measurement"),
         Effect.UNMEASURED: ("?", "no gradient norm was logged"),
-    }.get(effect, (short(norm), f"median gradient norm {short(norm)}"))
+    }.get(term.effect, (short(term.norm), f"median gradient norm {short(term.norm)}"))
 
 
 def _darkness(norm: float, top: float) -> float:
@@ -229,9 +232,8 @@ def throughput(runs: Sequence[History], window: Window, ink: Ink, names: Sequenc
     """Images per second of each run. names: of the runs, for the hover."""
     figure = _time_frame(runs, window, ink, "images/s")
     for number, history in _drawn(runs, window):
-        color = design.ALL if number else (ink.ramp[3])
-        label = untrusted.plotly(untrusted.plain(names[number], 40))
-        _add_lines(figure, Track(label, color, history.throughput, number), window, history)
+        color = design.ALL if number else ink.ramp[3]
+        _add_lines(figure, Track(names[number], color, history.throughput, number), window, history)
     figure.update_yaxes(rangemode="tozero")
     return figure
 
@@ -246,7 +248,7 @@ def term_panels(runs: Sequence[History], window: Window, ink: Ink, *, columns: i
     rows = max(math.ceil(len(names) / columns), 1)
     figure = frame(ink)
     grid = make_subplots(
-        rows, columns, horizontal_spacing=0.06, vertical_spacing=min(0.34 / rows, 0.2),
+        rows, columns, horizontal_spacing=0.06, vertical_spacing=0.13,
         subplot_titles=[untrusted.plotly(untrusted.plain(n, 30)) for n in names],
     )  # fmt: skip
     axes = {"xaxis": figure.layout.xaxis.to_plotly_json(), "yaxis": figure.layout.yaxis.to_plotly_json()}
@@ -261,8 +263,9 @@ def term_panels(runs: Sequence[History], window: Window, ink: Ink, *, columns: i
                 weighted = Track("weighted", color, history.weighted(name), number, width=1.25, fill=True)
                 _add_lines(grid, weighted, window, history, cell=cell)
                 _add_lines(grid, raw, window, history, cell=cell)
-        _time_axis(grid, runs, window, ink, cell=cell)
-        grid.update_yaxes(rangemode="tozero", nticks=4, tickformat="~g", exponentformat="power", **cell)
+        _time_axis(grid, runs, window, ink, cell=cell, number=place + 1)
+        grid.update_xaxes(showticklabels=place + columns >= len(names), **cell)
+        grid.update_yaxes(rangemode="tozero", nticks=4, exponentformat="e", minexponent=3, **cell)
     font = {"size": 12, "color": ink.text}
     grid.update_annotations(font=font, yshift=-2)
     return grid.update_layout(margin={"l": 8, "r": 8, "t": 22, "b": 8}, showlegend=False)
@@ -285,11 +288,16 @@ class Track:
     width: float = 2.0
     fill: bool = False
 
+    @property
+    def label(self) -> str:
+        """The name as Plotly may show it."""
+        return untrusted.plotly(untrusted.plain(self.name, 40))
+
     def style(self) -> dict[str, object]:
         line = {"color": self.color, "width": self.width if self.run == 0 else 1.5}
         return {
-            "name": self.name,
-            "legendgroup": self.name,
+            "name": self.label,
+            "legendgroup": self.label,
             "line": {**line, "dash": "solid" if self.run == 0 else "dot"},
             "opacity": 1.0 if self.run == 0 else SECOND,
         }
@@ -370,13 +378,11 @@ def _add_lines(
     style, place = track.style(), dict(cell or {})
     tail = " (compared)" if track.run else ""
     filled = track.fill and track.run == 0
-    hover = {"hovertemplate": f"{track.name}{tail} %{{text}}<extra></extra>", "mode": "lines"}
+    hover = {"hovertemplate": f"{track.label}{tail} %{{text}}<extra></extra>", "mode": "lines"}
     if window.smoothing and track.run == 0 and not filled:
         faint = {**style, "opacity": FAINT, "line": {"color": track.color, "width": 1}}
         points = _line(history, window, logged, logged)
-        figure.add_trace(
-            go.Scatter(**points, **faint, mode="lines", hoverinfo="skip", showlegend=False), **place
-        )
+        figure.add_trace(go.Scatter(**points, **faint, mode="lines", hoverinfo="skip", showlegend=False), **place)
     points = _line(history, window, logged, average)
     points["text"] = [t.replace(" ·", f"{unit} ·", 1) for t in points["text"]]
     if filled:
@@ -430,7 +436,7 @@ class ZeroLane:
             type="log",
             range=[self.floor - self.height, self.top],
             tickvals=[centre, *(10.0**e for e in exponents)],
-            ticktext=["<b>0</b>", *(short(10.0**e) for e in exponents)],
+            ticktext=["<b>0</b>", *(f"{10.0**e:.2g}" if e >= -3 else short(10.0**e) for e in exponents)],
         )
         box = {
             "xref": "paper",
@@ -451,38 +457,37 @@ def _add_log(
     row: int,
     dead: np.ndarray,
 ) -> None:
-    """A line on a logarithmic axis; zeros are in the lane, those of a dead term as crosses."""
+    """A line through what is above zero, on a logarithmic axis; a mark in the lane for each zero.
+
+    dead: bool [N], where the term has no gradient: its marks are crosses.
+    """
     values = track.values
-    zero = np.isfinite(values) & (values <= 0)
-    average = _average(values, history, window.smoothing)
-    shown = np.where(zero, lane.value(row), average)
-    reasons = [_reason(zero[i], dead[i], history.shared_train[i], values[i]) for i in range(len(values))]
-    style = track.style()
+    positive = np.where(values > 0, values, np.nan)
+    average = _average(positive, history, window.smoothing)
+    reasons = list(map(_reason, values.tolist(), dead.tolist(), history.shared_train.tolist()))
     tail = " (compared)" if track.run else ""
-    hover = {"hovertemplate": f"{untrusted.plotly(track.name)}{tail} %{{text}}<extra></extra>"}
-    points = _line(history, window, values, shown, reasons)
-    symbol = "circle" if track.run == 0 else "circle-open"
-    few = len(points["x"]) <= 80
-    figure.add_trace(
-        go.Scatter(
-            **points, **style, **hover, showlegend=track.run == 0, marker={"size": 5, "symbol": symbol},
-            mode="lines+markers" if few else "lines",
-        )
-    )  # fmt: skip
-    if dead.any():
-        crossed = np.where(zero & dead, values, np.nan)
-        points = _line(history, window, crossed, shown, reasons)
-        marks = {"marker": {"size": 8, "symbol": "x-thin", "line": {"width": 2, "color": track.color}}}
-        figure.add_trace(
-            go.Scatter(
-                **points, **hover, **marks, name=f"{track.name} dead", mode="markers", showlegend=False,
-                legendgroup=track.name,
-            )
-        )  # fmt: skip
+    hover = {"hovertemplate": f"{track.label}{tail} %{{text}}<extra></extra>"}
+    points = _line(history, window, positive, average, reasons)
+    marker = {"size": 5, "symbol": "circle" if track.run == 0 else "circle-open"}
+    mode = "lines+markers" if len(points["x"]) <= FEW_POINTS else "lines"
+    shared = {**track.style(), **hover, "showlegend": track.run == 0}
+    figure.add_trace(go.Scatter(**points, **shared, marker=marker, mode=mode))
+    if track.run:
+        return  # a second set of zeros would read as the first run's
+    at = np.full(len(values), lane.value(row))
+    unnamed = not points["x"]  # a line without a point is not in the legend
+    for name, which, symbol in (("zero", ~dead, "line-ns"), ("dead", dead, "x-thin")):
+        points = _line(history, window, np.where(which & (values <= 0), values, np.nan), at, reasons)
+        if points["x"]:
+            marks = {"size": 6, "symbol": symbol, "line": {"width": 1.5, "color": track.color}}
+            shared = {"name": f"{track.label} {name}", "legendgroup": track.label, "showlegend": unnamed}
+            figure.add_trace(go.Scatter(**points, **hover, **shared, mode="markers", marker=marks))
+            unnamed = False
 
 
-def _reason(zero: bool, dead: bool, trained: bool, value: float) -> str:
-    if not zero:
+def _reason(value: float, dead: bool, trained: bool) -> str:
+    """What the hover says of a value, and why it is zero."""
+    if value != 0:
         return short(float(value))
     if dead:
         return "0: no gradient"
@@ -502,8 +507,12 @@ def _time_axis(
     ink: Ink,
     *,
     cell: Mapping[str, int] | None = None,
+    number: int = 1,
 ) -> None:
-    """Boundaries and names of the steps, or iterations of the one that is drawn."""
+    """Boundaries and names of the steps, or iterations of the one that is drawn.
+
+    cell, number: row and column of a panel, and its place in the order of panels, from 1.
+    """
     place = dict(cell or {})
     history = runs[0]
     if window.step is not None:
@@ -512,11 +521,8 @@ def _time_axis(
         figure.update_xaxes(range=[-0.02 * length, length * 1.02], nticks=6, **title, **place)
         return
     steps = sorted({t for run in runs for t in run.steps}) or [0]
-    for t in [*steps, steps[-1] + 1]:
-        figure.add_vline(t, line={"color": ink.grid, "width": 1}, layer="below", **place)
-    if window.marked in history.steps and len(steps) > 1:
-        band = {"fillcolor": ink.muted, "opacity": 0.08, "line_width": 0, "layer": "below"}
-        figure.add_vrect(window.marked, window.marked + 1, **band, **place)
+    marked = window.marked if window.marked in history.steps and len(steps) > 1 else None
+    figure.layout.shapes += tuple(_boundaries(steps, marked, ink, number))
     stride = max(math.ceil(len(steps) / (4 if cell else 12)), 1)
     named = steps[::stride]
     words = [str(t) if cell else _step_label(t, history) for t in named]
@@ -524,6 +530,21 @@ def _time_axis(
         tickvals=[t + 0.5 for t in named], ticktext=words, showgrid=False, ticks="",
         range=[steps[0] - 0.02, steps[-1] + 1.02], **place,
     )  # fmt: skip
+
+
+def _boundaries(steps: Sequence[int], marked: int | None, ink: Ink, number: int) -> list[dict[str, Any]]:
+    """A line where a step begins, and a band over the marked one, in subplot `number` (from 1).
+
+    Plotly's own add_vline takes half a second for a figure of panels: it searches all of them each time.
+    """
+    axis = "" if number == 1 else str(number)
+    place = {"xref": f"x{axis}", "yref": f"y{axis} domain", "y0": 0, "y1": 1, "layer": "below"}
+    line = {"color": ink.grid, "width": 1}
+    shapes = [{"type": "line", "x0": t, "x1": t, "line": line, **place} for t in [*steps, steps[-1] + 1]]
+    if marked is not None:
+        band = {"fillcolor": ink.muted, "opacity": 0.08, "line": {"width": 0}}
+        shapes.append({"type": "rect", "x0": marked, "x1": marked + 1, **band, **place})
+    return shapes
 
 
 def _step_label(step: int, history: History) -> str:
