@@ -1,0 +1,259 @@
+"""Did the class move: the paths of prototypes through a plane, drift and margins over steps, cosines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+
+from dashboard import design, untrusted
+from dashboard.design import Ink
+from dashboard.figures.frame import class_label, clickable, frame, heat, outline, short_label
+from lag_core.explain.similarity import Path, Projection
+from lag_core.protocol import ClassInfo
+
+MOST_LINES = 24
+"""Classes that are drawn as lines; of more, the selected one and those that moved most."""
+
+MOST_NAMES = 12
+"""Paths up to which each has its name at its end."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One class over the steps."""
+
+    cls: int
+    values: np.ndarray
+    """float [T], NaN where there is nothing."""
+    words: Sequence[str]
+    """What is told on pointing, one text a step."""
+    dotted: bool = False
+    """Of the compared run."""
+
+
+def chosen_classes(moved: np.ndarray, cls: int, most: int = MOST_LINES) -> list[int]:
+    """The classes to draw: all, or `cls` and those with the largest `moved` [K]; in the order of indices."""
+    if len(moved) <= most:
+        return list(range(len(moved)))
+    ranked = [int(k) for k in np.argsort(-np.nan_to_num(moved, nan=-1.0), kind="stable") if k != cls]
+    return sorted([cls, *ranked[: most - 1]])
+
+
+# ---------------------------------------------------------------------- paths
+
+
+def path_plane(
+    paths: Sequence[Path],
+    projection: Projection,
+    classes: Sequence[ClassInfo],
+    introduced: Sequence[int],
+    ink: Ink,
+    *,
+    cls: int,
+    step: int,
+) -> go.Figure:
+    """Prototypes of each class over the steps, in a plane that is the same for all steps.
+
+    introduced: the step that introduces each class; before it, the path is dotted and its marks are hollow. The
+    marks of `step` are large, the class `cls` is drawn last and heavily. Clicks carry (step, class index).
+    """
+    share = [f" ({100 * v:.0f} % of variance)" if np.isfinite(v) else "" for v in projection.explained]
+    figure = frame(ink, x=f"axis 1{share[0]}", y=f"axis 2{share[1]}")
+    ordered = sorted(paths, key=lambda path: path.cls == cls)
+    for path in ordered:
+        _draw_path(figure, path, classes[path.cls], introduced[path.cls], ink, path.cls == cls, step)
+    named = [path for path in ordered if len(path.steps) and (len(ordered) <= MOST_NAMES or path.cls == cls)]
+    for path in named:
+        figure.add_annotation(_name_at_end(path, classes[path.cls], ink, path.cls == cls))
+    marks = [(path, i) for path in ordered for i in range(len(path.steps))]
+    hover = [
+        f"{untrusted.plotly(untrusted.plain(classes[p.cls].name, 40))}, step {p.steps[i]}"
+        + ("" if p.steps[i] >= introduced[p.cls] else " (not introduced yet)")
+        for p, i in marks
+    ]
+    points = [(float(p.points[i, 0]), float(p.points[i, 1])) for p, i in marks]
+    clickable(figure, points, [(p.steps[i], p.cls) for p, i in marks], hover)
+    figure.data[-1].marker.size = 14
+    _square_range(figure, np.array(points).reshape(-1, 2))
+    return figure
+
+
+def _draw_path(
+    figure: go.Figure, path: Path, info: ClassInfo, introduced: int, ink: Ink, heavy: bool, step: int
+) -> None:
+    """The way before the class is introduced, the way since, and the marks of the steps."""
+    known = [i for i, t in enumerate(path.steps) if t >= introduced]
+    before = [i for i, t in enumerate(path.steps) if t <= introduced]
+    color = design.css(info.color)
+    if len(before) > 1:
+        figure.add_trace(_line(path.points[before], ink.muted, 1.0, 0.6, "dot"))
+    if len(known) > 1:
+        figure.add_trace(_line(path.points[known], ink.muted, 5.0 if heavy else 3.0, 0.9 if heavy else 0.5))
+        figure.add_trace(_line(path.points[known], color, 3.0 if heavy else 1.6, 1.0))
+    sizes = [(15 if heavy else 11) if t == step else (9 if heavy else 7) for t in path.steps]
+    fills = [color if t >= introduced else ink.surface for t in path.steps]
+    edges = [ink.text if t == step else ink.muted for t in path.steps]
+    figure.add_trace(
+        go.Scatter(
+            x=path.points[:, 0],
+            y=path.points[:, 1],
+            mode="markers",
+            marker={"size": sizes, "color": fills, "line": {"color": edges, "width": 1.5 if heavy else 1.0}},
+            hoverinfo="skip",
+            name=f"class {path.cls}",
+        )
+    )
+
+
+def _line(points: np.ndarray, color: str, width: float, opacity: float, dash: str = "solid") -> go.Scatter:
+    return go.Scatter(
+        x=points[:, 0],
+        y=points[:, 1],
+        mode="lines",
+        line={"color": color, "width": width, "dash": dash},
+        opacity=opacity,
+        hoverinfo="skip",
+    )
+
+
+def _name_at_end(path: Path, info: ClassInfo, ink: Ink, heavy: bool) -> dict[str, object]:
+    name = untrusted.plotly(untrusted.plain(info.name, 20))
+    x, y = path.points[-1]
+    return {
+        "x": float(x), "y": float(y), "text": f"<b>{name}</b>" if heavy else name, "showarrow": False,
+        "yshift": 14, "font": {"color": ink.text if heavy else ink.muted},
+    }  # fmt: skip
+
+
+def _square_range(figure: go.Figure, points: np.ndarray) -> None:
+    """Both axes over all points with room for names; one unit is as long across as up."""
+    if not len(points):
+        return
+    low, high = points.min(0), points.max(0)
+    room = np.maximum(0.12 * (high - low).max(), 1e-9)
+    figure.update_xaxes(range=[float(low[0] - 2 * room), float(high[0] + 2 * room)], exponentformat="power")
+    figure.update_yaxes(
+        range=[float(low[1] - room), float(high[1] + 1.6 * room)], scaleanchor="x", exponentformat="power"
+    )
+
+
+# ---------------------------------------------------------------------- over steps
+
+
+def over_steps(
+    series: Sequence[Series],
+    classes: Sequence[ClassInfo],
+    ink: Ink,
+    *,
+    cls: int,
+    step: int,
+    steps: int,
+    y: str,
+    floor: float | None = 0.0,
+) -> go.Figure:
+    """A line for each class over the steps; the class `cls` heavy and on top, the compared run dotted.
+
+    y: the axis's title with its unit. floor: a line that means something (0 for a margin); None for none.
+    Clicks carry (step, class index).
+    """
+    figure = frame(ink, x="step", y=y)
+    if floor is not None:
+        figure.add_hline(floor, line={"color": ink.muted, "width": 1})
+    figure.add_vline(step, line={"color": ink.muted, "width": 1, "dash": "dot"})
+    ordered = sorted(series, key=lambda s: (s.cls == cls, not s.dotted))
+    for one in ordered:
+        _draw_series(figure, one, classes[one.cls], ink, one.cls == cls)
+    marks = [(s, t) for s in ordered for t in np.flatnonzero(~np.isnan(s.values)).tolist()]
+    clickable(
+        figure,
+        [(t, float(s.values[t])) for s, t in marks],
+        [(t, s.cls) for s, t in marks],
+        [s.words[t] for s, t in marks],
+    )
+    figure.data[-1].marker.size = 14
+    figure.update_xaxes(tickvals=list(range(steps)), range=[-0.2, steps - 0.8])
+    figure.update_yaxes(exponentformat="power", rangemode="tozero" if floor == 0 else "normal")
+    return figure
+
+
+def _draw_series(figure: go.Figure, one: Series, info: ClassInfo, ink: Ink, heavy: bool) -> None:
+    steps, color = list(range(len(one.values))), design.css(info.color)
+    dash = "dot" if one.dotted else "solid"
+    casing = {"color": ink.muted, "width": 4.5 if heavy else 2.6, "dash": dash}
+    line = {"color": color, "width": 2.8 if heavy else 1.4, "dash": dash}
+    common = {"x": steps, "y": one.values, "hoverinfo": "skip", "connectgaps": False}
+    figure.add_trace(go.Scatter(mode="lines", line=casing, opacity=0.9 if heavy else 0.45, **common))
+    figure.add_trace(
+        go.Scatter(
+            mode="lines+markers",
+            line=line,
+            marker={
+                "size": 9 if heavy else 6,
+                "color": ink.surface if one.dotted else color,
+                "line": {"color": color if one.dotted and heavy else ink.muted, "width": 1.2},
+            },
+            name=("compared " if one.dotted else "") + f"class {one.cls}",
+            **common,
+        )
+    )
+
+
+# ---------------------------------------------------------------------- cosines
+
+
+def cosine_matrix(
+    cosines: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    hover: Sequence[Sequence[str]],
+    ink: Ink,
+    *,
+    row: int | None = None,
+    data: Sequence[tuple[int, int]] = (),
+) -> go.Figure:
+    """Cosines [R, C], coloured from `lowest` to 1, with as many decimals as tell them apart.
+
+    `row` is framed. data: what a click carries, row by row, for each cell.
+    """
+    low = lowest(cosines)
+    decimals = 2 if low < 0.95 else 3 if low < 0.995 else 4
+    figure = heat(frame(ink), (cosines - low) / (1 - low), rows, columns, ink, hover=hover, high=1.0, decimals=decimals)
+    if len(figure.data) > 1:
+        cells = np.argwhere(~np.isnan(cosines)).tolist()
+        figure.data[1].text = [f"{cosines[r, c]:.{decimals}f}" for r, c in cells]
+        figure.data[1].textfont.size = 12 if len(columns) <= 8 else 9
+    else:
+        figure.data[0].colorbar.update(ticksuffix="", tickvals=[0, 1], ticktext=[f"{low:g}", "1"])
+    figure.update_xaxes(side="top")
+    if row is not None:
+        outline(figure, (-0.5, len(columns) - 0.5), (row - 0.5, row + 0.5), ink.text)
+    if data:
+        points = [(c, r) for r in range(len(rows)) for c in range(len(columns))]
+        clickable(figure, points, data, [hover[r][c] for c, r in points])
+    return figure
+
+
+def lowest(cosines: np.ndarray) -> float:
+    """Where the colours of a cosine matrix begin: its smallest value, rounded down to a step of its scale."""
+    if np.isnan(cosines).all():
+        return 0.0
+    smallest = float(np.nanmin(cosines))
+    unit = 0.1 if smallest < 0.9 else 0.01 if smallest < 0.99 else 0.001 if smallest < 0.999 else 0.0001
+    return max(-1.0, min(np.floor(smallest / unit + 1e-9) * unit, 1 - unit))
+
+
+def labels(classes: Sequence[ClassInfo], ink: Ink) -> tuple[list[str], list[str]]:
+    """Row and column labels of a matrix of classes."""
+    return [class_label(c, ink) for c in classes], [short_label(c, ink) for c in classes]
+
+
+def colours(values: np.ndarray, low: float, high: float, ramp: Sequence[str]) -> np.ndarray:
+    """A map in the colours of a ramp. Shape: float [H, W] -> uint8 [H, W, 4]."""
+    table = np.array([design.on_ramp(ramp, i / 255) for i in range(256)], np.uint8)
+    places = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
+    rgba = np.full((*values.shape, 4), 255, np.uint8)
+    rgba[..., :3] = table[np.rint(places * 255).astype(np.uint8)]
+    return rgba
