@@ -39,5 +39,8 @@ def load_resume(path: Path) -> tuple[Cursor, dict[str, Any]]:
     try:
         states = torch.load(path, "cpu", weights_only=True)
         return Cursor(**states.pop("cursor")), states
-    except _UNREADABLE as error:
-        raise RunError(f"{path} cannot be read ({error}); delete it to train its step from the beginning") from None
+    except _UNREADABLE:
+        # torch's own text spans lines and advises to load without weights_only
+        raise RunError(
+            f"{path} is damaged or holds more than tensors; delete it to train its step from the beginning"
+        ) from None
