@@ -54,7 +54,7 @@ def picture(rng: np.random.Generator, classes: tuple[int, ...]) -> tuple[np.ndar
     return noisy.clip(0, 255).astype(np.uint8), mask
 
 
-def tables(root: Path, method: str, **sections: dict[str, Any]) -> dict[str, Any]:
+def tables(root: Path, name: str, **sections: dict[str, Any]) -> dict[str, Any]:
     """The nested tables of a tiny run; `sections` are laid over them."""
     small: dict[str, Any] = {
         "data": {
@@ -64,16 +64,16 @@ def tables(root: Path, method: str, **sections: dict[str, Any]) -> dict[str, Any
         "optim": {"epochs": 2, "epochs_later": 3, "batch": 4, "threads": 1, "device": "cpu"},
         "log": {"events_every": 1, "gradients_every": 1, "resume_seconds": 1e6},
     }  # fmt: skip
-    return configuration.merge([preset(method), small, sections])
+    return configuration.merge([preset(name), small, sections])
 
 
-def tiny_config(root: Path, method: str, **sections: dict[str, Any]) -> Config:
-    return configuration.resolve(tables(root, method, **sections))
+def tiny_config(root: Path, name: str, **sections: dict[str, Any]) -> Config:
+    return configuration.resolve(tables(root, name, **sections))
 
 
-def tiny_run(root: Path, out: Path, method: str, **sections: dict[str, Any]) -> Run:
+def tiny_run(root: Path, out: Path, name: str, **sections: dict[str, Any]) -> Run:
     """Train a tiny run without a word."""
-    return train(tiny_config(root, method, **sections), out, reporter=Reporter(quiet=True))
+    return train(tiny_config(root, name, **sections), out, reporter=Reporter(quiet=True))
 
 
 def write_toml(path: Path, config: Config) -> Path:

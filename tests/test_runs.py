@@ -35,6 +35,9 @@ from lag_core.runs import (
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "run-format.md"
 
 
+pytestmark = pytest.mark.usefixtures("no_fsync")
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run; tests copy it before they damage it."""
@@ -128,9 +131,7 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_tensors_that_do_not_fit_are_refused(
-    copy: Path, change: Callable[[dict], Any], sentence: str
-) -> None:
+def test_tensors_that_do_not_fit_are_refused(copy: Path, change: Callable[[dict], Any], sentence: str) -> None:
     tensors = load_file(copy / "step_00.safetensors")
     change(tensors)
     replace_step(copy, 0, tensors)
@@ -201,9 +202,7 @@ def test_json_that_is_none_is_a_sentence(copy: Path, content: bytes) -> None:
         open_run(copy)
 
 
-@pytest.mark.parametrize(
-    "content", ["{}", '{"steps": 3}', '{"steps": [{"confusion": [[1]]}]}', '{"steps": []}']
-)
+@pytest.mark.parametrize("content", ["{}", '{"steps": 3}', '{"steps": [{"confusion": [[1]]}]}', '{"steps": []}'])
 def test_damaged_metrics_are_a_sentence(copy: Path, content: str) -> None:
     (copy / "metrics.json").write_text(content)
     run = open_run(copy)

@@ -1,0 +1,346 @@
+"""All steps of a run: what trains, what stays, what is reported; on rectangles, in seconds."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from shapes import tiny_config, tiny_run, write_shapes
+
+from lag_core.config import ConfigError
+from lag_core.data.splits import hold_out
+from lag_core.method.objective import Objective, Result, Term
+from lag_core.method.presets import PRESETS
+from lag_core.model.weights import load_segmenter
+from lag_core.runs import Run, open_run
+from lag_core.training.continual import ContinualTraining, label_spaces, step_images, train
+from lag_core.training.evaluation import evaluate, totals
+from lag_core.training.features import FeatureStore, batch_order, iterations_per_epoch
+from lag_core.training.loop import NotFiniteError, gradient_norms, weighted_sum
+from lag_core.training.reporting import Reporter
+
+
+pytestmark = pytest.mark.usefixtures("no_fsync")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("data") / "shapes")
+
+
+@pytest.fixture(scope="module")
+def runs(root: Path) -> dict[str, Run]:
+    """A tiny run of every preset. The confident regions of NSC take what an untrained network is sure of."""
+    return {name: tiny_run(root, root.parent / name, name, method={"nsc_threshold": 0.0}) for name in PRESETS}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_method_trains_to_its_end(runs: dict[str, Run], name: str) -> None:
+    run = runs[name]
+    assert run.status == "finished" and run.method == name
+    assert len(run.steps) == (1 if name == "joint" else 3)
+    assert not (run.path / "resume.pt").exists() and not list(run.path.glob("*.partial"))
+    events = run.events()
+    places = [(e["step"], e["iteration"]) for e in events]
+    assert places == [(s.step, i) for s in run.steps for i in range(s.iterations)]
+    for event in events:
+        assert math.isfinite(event["loss"])
+        total = sum(t["raw"] * t["weight"] for t in event["terms"].values())
+        assert event["loss"] == pytest.approx(total, rel=1e-4)
+    for step in range(len(run.steps)):
+        assert all(np.isfinite(value).all() for value in run.tensors(step).values())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_stored_metrics_are_measured_again_to_the_pixel(runs: dict[str, Run], name: str) -> None:
+    run = runs[name]
+    measured = totals(evaluate(run, run.open_dataset(), Reporter(quiet=True).bar))
+    assert np.array_equal(measured, run.confusions())
+
+
+def test_step_0_is_the_same_for_all_methods_with_the_same_heads(runs: dict[str, Run]) -> None:
+    for group in (["reference", "lag", "lag+"], ["finetune", "frozen"]):
+        first = load_file(runs[group[0]].path / "step_00.safetensors")
+        for name in group[1:]:
+            other = load_file(runs[name].path / "step_00.safetensors")
+            assert first.keys() == other.keys()
+            assert all(np.array_equal(first[key], other[key]) for key in first), name
+
+
+def test_another_seed_is_another_run(root: Path, runs: dict[str, Run], tmp_path: Path) -> None:
+    """And the same seed is the same run, although another trained in between."""
+    same = tiny_run(root, tmp_path / "same", "lag", method={"nsc_threshold": 0.0})
+    assert same.digest == runs["lag"].digest
+    other = tiny_run(root, tmp_path / "other", "lag", method={"nsc_threshold": 0.0}, optim={"seed": 1})
+    assert other.digest != same.digest
+
+
+def test_joint_is_one_step_over_all_labels_and_grouped_by_the_task(root: Path, runs: dict[str, Run]) -> None:
+    run = runs["joint"]
+    assert run.labels.steps == ((0, 1, 2, 3, 4),)
+    assert run.grouping.steps == ((0, 1, 2), (3,), (4,))
+    dataset = run.open_dataset()
+    kept, _ = hold_out(list(dataset.ids("train")), run.config.data.holdout, seed=0)
+    assert step_images(run.config, dataset, run.labels, 0) == kept
+    first = run.events()[0]
+    assert list(first["terms"]) == ["segmentation"]
+
+
+def test_terms_of_the_reference_are_reported_as_dead(runs: dict[str, Run]) -> None:
+    run = runs["reference"]
+    dead = ("kd_latent", "nsc", "sfp", "spm")
+    assert [s.dead_terms for s in run.steps] == [(), dead, dead]
+    for step in (1, 2):
+        for term in dead:
+            assert f"step {step}: term {term} has no gradient: the extractor is frozen" in run.warnings
+    assert all(run.steps[t].trained == ("heads",) for t in (1, 2))
+
+
+def test_no_term_of_lag_is_dead(runs: dict[str, Run]) -> None:
+    assert all(step.dead_terms == () for step in runs["lag"].steps)
+    assert runs["lag"].warnings == ()
+    assert runs["lag"].steps[1].trained == ("heads", "aspp")
+
+
+def test_nsc_is_0_before_the_extractor_moves_and_all_terms_act_after_it(root: Path, tmp_path: Path) -> None:
+    """METHOD.md J(a) and J(c)."""
+    run = tiny_run(
+        root,
+        tmp_path / "lag",
+        "lag",
+        data={"task": "2-2"},
+        optim={"epochs_later": 6, "extractor_delay": 0.5, "lr_head": 1e-3, "lr_aspp_later": 1e-3},
+        method={"nsc_threshold": 0.0, "nsc_every": 1, "channel_warmup": 1, "ramp": 0.0},
+    )
+    events = [e for e in run.events() if e["step"] == 1]
+    joins = math.ceil(0.5 * events[0]["total"])
+    before = [e for e in events if e["iteration"] < joins]
+    # the first update of the extractor is made at `joins`, so that its effect is seen one iteration later
+    after = [e for e in events if e["iteration"] > joins]
+    assert len(before) > 2 and len(after) > 2
+    for event in before:
+        assert event["terms"]["nsc"]["raw"] == 0 and event["terms"]["kd_latent"]["raw"] == 0
+        assert event["lr"]["aspp"] == 0 and set(event["gradient_norms"].values()) == {0.0}
+    for term in ("spm", "sfp", "nsc", "kd_latent"):
+        assert max(e["gradient_norms"][term] for e in after) > 0, term
+        assert max(e["terms"][term]["raw"] for e in after) > 0, term
+    assert all(e["lr"]["aspp"] > 0 for e in after)
+
+
+def test_a_term_without_a_class_in_the_batch_is_not_called_dead(root: Path, tmp_path: Path) -> None:
+    """The teacher is sure of nothing, so NSC has no pair; that is no reason to leave it out."""
+    run = tiny_run(root, tmp_path / "lag", "lag", method={"nsc_threshold": 1.0})
+    later = [e for e in run.events() if e["step"] == 1 and "nsc" in e["terms"]]
+    assert later and all(e["terms"]["nsc"]["raw"] == 0 for e in later)
+    assert run.steps[1].dead_terms == ()
+
+
+def test_files_hold_what_a_step_changed_and_nothing_else(runs: dict[str, Run]) -> None:
+    for name, run in runs.items():
+        for step in range(1, len(run.steps)):
+            before, delta = run.tensors(step - 1), run.delta(step)
+            assert all(k not in before or not np.array_equal(v, before[k]) for k, v in delta.items()), name
+    assert {n.split(".")[0] for n in runs["reference"].delta(1)} == {"heads"}
+    assert {n.split(".")[0] for n in runs["lag"].delta(1)} == {"heads", "aspp"}
+
+
+def test_frozen_heads_do_not_move_and_live_ones_do(runs: dict[str, Run]) -> None:
+    def changed_heads(run: Run, step: int) -> set[int]:
+        return {int(name.split(".")[1]) for name in run.delta(step) if name.startswith("heads.")}
+
+    # heads of these runs: 0 unknown, 1 background, 2 the rest of step 0, 3 step 1, 4 step 2
+    for name in ("reference", "lag", "lag+"):
+        assert changed_heads(runs[name], 1) == {0, 3} and changed_heads(runs[name], 2) == {0, 4}
+    assert changed_heads(runs["frozen"], 1) == {1} and changed_heads(runs["frozen"], 2) == {2}
+    assert changed_heads(runs["finetune"], 2) == {0, 1, 2}
+
+
+def test_batch_norm_does_not_move_after_step_0(runs: dict[str, Run]) -> None:
+    for name, run in runs.items():
+        for step in range(1, len(run.steps)):
+            new_head = f"heads.{len(run.labels.head_sizes(step)) - 1}."
+            moved = [n for n in run.delta(step) if "running_" in n and not n.startswith(new_head)]
+            assert moved == [], name
+
+
+def test_the_trunk_is_the_same_in_all_steps_also_where_the_last_stage_trains(root: Path, tmp_path: Path) -> None:
+    run = tiny_run(root, tmp_path / "lag", "lag", model={"shared": "layer3"}, optim={"lr_stage_later": 0.01})
+    assert run.steps[1].trained == ("heads", "aspp", "stage")
+    changed = {".".join(name.split(".")[:2]) for name in run.delta(2) if name.startswith("backbone")}
+    assert changed == {"backbone.layer4"}
+
+
+class Spy(Objective):
+    """The usual objective; remembers the teacher and the labels that it was shown."""
+
+    teachers: list[tuple[int, dict[str, torch.Tensor]]] = []  # noqa: RUF012
+    modes: set[bool] = set()  # noqa: RUF012
+
+    def __call__(self, student, teacher, new, old, batch, *args, **kwargs) -> Result:  # type: ignore[no-untyped-def,override]
+        if teacher is not None:
+            self.modes.add(any(m.training for m in teacher.modules()))
+            assert not any(p.requires_grad for p in teacher.parameters())
+            self.teachers.append((self.step, {k: v.clone() for k, v in teacher.state_dict().items()}))
+        return super().__call__(student, teacher, new, old, batch, *args, **kwargs)
+
+
+def test_the_teacher_is_the_last_step_and_never_changes(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lag_core.training.continual.Objective", Spy)
+    Spy.teachers, Spy.modes = [], set()
+    run = tiny_run(root, tmp_path / "lag", "lag")
+    assert Spy.modes == {False} and {step for step, _ in Spy.teachers} == {1, 2}
+    stored = {step: load_segmenter(run, step - 1).state_dict() for step in (1, 2)}
+    for step, state in Spy.teachers:
+        for name, value in state.items():
+            if "num_batches" not in name:
+                assert torch.equal(value, stored[step][name]), name
+
+
+def test_held_out_images_are_never_trained_on(root: Path) -> None:
+    config = tiny_config(root, "lag", data={"holdout": 0.3})
+    from lag_core.data.catalogue import open_dataset
+
+    dataset = open_dataset(config.data)
+    _, held = hold_out(list(dataset.ids("train")), 0.3, seed=0)
+    assert len(held) == 5
+    for method in ("lag", "joint"):
+        config = tiny_config(root, method, data={"holdout": 0.3})
+        labels, _ = label_spaces(config, dataset)
+        for step in range(len(labels.steps)):
+            used = step_images(config, dataset, labels, step)
+            assert used and not set(used) & {*held, *dataset.ids("val")}
+
+
+def test_the_data_fraction_keeps_the_first_images_of_later_steps(root: Path, tmp_path: Path) -> None:
+    from lag_core.data.catalogue import open_dataset
+
+    full, half = (tiny_config(root, "finetune", data={"fraction": f}) for f in (1.0, 0.5))
+    dataset = open_dataset(full.data)
+    labels, _ = label_spaces(full, dataset)
+    for step in range(3):
+        every, some = (step_images(c, dataset, labels, step) for c in (full, half))
+        assert some == (every if step == 0 else every[: round(0.5 * len(every))])
+    run = tiny_run(root, tmp_path / "half", "finetune", data={"fraction": 0.5})
+    assert [s.images for s in run.steps] == [len(step_images(half, dataset, labels, t)) for t in range(3)]
+
+
+def test_a_step_with_few_images_trains_its_least_number_of_iterations(root: Path, tmp_path: Path) -> None:
+    run = tiny_run(root, tmp_path / "few", "finetune", optim={"min_iterations": 11})
+    assert [s.iterations for s in run.steps[1:]] == [11, 11]
+
+
+def test_loss_that_leaves_the_numbers_stops_with_the_terms_name(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Breaks(Objective):
+        def __call__(self, *args, **kwargs) -> Result:  # type: ignore[no-untyped-def]
+            terms, facts = super().__call__(*args, **kwargs)
+            if self.step == 1 and args[6] == 2:
+                terms = {**terms, "spm": Term(terms["segmentation"].value * math.nan, 1.0)}
+            return Result(terms, facts)
+
+    config = tiny_config(root, "lag", log={"resume_seconds": 0.0})
+    with monkeypatch.context() as patched:
+        patched.setattr("lag_core.training.continual.Objective", Breaks)
+        with pytest.raises(NotFiniteError, match="term spm is nan"):
+            train(config, tmp_path / "run", reporter=Reporter(quiet=True))
+    run = open_run(tmp_path / "run")
+    assert run.status == "failed" and len(run.steps) == 1
+    assert any("step 1: term spm is nan" in sentence for sentence in run.warnings)
+    assert (run.path / "resume.pt").exists()
+    assert (run.events()[-1]["step"], run.events()[-1]["iteration"]) == (1, 1)
+    finished = train(config, tmp_path / "run", resume=True, reporter=Reporter(quiet=True))
+    assert finished.status == "finished" and len(finished.steps) == 3
+
+
+def test_an_existing_run_is_not_overwritten(root: Path, tmp_path: Path) -> None:
+    run = tiny_run(root, tmp_path / "run", "joint")
+    before = {p.name: p.read_bytes() for p in run.path.iterdir()}
+    with pytest.raises(ConfigError, match="already holds a run"):
+        tiny_run(root, tmp_path / "run", "joint")
+    with pytest.raises(ConfigError, match=r"these differ: optim\.seed"):
+        train(tiny_config(root, "joint", optim={"seed": 7}), run.path, resume=True)
+    assert {p.name: p.read_bytes() for p in run.path.iterdir()} == before
+
+
+def test_a_task_whose_step_finds_no_image_is_a_sentence(root: Path, tmp_path: Path) -> None:
+    # every image has two classes, so none has the first step's alone
+    with pytest.raises(ConfigError, match=r"step 0 of task '1-1' has no training image \(disjoint\)"):
+        tiny_run(root, tmp_path / "run", "finetune", data={"task": "1-1", "setting": "disjoint"})
+
+
+def test_a_step_0_can_be_taken_over(root: Path, runs: dict[str, Run], tmp_path: Path) -> None:
+    config = tiny_config(root, "lag", method={"nsc_threshold": 0.0})
+    run = train(config, tmp_path / "run", first_step=runs["reference"], reporter=Reporter(quiet=True))
+    assert run.digest == runs["lag"].digest
+    with pytest.raises(ConfigError, match="trained differently"):
+        other = tiny_config(root, "lag", optim={"seed": 3})
+        train(other, tmp_path / "other", first_step=runs["reference"], reporter=Reporter(quiet=True))
+
+
+def test_a_feature_store_changes_no_bit(root: Path, runs: dict[str, Run], tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path / "features")
+    config = tiny_config(root, "lag", method={"nsc_threshold": 0.0})
+    for name in ("first", "second"):
+        run = train(config, tmp_path / name, reporter=Reporter(quiet=True), store=store)
+        assert run.digest == runs["lag"].digest
+        assert np.array_equal(run.confusions(), runs["lag"].confusions())
+
+
+def test_batches_are_epochs_of_distinct_images() -> None:
+    n, batch = 11, 4
+    per_epoch = iterations_per_epoch(n, batch)
+    assert per_epoch == 2
+    for epoch in range(3):
+        rows = np.concatenate([batch_order(n, 3, batch, epoch * per_epoch + i, seed=5)[0] for i in range(per_epoch)])
+        assert len(rows) == 8 and len(set(rows.tolist())) == 8
+    few = batch_order(2, 3, batch, 4, seed=5)
+    assert sorted(few[0].tolist()) == [0, 1] and few[1].max() < 3
+    again = batch_order(2, 3, batch, 4, seed=5)
+    assert np.array_equal(few[0], again[0]) and np.array_equal(few[1], again[1])
+
+
+def test_gradient_norms_against_one_backward_a_term() -> None:
+    weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    terms = {
+        "a": Term(weight.square().sum(), 0.5),
+        "b": Term(torch.tensor(2.0), 1.0),
+        "c": Term(weight[0] * 2, 2.0),
+    }
+    norms = gradient_norms(terms, [weight])
+    assert norms == pytest.approx({"a": 5.0, "b": 0.0, "c": 4.0})
+    assert float(weighted_sum(terms).detach()) == pytest.approx(0.5 * 25 + 2 + 12)
+    weighted_sum(terms).backward()
+    assert weight.grad is not None and weight.grad.tolist() == [7.0, 4.0]
+
+
+def test_aerial_trains_by_domains(tmp_path: Path) -> None:
+    from lag_core import config as configuration
+    from lag_core.method.presets import preset
+
+    config = configuration.resolve(
+        configuration.merge(
+            [
+                preset("lag"),
+                {
+                    "data": {"domains": ["rgb", "irrg"], "size": 32, "tiles": 4, "views": 2},
+                    "model": {"latent": 8, "head_width": 4, "aspp_rates": [1]},
+                    "optim": {"epochs": 1, "epochs_later": 1, "batch": 2, "threads": 1, "device": "cpu"},
+                },
+            ]
+        )
+    )
+    training = ContinualTraining(config, tmp_path / "run", Reporter(quiet=True), FeatureStore())
+    for step, domain in ((0, "rgb"), (1, "irrg"), (2, "irrg")):
+        ids = step_images(config, training.dataset, training.labels, step)
+        assert {training.dataset.domain(i) for i in ids} == {domain}
+    run = training.run()
+    assert run.domains == ("rgb", "irrg")
+    parts = [run.confusions(domain) for domain in run.domains]
+    assert np.array_equal(sum(parts), run.confusions())  # type: ignore[arg-type]
