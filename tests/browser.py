@@ -7,6 +7,7 @@ Chromium the tests are skipped with a message, except in CI (environment variabl
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -18,11 +19,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Page
 
 ROOT = Path(__file__).resolve().parent.parent
 ARTIFACTS = ROOT / "artifacts"
@@ -105,6 +107,18 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
+PROBE = re.compile(r"/[^/]+/_stcore/(health|host-config)")
+"""Opened at a page's own address, Streamlit's client first looks for its server below that address, in vain."""
+
+
+def _complaints(message: ConsoleMessage) -> list[str]:
+    """What the console calls an error, with its place; the client's own probing apart."""
+    where = message.location["url"]
+    if message.type != "error" or PROBE.fullmatch(urlsplit(where).path):
+        return []
+    return [f"{message.text} ({where})"]
+
+
 @contextmanager
 def window(
     browser: Browser,
@@ -126,7 +140,7 @@ def window(
     )
     page = context.new_page()
     complaints: list[str] = []
-    page.on("console", lambda message: complaints.extend([message.text] if message.type == "error" else []))
+    page.on("console", lambda message: complaints.extend(_complaints(message)))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.set_default_timeout(15_000)
     try:
