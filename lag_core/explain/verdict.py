@@ -1,0 +1,421 @@
+"""Why is a class still here, or gone: evidence as numbers, and words that follow from the numbers alone.
+
+Pure; `explain.evidence` does the measuring. s is the step that the class is followed from (the one that introduced
+it), t the step asked about. Every IoU here is a fraction, every sentence speaks of points (100 times that). The rules
+are ours:
+
+| topic | word | rule |
+|---|---|---|
+| iou | future / new | t < s / t = s |
+| iou | unlearned | IoU never reached LEARNED in s..t |
+| iou | preserved / weakened / lost | IoU at t is at least KEPT / at least HALF / less than HALF of that at s |
+| channels | frozen | no channel of Z differs in any bit between s and t: the two questions below make no sense |
+| ablation | nothing left | the class's IoU at t is below MATERIAL on the images measured |
+| ablation | carried | taking the k most invariant channels away costs MATERIAL or more, p <= LEVEL |
+| transplant | nothing lost | the class lost less than MATERIAL on the images measured |
+| transplant | restored | putting the k most changed channels of s back gains MATERIAL or more, p <= LEVEL |
+| both | not significant | otherwise |
+| relevance | same / partly / other | cosine of the channel profiles of s and t: at least SAME / at least HALF / less |
+| prototype | stayed / moved | drift since s is below / not below the spread of the class's own pixels |
+
+p is that of a one-sided permutation test against n random sets of k channels, (1 + sets that do as much or more) /
+(1 + n). With the least number of controls allowed, 19, "p <= 0.05" says that the effect exceeds every one of them.
+LEVEL holds for each question by itself. k is chosen beforehand (a quarter of the active channels unless asked for
+otherwise), never the one whose effect is largest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+LEVEL = 0.05
+"""Largest p at which an effect is claimed."""
+LEAST_CONTROLS = 19
+"""Fewer random sets could never reach LEVEL."""
+MATERIAL = 0.01
+"""IoU that counts as something: one point."""
+LEARNED = 0.05
+"""A class that never reached this IoU was not learned."""
+KEPT, HALF = 0.9, 0.5
+"""Shares of the IoU at s that separate preserved, weakened and lost. HALF also separates partly from other."""
+SAME = 0.9
+"""Cosine from which two channel profiles count as the same."""
+
+Status = Literal["future", "new", "unlearned", "preserved", "weakened", "lost"]
+Topic = Literal["iou", "channels", "ablation", "transplant", "relevance", "prototype"]
+Side = Literal["cost", "gain"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The effect of k chosen channels beside n random sets of k, on the class's IoU."""
+
+    k: int
+    effect: float
+    """Change of the IoU; below 0: it fell."""
+    controls: np.ndarray
+    """float [n], the same of each random set."""
+
+    @property
+    def mean(self) -> float:
+        """Mean effect of the random sets."""
+        return float(self.controls.mean())
+
+    @property
+    def deviation(self) -> float:
+        """Their standard deviation (n - 1)."""
+        return float(self.controls.std(ddof=1))
+
+    def p_value(self, side: Side) -> float:
+        """Chance that random channels do as much or more: (1 + how many of n do) / (1 + n).
+
+        cost: lower the IoU; gain: raise it. ValueError with fewer than LEAST_CONTROLS controls; NaN if the effect is.
+        """
+        n = len(self.controls)
+        if n < LEAST_CONTROLS:
+            raise ValueError(f"{n} random controls cannot reach p = {LEVEL}: at least {LEAST_CONTROLS} are needed")
+        if not math.isfinite(self.effect):
+            return math.nan
+        as_much = self.controls <= self.effect if side == "cost" else self.controls >= self.effect
+        return (1 + int(as_much.sum())) / (1 + n)
+
+    def significant(self, side: Side) -> bool:
+        """Whether the effect is MATERIAL and p at most LEVEL."""
+        size = -self.effect if side == "cost" else self.effect
+        return size >= MATERIAL and self.p_value(side) <= LEVEL
+
+
+@dataclass(frozen=True)
+class EffectCurve:
+    """Effects on the class's IoU over the number of channels, beside random channels. P numbers, n controls."""
+
+    counts: np.ndarray
+    """int [P], ascending."""
+    effect: np.ndarray
+    """float [P]."""
+    controls: np.ndarray
+    """float [P, n]."""
+
+    def at(self, k: int) -> Comparison:
+        """The comparison at k channels; ValueError if k was not measured."""
+        place = np.flatnonzero(self.counts == k)
+        if not len(place):
+            raise ValueError(f"no effect of {k} channels was measured; there are {self.counts.tolist()}")
+        return Comparison(k, float(self.effect[place[0]]), self.controls[place[0]])
+
+    def interval(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds [P] of the middle `level` of the random sets' effects."""
+        low, high = np.quantile(self.controls, ((1 - level) / 2, (1 + level) / 2), axis=1)
+        return low, high
+
+
+@dataclass(frozen=True)
+class OverSteps:
+    """One class over the T steps of a run. float64 [T] each, NaN before the class is introduced."""
+
+    iou: np.ndarray
+    """On the images measured, on their measuring grid."""
+    relevance_map: np.ndarray
+    """Cosine of the places that speak for the class with those at s; mean over the images."""
+    relevance_profile: np.ndarray
+    """Cosine of the channels that speak for it with those at s, over all images together."""
+    drift: np.ndarray
+    """1 - cosine of the class's prototype to that of s."""
+    spread: np.ndarray
+    """Mean cosine distance of the class's latent pixels to its prototype of the same step."""
+
+
+@dataclass(frozen=True)
+class ChannelEffects:
+    """The two questions about channels of Z between s and t (METHOD.md K.6)."""
+
+    moved: int
+    """Channels that differ in any bit between s and t."""
+    active: int
+    """Channels that are not 0 everywhere at both steps; only they are ranked and drawn at random."""
+    ablation: EffectCurve | None
+    """The most invariant channels of t are set to 0: what carries the memory? None where it was not asked."""
+    transplant: EffectCurve | None
+    """The most changed channels get their values of s back: what was lost? None where it was not asked."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything measured for one class at one step of one run."""
+
+    cls: int
+    name: str
+    """The class's name; it comes from the run and is not to be trusted where it is shown."""
+    step: int
+    source: int
+    """The step s that the class is followed from."""
+    whole_set: bool
+    """True: the validation set; False: one image."""
+    images: int
+    """Images measured."""
+    holding: int
+    """Images of the validation set that contain the class; 1 for one image."""
+    set_iou: np.ndarray | None
+    """float64 [T], IoU over the whole validation set; None for one image or an unmeasured run."""
+    over: OverSteps
+    effects: ChannelEffects | None
+    """None at the step that introduces the class and before."""
+
+    @property
+    def iou(self) -> np.ndarray:
+        """float64 [T], IoU over the validation set if it is known and asked for, else on the images measured."""
+        return self.over.iou if self.set_iou is None else self.set_iou
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Numbers of channels at which effects were measured; none where they were not."""
+        curve = self.effects.ablation if self.effects else None
+        return tuple(curve.counts.tolist()) if curve else ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One conclusion: what it is about, its word of the table above, and a plain sentence."""
+
+    topic: Topic
+    word: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What follows from an Evidence."""
+
+    status: Status
+    findings: tuple[Finding, ...]
+    """The one on "iou" first."""
+
+    @property
+    def text(self) -> str:
+        """All sentences; plain text that contains the class's name."""
+        return " ".join(one.text for one in self.findings)
+
+    def about(self, topic: Topic) -> Finding | None:
+        """The finding on a topic, None if nothing is said about it."""
+        return next((one for one in self.findings if one.topic == topic), None)
+
+
+def default_count(active: int) -> int:
+    """The k of the verdict: a quarter of the active channels, at least one."""
+    return max(1, round(active / 4))
+
+
+def curve_counts(active: int) -> tuple[int, ...]:
+    """Numbers of channels along the curves: 1/16, 1/8, 1/4, 1/2 and 3/4 of the active ones; `default_count` among
+    them."""
+    shares = {round(active * share) for share in (1 / 16, 1 / 8, 1 / 2, 3 / 4)}
+    return tuple(sorted({k for k in shares | {default_count(active)} if 1 <= k < max(active, 2)}))
+
+
+def verdict(evidence: Evidence, k: int | None = None) -> Verdict:
+    """The words for the numbers. `k`: which of the measured numbers of channels is asked about (default_count)."""
+    status = status_of(evidence.iou, evidence.source, evidence.step)
+    findings = [_iou_finding(evidence, status)]
+    if evidence.effects is not None and status not in ("future", "new"):
+        findings += channel_findings(evidence, k)
+        findings += [f for f in (_relevance(evidence), _prototype(evidence)) if f is not None]
+    return Verdict(status, tuple(findings))
+
+
+def status_of(iou: np.ndarray, source: int, step: int) -> Status:
+    """The rule of the topic "iou". Shape: IoU float [T], NaN before `source`."""
+    if step <= source:
+        return "new" if step == source else "future"
+    before, now = np.nan_to_num(iou[source]), np.nan_to_num(iou[step])
+    if np.nan_to_num(iou[source : step + 1]).max() < LEARNED:
+        return "unlearned"
+    if now >= KEPT * before:
+        return "preserved"
+    return "weakened" if now >= HALF * before else "lost"
+
+
+def _iou_finding(evidence: Evidence, status: Status) -> Finding:
+    name, s, t = evidence.name, evidence.source, evidence.step
+    if status == "future":
+        return Finding("iou", status, f"{name} is introduced at step {s}; step {t} does not know it yet.")
+    where = _where(evidence)
+    if status == "new":
+        return Finding(
+            "iou", status, f"Step {t} introduces {name} (IoU {points(evidence.iou[t])} {where}): nothing to keep yet."
+        )
+    way = f"IoU {points(evidence.iou[s])} at step {s}, {points(evidence.iou[t])} at step {t} {where}"
+    words: Mapping[str, str] = {
+        "unlearned": f"{name} was never learned: {way}.",
+        "preserved": f"{name} was preserved: {way}.",
+        "weakened": f"{name} was weakened: {way}.",
+        "lost": f"{name} was lost: {way}.",
+    }
+    return Finding("iou", status, words[status])
+
+
+def _where(evidence: Evidence) -> str:
+    """On which images the IoU was measured."""
+    if evidence.set_iou is not None:
+        return "on the validation set"
+    if not evidence.whole_set:
+        return "on this image"
+    return f"on {evidence.images} validation images that contain it"
+
+
+def channel_findings(evidence: Evidence, k: int | None = None) -> list[Finding]:
+    """The rules of the topics "channels", "ablation" and "transplant"."""
+    effects, s, t = evidence.effects, evidence.source, evidence.step
+    assert effects is not None
+    if not effects.moved:
+        text = (
+            f"Nothing to explain in the channels: the extractor is frozen, every channel of the latent map is the "
+            f"same at steps {s} and {t}. Whatever changed for {evidence.name} comes from the heads."
+        )
+        return [Finding("channels", "frozen", text)]
+    if effects.ablation is None or effects.transplant is None:
+        text = f"Only {effects.active} channel of the latent map is active: there are no groups to compare."
+        return [Finding("channels", "too few", text)]
+    chosen = default_count(effects.active) if k is None else k
+    return [
+        _ablation(evidence, effects.ablation.at(chosen), effects.active),
+        _transplant(evidence, effects.transplant.at(chosen)),
+    ]
+
+
+def _ablation(evidence: Evidence, found: Comparison, active: int) -> Finding:
+    now = float(evidence.over.iou[evidence.step])
+    basis = _basis(evidence)
+    if not now >= MATERIAL:
+        text = f"There is nothing left to take away: IoU {points(now)} at step {evidence.step}{basis}."
+        return Finding("ablation", "nothing left", text)
+    beside = f"removing {found.k} random ones {spread_points(found, -1)}"
+    p = f"p = {found.p_value('cost'):.2g}"
+    cost = _change(-found.effect, now, "points", "costs", "adds")
+    if found.significant("cost"):
+        text = f"Carried by {found.k} invariant channels of {active}: removing them {cost}, {beside} ({p}{basis})."
+        return Finding("ablation", "carried", text)
+    text = f"Not significant: removing the {found.k} most invariant of {active} channels {cost}, {beside} ({p}{basis})."
+    return Finding("ablation", "not significant", text)
+
+
+def _transplant(evidence: Evidence, found: Comparison) -> Finding:
+    before, now = (float(evidence.over.iou[t]) for t in (evidence.source, evidence.step))
+    basis = _basis(evidence)
+    if not before - now >= MATERIAL:
+        text = f"Nothing was lost that could be put back: IoU {points(before)} before, {points(now)} now{basis}."
+        return Finding("transplant", "nothing lost", text)
+    beside = f"{found.k} random ones {spread_points(found, 1)}"
+    p = f"p = {found.p_value('gain'):.2g}"
+    gain = _change(found.effect, before - now, "lost points", "restores", "costs")
+    if found.significant("gain"):
+        text = (
+            f"What was lost lies in the changed channels: putting back {found.k} of them from step "
+            f"{evidence.source} {gain}, {beside} ({p}{basis})."
+        )
+        return Finding("transplant", "restored", text)
+    text = (
+        f"Not significant: putting back the {found.k} most changed channels from step {evidence.source} {gain}, "
+        f"{beside} ({p}{basis})."
+    )
+    return Finding("transplant", "not significant", text)
+
+
+def _basis(evidence: Evidence) -> str:
+    """How many images the effects were measured on."""
+    if not evidence.whole_set:
+        return ", this image"
+    if evidence.images == evidence.holding:
+        return f", the {evidence.images} images that contain it"
+    return f", {evidence.images} of the {evidence.holding} images that contain it"
+
+
+def _relevance(evidence: Evidence) -> Finding | None:
+    value = float(evidence.over.relevance_profile[evidence.step])
+    if math.isnan(value):
+        return None
+    since = f"as at step {evidence.source}"
+    if value >= SAME:
+        word, text = "same", f"The same channels speak for it {since} (agreement {value:.2f})."
+    elif value >= HALF:
+        word, text = "partly", f"Partly the same channels speak for it {since} (agreement {value:.2f})."
+    else:
+        word, text = "other", f"Other channels speak for it than at step {evidence.source} (agreement {value:.2f})."
+    return Finding("relevance", word, text)
+
+
+def _prototype(evidence: Evidence) -> Finding | None:
+    drift = float(evidence.over.drift[evidence.step])
+    spread = float(evidence.over.spread[evidence.source])
+    if math.isnan(drift) or math.isnan(spread):
+        return None
+    stayed = drift < spread or drift == 0
+    word, verb = ("stayed", "stayed within") if stayed else ("moved", "moved beyond")
+    text = f"Its prototype {verb} the spread of its pixels (drift {drift:.2g}, spread {spread:.2g})."
+    return Finding("prototype", word, text)
+
+
+def points(fraction: float) -> str:
+    """An IoU as points: whole numbers from 10 on, else one decimal; a dash for NaN."""
+    if math.isnan(fraction):
+        return "–"
+    value = 100 * fraction
+    if abs(value) < 0.05:
+        return "0"
+    return (f"{value:.0f}" if abs(value) >= 9.95 else f"{value:.1f}").removesuffix(".0")
+
+
+def _change(size: float, whole: float, unit: str, positive: str, negative: str) -> str:
+    """ "costs 31 of 54 points", or for the other direction "adds 3 points"; nothing measurable costs 0."""
+    if size > -0.0005:
+        return f"{positive} {points(size)} of {points(whole)} {unit}"
+    return f"{negative} {points(-size)} points"
+
+
+def spread_points(found: Comparison, sign: Literal[-1, 1]) -> str:
+    """Mean ± standard deviation of the random sets, counted as costs (-1) or gains (1)."""
+    return f"{points(sign * found.mean)} ± {points(found.deviation)}"
+
+
+# ---------------------------------------------------------------------- to and from arrays, for the disk cache
+
+
+def _packed(curve: EffectCurve | None, name: str) -> dict[str, np.ndarray]:
+    if curve is None:
+        return {}
+    return {f"{name}.counts": curve.counts, f"{name}.effect": curve.effect, f"{name}.controls": curve.controls}
+
+
+def effects_to_arrays(effects: ChannelEffects) -> dict[str, np.ndarray]:
+    """ChannelEffects as arrays by name."""
+    numbers = {"channels": np.array([effects.moved, effects.active], np.int64)}
+    return numbers | _packed(effects.ablation, "ablation") | _packed(effects.transplant, "transplant")
+
+
+def effects_from_arrays(arrays: Mapping[str, np.ndarray]) -> ChannelEffects:
+    """The reverse of `effects_to_arrays`; KeyError for an array that lacks."""
+    moved, active = arrays["channels"].tolist()
+
+    def curve(name: str) -> EffectCurve | None:
+        if f"{name}.counts" not in arrays:
+            return None
+        return EffectCurve(arrays[f"{name}.counts"], arrays[f"{name}.effect"], arrays[f"{name}.controls"])
+
+    return ChannelEffects(moved, active, curve("ablation"), curve("transplant"))
+
+
+_OVER = ("iou", "relevance_map", "relevance_profile", "drift", "spread")
+
+
+def over_to_arrays(over: OverSteps) -> dict[str, np.ndarray]:
+    """OverSteps as arrays by name."""
+    return {name: getattr(over, name) for name in _OVER}
+
+
+def over_from_arrays(arrays: Mapping[str, np.ndarray]) -> OverSteps:
+    """The reverse of `over_to_arrays`; KeyError for an array that lacks."""
+    return OverSteps(**{name: arrays[name] for name in _OVER})

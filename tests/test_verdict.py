@@ -1,0 +1,253 @@
+"""Each rule of the verdict on made-up numbers: words follow from numbers, and from nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lag_core.explain import verdict as verdicts
+from lag_core.explain.verdict import (
+    ChannelEffects,
+    Comparison,
+    EffectCurve,
+    Evidence,
+    OverSteps,
+    curve_counts,
+    default_count,
+    effects_from_arrays,
+    effects_to_arrays,
+    over_from_arrays,
+    over_to_arrays,
+    points,
+    status_of,
+    verdict,
+)
+
+NAN = float("nan")
+
+
+def effect_curve(effect: float, controls: np.ndarray | float, n: int = 19) -> EffectCurve:
+    """Of 4 channels of 16, the verdict's own number."""
+    drawn = np.broadcast_to(controls, (n,)).astype(float)
+    return EffectCurve(np.array([4]), np.array([effect]), drawn[None])
+
+
+def evidence(
+    iou: tuple[float, ...] = (0.6, 0.58, 0.56),
+    ablation: EffectCurve | None = None,
+    transplant: EffectCurve | None = None,
+    moved: int = 16,
+    profile: float = 0.95,
+    drift: float = 0.01,
+    step: int = 2,
+) -> Evidence:
+    nothing = effect_curve(0.0, 0.0)
+    over = OverSteps(
+        np.array(iou),
+        np.ones(3),
+        np.array([1.0, profile, profile]),
+        np.array([0.0, drift, drift]),
+        np.full(3, 0.05),
+    )
+    effects = ChannelEffects(moved, 16, ablation or nothing, transplant or nothing)
+    return Evidence(1, "building", step, 0, True, 24, 40, None, over, effects if step else None)
+
+
+@pytest.mark.parametrize(
+    ("iou", "status"),
+    [
+        ((0.6, 0.1, 0.6), "preserved"),
+        ((0.6, 0.6, 0.54), "preserved"),
+        ((0.6, 0.6, 0.53), "weakened"),
+        ((0.6, 0.6, 0.30), "weakened"),
+        ((0.6, 0.6, 0.29), "lost"),
+        ((0.6, 0.6, NAN), "lost"),
+        ((0.04, 0.03, 0.0), "unlearned"),
+        ((0.02, 0.3, 0.4), "preserved"),
+    ],
+)
+def test_status(iou: tuple[float, ...], status: str) -> None:
+    assert status_of(np.array(iou), 0, 2) == status
+    assert verdict(evidence(iou)).status == status
+
+
+def test_before_and_at_its_first_step_nothing_else_is_said() -> None:
+    later = replace(evidence(), source=2)
+    new = verdict(later)
+    assert new.status == "new" and len(new.findings) == 1 and "introduces building" in new.text
+    future = verdict(replace(later, step=1))
+    assert future.status == "future" and len(future.findings) == 1 and "introduced at step 2" in future.text
+
+
+def test_p_value_in_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    for n in (19, 40):
+        for effect in (-0.5, -0.1, 0.0, 0.1):
+            controls = np.round(rng.normal(0, 0.1, n), 2)  # rounded, so that there are ties
+            found = Comparison(4, effect, controls)
+            as_low = sum(1 for c in controls if c <= effect)
+            as_high = sum(1 for c in controls if c >= effect)
+            assert found.p_value("cost") == (1 + as_low) / (1 + n)
+            assert found.p_value("gain") == (1 + as_high) / (1 + n)
+
+
+def test_nineteen_controls_are_the_least_and_all_must_be_exceeded() -> None:
+    controls = np.full(19, -0.04)
+    assert Comparison(4, -0.31, controls).significant("cost")
+    tied = controls.copy()
+    tied[7] = -0.31
+    assert not Comparison(4, -0.31, tied).significant("cost")
+    with pytest.raises(ValueError, match="18 random controls"):
+        Comparison(4, -0.31, controls[:18]).p_value("cost")
+
+
+def test_an_effect_below_a_point_is_none() -> None:
+    assert not Comparison(4, -0.009, np.zeros(19)).significant("cost")
+    assert Comparison(4, -0.010, np.zeros(19)).significant("cost")
+    assert not Comparison(4, -0.3, np.zeros(19)).significant("gain")
+
+
+def test_chance_claims_no_more_often_than_the_level() -> None:
+    """Chosen channels that are random ones themselves, 2000 times: "carried" in at most LEVEL and a little."""
+    rng = np.random.default_rng(1)
+    claims = 0
+    for _ in range(2000):
+        drawn = rng.normal(-0.1, 0.05, 20)
+        claims += Comparison(4, drawn[0], drawn[1:]).significant("cost")
+    assert 0.02 < claims / 2000 < verdicts.LEVEL + 0.015
+
+
+def test_carried_by_invariant_channels_in_these_words() -> None:
+    controls = np.linspace(-0.06, -0.02, 19)
+    found = verdict(evidence((0.6, 0.58, 0.56), ablation=effect_curve(-0.31, controls))).about("ablation")
+    assert found is not None and found.word == "carried"
+    assert found.text == (
+        "Carried by 4 invariant channels of 16: removing them costs 31 of 56 points, removing 4 random ones "
+        "4 ± 1.3 (p = 0.05, 24 of the 40 images that contain it)."
+    )
+
+
+def test_no_more_than_random_channels_is_not_significant() -> None:
+    controls = np.linspace(-0.4, -0.2, 19)
+    found = verdict(evidence(ablation=effect_curve(-0.31, controls))).about("ablation")
+    assert found is not None and found.word == "not significant"
+    assert found.text.startswith("Not significant: removing the 4 most invariant of 16 channels costs 31 of 56 points")
+
+
+def test_a_removal_that_helps_is_said_to_add() -> None:
+    found = verdict(evidence(ablation=effect_curve(0.03, 0.0))).about("ablation")
+    assert found is not None and found.word == "not significant" and "adds 3 points" in found.text
+
+
+def test_nothing_left_to_take_away() -> None:
+    found = verdict(evidence((0.6, 0.1, 0.0))).about("ablation")
+    assert found is not None and found.word == "nothing left"
+
+
+def test_what_was_lost_lies_in_the_changed_channels() -> None:
+    gain = effect_curve(0.22, np.linspace(0.0, 0.1, 19))
+    found = verdict(evidence((0.6, 0.3, 0.2), transplant=gain)).about("transplant")
+    assert found is not None and found.word == "restored"
+    assert found.text == (
+        "What was lost lies in the changed channels: putting back 4 of them from step 0 restores 22 of 40 lost "
+        "points, 4 random ones 5 ± 3.1 (p = 0.05, 24 of the 40 images that contain it)."
+    )
+
+
+def test_a_transplant_like_random_ones_is_not_significant() -> None:
+    gain = effect_curve(0.22, np.linspace(0.1, 0.3, 19))
+    found = verdict(evidence((0.6, 0.3, 0.2), transplant=gain)).about("transplant")
+    assert found is not None and found.word == "not significant"
+
+
+def test_without_a_loss_nothing_can_be_put_back() -> None:
+    gain = effect_curve(0.22, 0.0)
+    found = verdict(evidence((0.6, 0.6, 0.595), transplant=gain)).about("transplant")
+    assert found is not None and found.word == "nothing lost"
+
+
+def test_a_frozen_extractor_leaves_nothing_to_explain() -> None:
+    found = verdict(replace(evidence((0.6, 0.3, 0.2)), effects=ChannelEffects(0, 16, None, None)))
+    channels = found.about("channels")
+    assert channels is not None and channels.word == "frozen" and "frozen" in channels.text
+    assert found.about("ablation") is None and found.about("transplant") is None
+
+
+def test_one_active_channel_has_no_groups() -> None:
+    found = verdict(replace(evidence(), effects=ChannelEffects(1, 1, None, None))).about("channels")
+    assert found is not None and found.word == "too few"
+
+
+@pytest.mark.parametrize(("value", "word"), [(0.9, "same"), (0.89, "partly"), (0.5, "partly"), (0.49, "other")])
+def test_relevance(value: float, word: str) -> None:
+    found = verdict(evidence(profile=value)).about("relevance")
+    assert found is not None and found.word == word
+
+
+def test_prototype() -> None:
+    for drift, word in ((0.049, "stayed"), (0.05, "moved")):
+        found = verdict(evidence(drift=drift)).about("prototype")
+        assert found is not None and found.word == word
+
+
+def test_what_was_not_measured_is_not_mentioned() -> None:
+    found = verdict(evidence(profile=NAN, drift=NAN))
+    assert found.about("relevance") is None and found.about("prototype") is None
+
+
+def test_the_validation_set_leads_where_it_is_known() -> None:
+    one = replace(evidence((0.6, 0.6, 0.6)), set_iou=np.array([0.5, 0.4, 0.1]))
+    found = verdict(one)
+    assert found.status == "lost" and "on the validation set" in found.text
+    assert "on this image" in verdict(replace(evidence(), whole_set=False, images=1, holding=1)).text
+
+
+def test_the_same_numbers_give_the_same_words() -> None:
+    one, other = evidence((0.6, 0.3, 0.2)), evidence((0.6, 0.3, 0.2))
+    assert verdict(one) == verdict(other)
+
+
+def test_the_number_asked_about_must_have_been_measured() -> None:
+    assert verdict(evidence(), k=4) == verdict(evidence())
+    with pytest.raises(ValueError, match="no effect of 5 channels"):
+        verdict(evidence(), k=5)
+
+
+@pytest.mark.parametrize("active", [2, 3, 4, 5, 16, 30, 128])
+def test_the_verdict_is_on_the_curve(active: int) -> None:
+    counts = curve_counts(active)
+    assert default_count(active) in counts
+    assert list(counts) == sorted(set(counts)) and counts[0] >= 1 and counts[-1] < active
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.314, "31"),
+        (0.0996, "10"),
+        (0.042, "4.2"),
+        (0.04, "4"),
+        (-0.0001, "0"),
+        (0.0, "0"),
+        (-0.12, "-12"),
+        (NAN, "–"),
+    ],
+)
+def test_points(value: float, text: str) -> None:
+    assert points(value) == text
+
+
+def test_arrays_and_back() -> None:
+    one = evidence()
+    assert one.effects is not None
+    for effects in (one.effects, ChannelEffects(0, 16, None, None)):
+        again = effects_from_arrays(effects_to_arrays(effects))
+        assert (again.moved, again.active) == (effects.moved, effects.active)
+        assert (again.ablation is None) == (effects.ablation is None)
+    again = effects_from_arrays(effects_to_arrays(one.effects))
+    assert again.ablation is not None and one.effects.ablation is not None
+    assert np.array_equal(again.ablation.controls, one.effects.ablation.controls)
+    over = over_from_arrays(over_to_arrays(one.over))
+    assert verdict(replace(one, over=over, effects=again)) == verdict(one)
