@@ -53,9 +53,7 @@ def matrix_of(conv: nn.Conv2d, size: tuple[int, int]) -> np.ndarray:
     matrix = np.zeros((conv.in_channels, height, width, conv.out_channels, out_h, out_w))
     per_group, out_per_group = conv.in_channels // conv.groups, conv.out_channels // conv.groups
     kernel = conv.weight.detach().numpy()
-    places = itertools.product(
-        range(conv.out_channels), range(out_h), range(out_w), *map(range, kernel.shape[1:])
-    )
+    places = itertools.product(range(conv.out_channels), range(out_h), range(out_w), *map(range, kernel.shape[1:]))
     for j, y, x, i, ky, kx in places:
         row = y * conv.stride[0] - conv.padding[0] + ky * conv.dilation[0]
         column = x * conv.stride[1] - conv.padding[1] + kx * conv.dilation[1]
@@ -75,9 +73,7 @@ def divided(contributions: np.ndarray, bias: np.ndarray, relevance: np.ndarray, 
     return result
 
 
-def contributions_of(
-    kind: str, a: np.ndarray, w: np.ndarray, j_positive: bool, fan: np.ndarray
-) -> np.ndarray:
+def contributions_of(kind: str, a: np.ndarray, w: np.ndarray, j_positive: bool, fan: np.ndarray) -> np.ndarray:
     """c_i of one output, from inputs a [n] and its weights w [n]. fan: the inputs that it sees."""
     c = a * w
     agree = np.where(c > 0, c, 0) if j_positive else np.where(c < 0, c, 0)
@@ -146,9 +142,7 @@ CONVOLUTIONS = {
 }
 
 
-def run_layer(
-    layer, x: Tensor, relevance, rule: Rule, nonnegative: bool
-) -> tuple[Tensor, Tensor, Tensor, Ledger]:
+def run_layer(layer, x: Tensor, relevance, rule: Rule, nonnegative: bool) -> tuple[Tensor, Tensor, Tensor, Ledger]:
     """Output, start and input relevance, ledger of one layer. relevance: a function of the output."""
     with torch.no_grad():
         y, back = layer.run(Flow(x, nonnegative))
@@ -161,18 +155,14 @@ def run_layer(
 @pytest.mark.parametrize("nonnegative", [True, False])
 @pytest.mark.parametrize("shape", CONVOLUTIONS)
 @pytest.mark.parametrize("kind", RULES)
-def test_rule_is_its_matrix_form(
-    kind: str, shape: str, nonnegative: bool, activation: nn.Module | None
-) -> None:
+def test_rule_is_its_matrix_form(kind: str, shape: str, nonnegative: bool, activation: nn.Module | None) -> None:
     torch.manual_seed(len(kind) + len(shape))
     conv = nn.Conv2d(2, 4, **CONVOLUTIONS[shape]).double()
     x = torch.randn(1, 2, 5, 4, dtype=torch.float64)
     x = x.abs() if nonnegative else x
     layer = Convolution(conv, None, activation)
     # as after an activation function: relevance only where the output is not zero
-    y, start, found, ledger = run_layer(
-        layer, x, lambda y: torch.randn_like(y) * (y != 0), RULES[kind], nonnegative
-    )
+    y, start, found, ledger = run_layer(layer, x, lambda y: torch.randn_like(y) * (y != 0), RULES[kind], nonnegative)
 
     box = tuple(np.repeat(bounds, 20) for bounds in (LOW, HIGH))
     bias = conv.bias.detach().repeat_interleave(y[0, 0].numel()).numpy()
@@ -185,15 +175,11 @@ def test_rule_is_its_matrix_form(
 
 @pytest.mark.parametrize("epsilon", [1e-6, 0.1, 1.0])
 @pytest.mark.parametrize("activation", [None, nn.ReLU(), nn.ReLU6(), nn.Hardswish()])
-def test_what_the_stabiliser_and_the_bias_keep_is_accounted_for(
-    activation: nn.Module | None, epsilon: float
-) -> None:
+def test_what_the_stabiliser_and_the_bias_keep_is_accounted_for(activation: nn.Module | None, epsilon: float) -> None:
     torch.manual_seed(0)
     layer = Convolution(nn.Conv2d(3, 8, 3).double(), nn.BatchNorm2d(8).double(), activation)
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    _, start, found, ledger = run_layer(
-        layer, x, lambda y: y * torch.rand_like(y), epsilon_rule(epsilon), False
-    )
+    _, start, found, ledger = run_layer(layer, x, lambda y: y * torch.rand_like(y), epsilon_rule(epsilon), False)
     sums = found.sum((1, 2, 3)) + ledger.absorbed
     assert torch.allclose(sums, start.sum((1, 2, 3)), rtol=1e-12)
     assert (ledger.absorbed.abs() > 1e-9).all()
@@ -325,9 +311,7 @@ def test_relevance_of_an_image_does_not_depend_on_its_batch() -> None:
     images = torch.randn(3, 3, 48, 48) * torch.tensor([0.1, 1.0, 3.0]).view(3, 1, 1, 1)
     together = lrp(view, images, Target(1), "composite")
     alone = lrp(view, images[2:], Target(1), "composite")
-    assert torch.allclose(
-        together.values[2:], alone.values, rtol=1e-3, atol=1e-6 * float(alone.values.abs().max())
-    )
+    assert torch.allclose(together.values[2:], alone.values, rtol=1e-3, atol=1e-6 * float(alone.values.abs().max()))
 
 
 def test_a_recording_answers_the_same_question_twice_alike() -> None:
@@ -350,9 +334,7 @@ def test_composite_keeps_the_sign_and_loses_nothing_in_the_backbone() -> None:
     with torch.no_grad():
         way = Way(rules.backbone, ledger, rules.image)
         down = recording._back_trunk(start * recording.features, way)  # type: ignore[misc]
-    assert down.min() >= 0 and float(down.sum()) == pytest.approx(
-        float((start * recording.features).sum()), rel=1e-4
-    )
+    assert down.min() >= 0 and float(down.sum()) == pytest.approx(float((start * recording.features).sum()), rel=1e-4)
 
 
 def test_trunk_features_and_a_lent_trunk_give_the_same_relevance() -> None:
@@ -362,12 +344,15 @@ def test_trunk_features_and_a_lent_trunk_give_the_same_relevance() -> None:
     first = FoldedSegmenter(old)
     second = FoldedSegmenter(new, like=first)
     assert second.trunk is first.trunk
-    assert torch.equal(lrp(second, images, target).values, lrp(new, images, target).values)
+    expected = lrp(new, images, target).values
+    assert torch.equal(lrp(second, images, target).values, expected)
+    taken_over = second.record(images, like=first.record(images))
+    assert torch.equal(taken_over.relevance(target).values, expected)
+    with pytest.raises(ValueError, match="shared trunk"):
+        FoldedSegmenter(new).record(images, like=first.record(images))
     whole = second.record(images)
     behind = second.record(whole.features)
-    assert torch.equal(
-        behind.relevance(target, to="trunk").values, whole.relevance(target, to="trunk").values
-    )
+    assert torch.equal(behind.relevance(target, to="trunk").values, whole.relevance(target, to="trunk").values)
     with pytest.raises(ValueError, match="give the images"):
         behind.relevance(target)
 

@@ -1,16 +1,12 @@
-"""Where a network looks for a class: LRP and four methods of captum on one target, each with its checks.
+"""Where a network looks for a class: LRP and four methods of captum on one target.
 
-An attribution is a map over the network's square. Four numbers say how far to trust it: whether it adds up to
-what it explains (`conservation`), whether two steps agree (`agreement`), how much of it lies on the object
-(`pointing`), and whether it depends on the weights at all (`randomised`).
-Sources: METHOD.md D and I.5; randomised weights: Adebayo et al. 2018 (1810.03292), with permuted instead of newly
-drawn weights, so that activations keep their scale (ours).
+An attribution is a map over the network's square, with its conservation error where one is promised; the other
+checks of it are in `attribution_checks`. Source: METHOD.md D.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -19,10 +15,9 @@ import torch
 from captum.attr import InputXGradient, IntegratedGradients, LayerGradCam, Occlusion
 from torch import Tensor, nn
 
-from lag_core.model.backbone import STAGES
 from lag_core.model.segmenter import Segmenter, upsample
 from lag_core.relevance.latent import latent_relevance
-from lag_core.relevance.lrp import FoldedSegmenter, Recording
+from lag_core.relevance.lrp import FoldedSegmenter, NotFinite, Recording
 from lag_core.relevance.target import Target
 
 Method = Literal["lrp", "lrp-epsilon", "gradient-x-input", "grad-cam", "integrated-gradients", "occlusion"]
@@ -38,11 +33,11 @@ PATH_STEPS = 32
 class Attribution:
     """How much each place speaks for a target.
 
-    map: float32 [H, W] over the network's square; only Grad-CAM's and occlusion's unit is not that of the score.
-    channels: float32 [C], relevance of each latent channel (Grad-CAM: its pooled gradient times its mean).
+    map: float32 [H, W] over the network's square, in the score's unit but for Grad-CAM and occlusion.
+    channels: float32 [C], relevance of each latent channel: by LRP, else gradient times input at the latent map.
     score: the sum of logits that is explained. absorbed: what biases and stabilisers keep (LRP alone, else 0).
-    conservation: |sum of the map + absorbed - what it should be| / |what it should be|: the score for LRP, the
-    score minus that of the mean colour for integrated gradients; None where nothing is promised.
+    conservation: |sum of the map + absorbed - owed| / |owed|, where `owed` is the score for LRP, and the score
+    less that of the mean colour for integrated gradients; None where nothing is promised.
     """
 
     method: Method
@@ -76,8 +71,8 @@ def attribute(
 ) -> Attribution:
     """The attribution of `target` by `method`. The model is left as it was: nothing is hooked or changed.
 
-    Shape: images [1, 3, H, W]. `view`: the model's, if there is one already. ValueError for an unknown method, more
-    than one image or a model in training mode; `NotFinite` (relevance.lrp) for values that must not be drawn.
+    Shape: images [1, 3, H, W]. `view`: the model's, if there is one already. ValueError for an unknown method,
+    several images or a model in training mode; `NotFinite` (relevance.lrp) for values that must not be drawn.
     """
     if method not in get_args(Method):
         raise ValueError(f"unknown attribution method {method!r}; known: {', '.join(get_args(Method))}")
@@ -112,12 +107,13 @@ def _gradient_x_input(subject: Subject) -> Attribution:
 
 def _integrated_gradients(subject: Subject) -> Attribution:
     score_of = score_function(subject)
-    explained = float(score_of(subject.images) - score_of(torch.zeros_like(subject.images)))
+    with torch.no_grad():
+        owed = float(score_of(subject.images) - score_of(torch.zeros_like(subject.images)))
     found = IntegratedGradients(score_of).attribute(
         subject.images.clone().requires_grad_(), n_steps=PATH_STEPS, internal_batch_size=4
     )
-    gap = abs(float(found.double().sum()) - explained)
-    return _plain("integrated-gradients", subject, found.sum(1)[0], gap / abs(explained) if gap else 0.0)
+    gap = abs(float(found.detach().double().sum()) - owed)
+    return _plain("integrated-gradients", subject, found.sum(1)[0], gap / abs(owed) if gap else 0.0)
 
 
 @torch.no_grad()
@@ -145,9 +141,7 @@ class _Decoder(nn.Module):
 def _grad_cam(subject: Subject) -> Attribution:
     latent = subject.recording.latent
     decoder = _Decoder(subject.model, subject.target.weights(subject.recording.logits))
-    found = LayerGradCam(decoder, decoder.entry).attribute(
-        latent.clone().requires_grad_(), relu_attributions=True
-    )
+    found = LayerGradCam(decoder, decoder.entry).attribute(latent.clone().requires_grad_(), relu_attributions=True)
     height, width = subject.images.shape[-2:]
     return _plain("grad-cam", subject, upsample(found.detach(), (height, width))[0, 0])
 
@@ -174,16 +168,12 @@ def _plain(method: Method, subject: Subject, found: Tensor, conservation: float 
     score = float((weights * subject.recording.logits).double().sum())
     own = weights[:, subject.target.channel]
     profile = latent_relevance(subject.model.decode, subject.recording.latent, subject.target.channel, own)
-    return Attribution(
-        method, _finite(found, method), _array(profile.sum((2, 3))[0]), score, conservation=conservation
-    )
+    return Attribution(method, _finite(found, method), _array(profile.sum((2, 3))[0]), score, conservation=conservation)
 
 
 def _finite(found: Tensor, method: str) -> np.ndarray:
     if not bool(found.isfinite().all()):
-        from lag_core.relevance.lrp import NotFinite
-
-        raise NotFinite(f"{method} gave values that are not finite: look for nan in the image and the checkpoint")
+        raise NotFinite(f"{method} gave values that are not finite: look for nan in image and checkpoint")
     return _array(found)
 
 

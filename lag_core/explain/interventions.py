@@ -1,0 +1,197 @@
+"""Taking latent channels away, and putting old ones back: what a network does then, next to random channels.
+
+Two questions, kept apart (METHOD.md K.6). *Ablation* of channels: what carries the memory? *Transplant* of an
+earlier step's channels into a later one: what was lost? Z is decoded as it is after the change, so no network is
+touched. Source of the comparison with random channels of equal number: METHOD.md K; its test is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lag_core.metrics import confusion, iou, seen_only
+from lag_core.model.prediction import label_map
+from lag_core.model.segmenter import upsample
+from lag_core.protocol import LabelSpace
+
+Channels = Sequence[int] | np.ndarray
+"""Different numbers of latent channels, in any order."""
+
+Decode = Callable[[Tensor], Tensor]
+"""Latent maps [B, C, h, w] -> logits [B, K, h, w], of a network in evaluation mode."""
+
+Measure = Callable[[Tensor], np.ndarray]
+"""Logits [N, K, h, w] of all images -> float [M], such as each class's IoU; NaN where undefined."""
+
+ROWS = 64
+"""Latent maps that are decoded at once."""
+
+
+def ablate(latent: Tensor, channels: Channels, mean: Tensor | None = None) -> Tensor:
+    """Z without `channels`: zero, or `mean` [C] in their place. With none, Z itself. Shape: [B, C, h, w] -> same."""
+    if not len(channels):
+        return latent
+    chosen = _indices(channels, latent)
+    result = latent.clone()
+    result[:, chosen] = 0.0 if mean is None else mean.to(latent)[chosen].view(1, -1, 1, 1)
+    return result
+
+
+def transplant(latent: Tensor, source: Tensor, channels: Channels) -> Tensor:
+    """Z with `channels` of another step's Z of the same images. With none, Z itself.
+
+    Shape: [B, C, h, w], [B, C, h, w] -> [B, C, h, w]. ValueError if the shapes differ.
+    """
+    if latent.shape != source.shape:
+        raise ValueError(f"latent maps of {tuple(latent.shape)} and {tuple(source.shape)} do not fit together")
+    if not len(channels):
+        return latent
+    chosen = _indices(channels, latent)
+    result = latent.clone()
+    result[:, chosen] = source[:, chosen]
+    return result
+
+
+def _indices(channels: Channels, latent: Tensor) -> Tensor:
+    """Channels as an index; ValueError for one that does not exist or occurs twice."""
+    chosen = np.asarray(channels, np.int64)
+    count = latent.shape[1]
+    if chosen.ndim != 1 or len(np.unique(chosen)) != len(chosen) or ((chosen < 0) | (chosen >= count)).any():
+        raise ValueError(f"channels {list(channels)}: expected different numbers in 0..{count - 1}")
+    return torch.from_numpy(chosen).to(latent.device)
+
+
+class Intervention(NamedTuple):
+    """A question about channels of one step's Z.
+
+    change: channels -> Z after the change, [N, C, h, w]. latent: Z as it is. decode: the step's heads.
+    """
+
+    change: Callable[[Channels], Tensor]
+    latent: Tensor
+    decode: Decode
+
+
+def ablation(latent: Tensor, decode: Decode, mean: Tensor | None = None) -> Intervention:
+    """What carries the memory? Channels are set to zero, or to `mean` [C] (over the validation set)."""
+    return Intervention(lambda channels: ablate(latent, channels, mean), latent, decode)
+
+
+def transplantation(latent: Tensor, source: Tensor, decode: Decode) -> Intervention:
+    """What was lost? Channels of `source`, an earlier step's Z of the same images, are put into `latent`."""
+    return Intervention(lambda channels: transplant(latent, source, channels), latent, decode)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A measure over the number of changed channels, next to random channels of the same number.
+
+    counts: int [P]. untouched: [M]. chosen: [P, M]. controls: [P, n, M], each of its own random channels.
+    """
+
+    counts: np.ndarray
+    untouched: np.ndarray
+    chosen: np.ndarray
+    controls: np.ndarray
+
+    @property
+    def effect(self) -> np.ndarray:
+        """[P, M] change of the measure by the chosen channels."""
+        return self.chosen - self.untouched
+
+    @property
+    def control_effect(self) -> np.ndarray:
+        """[P, n, M] change of the measure by random channels."""
+        return self.controls - self.untouched
+
+    def interval(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bound [P, M] of the middle `level` of the random channels' effects."""
+        tail = (1 - level) / 2
+        low, high = np.quantile(self.control_effect, (tail, 1 - tail), axis=1)
+        return low, high
+
+    def p_value(self, side: Literal["below", "above"]) -> np.ndarray:
+        """[P, M] probability that random channels do as much or more: (1 + how many of n do) / (1 + n).
+
+        below: the chosen channels lower the measure more than random ones (ablation); above: they raise it more
+        (transplant). With n controls no value lies under 1 / (n + 1). NaN where the measure is not defined.
+        """
+        if side not in ("below", "above"):
+            raise ValueError(f"side {side!r}: allowed are 'below' and 'above'")
+        chosen, random = self.effect[:, None], self.control_effect
+        as_much = random <= chosen if side == "below" else random >= chosen
+        p = (1 + as_much.sum(1)) / (1 + random.shape[1])
+        return np.where(np.isfinite(self.effect), p, np.nan)
+
+
+def curve(
+    intervention: Intervention,
+    ranked: np.ndarray,
+    counts: Sequence[int],
+    measure: Measure,
+    controls: int = 20,
+    seed: int = 0,
+) -> Curve:
+    """The measure after changing the first k of `ranked` (int [C], see channels.ranked), for each k of `counts`.
+
+    At k = 0 nothing is changed and the value is that of the untouched network, bit for bit; at k = C random
+    channels are all channels, and so are the controls. ValueError for a k outside 0..C.
+    """
+    total = len(ranked)
+    if len(counts) == 0 or min(counts) < 0 or max(counts) > total:
+        raise ValueError(f"numbers of channels {list(counts)}: must lie in 0..{total}")
+    rng = np.random.default_rng(seed)
+    sets = [[np.asarray(ranked[:k])] + [rng.permutation(total)[:k] for _ in range(controls)] for k in counts]
+    untouched = measure(_decoded(intervention.decode, intervention.latent))
+    values = iter(_measured(intervention, [s for row in sets for s in row], measure, untouched))
+    found = np.stack([np.stack([next(values) for _ in row]) for row in sets])
+    return Curve(np.asarray(counts), untouched, found[:, 0], found[:, 1:])
+
+
+@torch.no_grad()
+def _measured(
+    intervention: Intervention, sets: Sequence[np.ndarray], measure: Measure, untouched: np.ndarray
+) -> Iterator[np.ndarray]:
+    """The measure of each set of channels, as many decoded at once as fit into ROWS."""
+    images = len(intervention.latent)
+    at_once = max(1, ROWS // images)
+    for first in range(0, len(sets), at_once):
+        group = sets[first : first + at_once]
+        changed = [intervention.change(s) for s in group if len(s)]
+        logits = iter(_decoded(intervention.decode, torch.cat(changed)).split(images)) if changed else iter(())
+        for s in group:
+            yield measure(next(logits)) if len(s) else untouched
+
+
+@torch.no_grad()
+def _decoded(decode: Decode, latent: Tensor) -> Tensor:
+    """Logits of many latent maps, ROWS at a time."""
+    return torch.cat([decode(part) for part in latent.split(ROWS)])
+
+
+def class_iou(truths: np.ndarray, labels: LabelSpace, loss: str) -> Measure:
+    """Measures the IoU of each class seen so far, over all images together.
+
+    Shape: truths uint8 [N, H, W], class indices in the network's square, 255 where nothing counts (padding too);
+    the measure gives float64 [seen], NaN for a class that is neither true nor predicted.
+    """
+    size = (truths.shape[1], truths.shape[2])
+
+    def measure(logits: Tensor) -> np.ndarray:
+        predicted = label_map(upsample(logits, size), labels, loss).cpu().numpy()
+        seen = logits.shape[1] - labels.offset
+        return iou(seen_only(confusion(truths, predicted, len(labels.order)), seen))[:seen]
+
+    return measure
+
+
+def changed_pixels(before: Tensor, labels: LabelSpace, loss: str, size: tuple[int, int]) -> Measure:
+    """Measures the share of pixels whose class differs from that of the logits `before` [N, K, h, w]. Returns [1]."""
+    old = label_map(upsample(before, size), labels, loss)
+    return lambda logits: np.array([float((label_map(upsample(logits, size), labels, loss) != old).float().mean())])
