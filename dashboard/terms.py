@@ -110,13 +110,14 @@ def _zero(effects: StepEffects) -> list[str]:
     found = [t for t in effects.terms if t.effect is Effect.ZERO and t.name not in HEADS_ONLY]
     idle = [t.name for t in found if t.largest == 0]
     flat = [t.name for t in found if t.largest > 0]
+    nothing = "did nothing" if effects.finished else "did nothing so far"
     sentences = []
     if idle:
-        sentences.append(f"**{listed(idle)} did nothing**: the value was 0 throughout.")
+        sentences.append(f"**{listed(idle)} {nothing}**: the value was 0 throughout.")
     if flat:
         most = max(t.measured for t in found if t.largest > 0)
         times = "the only measurement" if most == 1 else f"all {most} measurements"
-        sentences.append(f"**{listed(flat)} did nothing**: a gradient of 0 at {times}.")
+        sentences.append(f"**{listed(flat)} {nothing}**: a gradient of 0 at {times}.")
     return sentences
 
 
@@ -137,6 +138,8 @@ def status(progress: Progress | None, batch: int) -> str:
     if progress is None:
         return "Still training; nothing has been logged yet."
     of = f" of {progress.total:,}" if progress.total else ""
+    if progress.iteration >= progress.total > 0:
+        return f"Still training, step {progress.step}: its {progress.total:,} iterations are done, measuring it"
     left = progress.seconds_left(batch)
     soon = "" if math.isnan(left) else f", about {duration(left)} left in this step"
     speed = progress.images_per_second

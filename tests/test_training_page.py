@@ -223,6 +223,8 @@ def test_effects_follow_from_the_norms(tmp_path):
     assert "3 of 5 terms moved the shared layers: spm 2.0, nsc 1.4 beside segmentation 5.1." in words
     assert "**sfp did nothing**: the value was 0 throughout." in words
     assert "join at iteration 3 of 12" in words and terms.is_problem(later)
+    _, running = effects(history_of(tmp_path / "running", journal(2)), Findings(), 1)
+    assert "sfp did nothing so far" in terms.verdict(running)
 
 
 def test_dead_terms_are_those_of_the_trainer(tmp_path):
@@ -296,6 +298,7 @@ def test_progress_and_time_left(tmp_path):
     speed = statistics.median(100.0 + i for i in range(8))
     assert found.seconds_left(4) == pytest.approx(4 * 4 / speed)
     assert terms.status(found, 4).startswith("Still training, step 0, iteration 8 of 12")
+    assert "measuring" in terms.status(progress(history_of(tmp_path, journal(1))), 4)
 
 
 # Figures
@@ -460,7 +463,7 @@ def test_the_answer_comes_first(page):
     at = page.run()
     assert not at.exception and not at.error and not at.warning
     answer = next(m.value for m in at.main.markdown if "moved the" in m.value and "#####" not in m.value)
-    assert "**steps 1 to 2**: 3 of 5 terms moved the shared layers" in answer
+    assert "**steps 1 and 2**: 3 of 5 terms moved the shared layers" in answer
     assert "Compared, z\\-reference, step 1: **spm has no gradient**" in text_of(at)
     assert "Neuron-relevant" in text_of(at), "each term is explained"
     assert len(at.get("plotly_chart")) == 6

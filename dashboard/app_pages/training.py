@@ -31,6 +31,12 @@ LOGS_KEPT = 16
 
 TOP_HEIGHT, PANELS_HEIGHT, LOW_HEIGHT = 236, 210, 136
 
+STEADY = (
+    "<style>[data-testid=stMain] [data-testid=stElementContainer][data-stale=true] "
+    "{ opacity: 1 !important; transition: none !important; }</style>"
+)
+"""Streamlit dims what is about to be drawn anew; every two seconds that would be a flicker."""
+
 SMOOTHING: Mapping[str, float] = {"none": 0.0, "some": 0.7, "strong": 0.93}
 
 SOURCE_TERMS = "METHOD.md F; the terms themselves: C.2 (spm), C.3 (sfp), D (nsc), E (distillation)"
@@ -50,6 +56,8 @@ def render(page: Page) -> None:
     """Draw the page; one of a run that trains draws itself anew while the run goes on."""
     window = _controls(page)
     follows = page.run.status == "training"
+    if follows:
+        st.html(STEADY)
     draw = st.fragment(_draw, run_every=FOLLOW_SECONDS if follows else None)
     draw(page, window)
 
@@ -172,7 +180,8 @@ def _without_events(told: Told) -> list[str]:
 
 
 def _line(first: int, last: int, words: str, problem: bool, *, marked: int) -> str:
-    name = f"step {first}" if first == last else f"steps {first} to {last}"
+    between = "and" if last == first + 1 else "to"
+    name = f"step {first}" if first == last else f"steps {first} {between} {last}"
     name = f"**{name}**" if first <= marked <= last else name
     icon = ":orange[:material/error:]" if problem else ":green[:material/check_circle:]"
     return f"{icon} {name}: {words}"

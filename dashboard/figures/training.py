@@ -436,7 +436,7 @@ class ZeroLane:
             type="log",
             range=[self.floor - self.height, self.top],
             tickvals=[centre, *(10.0**e for e in exponents)],
-            ticktext=["<b>0</b>", *(f"{10.0**e:.2g}" if e >= -3 else short(10.0**e) for e in exponents)],
+            ticktext=["<b>0</b>", *(f"{10.0**e:.4g}" if e >= -3 else short(10.0**e) for e in exponents)],
         )
         box = {
             "xref": "paper",
