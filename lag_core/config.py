@@ -40,7 +40,8 @@ class DataConfig:
     size: int = 256
     """Side of the square that the network sees; longer images are scaled down, shorter ones padded."""
     views: int = 4
-    """Augmented views of each training image that are drawn once and cached with their trunk features."""
+    """Views of each training image that are drawn once and kept with their trunk features; 0: drawn afresh in every
+    epoch, with nothing kept (for datasets that do not fit in memory)."""
     holdout: float = 0.1
     """Share of the training images kept aside for choices; the validation set is never used for one."""
     measure: Literal["val", "held"] = "val"
@@ -281,7 +282,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
 _BOUNDS: dict[str, tuple[float, float]] = {
     "data.fraction": (1e-6, 1.0),
     "data.size": (32, 4096),
-    "data.views": (1, 64),
+    "data.views": (0, 64),
     "data.holdout": (0.0, 0.9),
     "data.tiles": (1, 100_000),
     "model.latent": (4, 4096),

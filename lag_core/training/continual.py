@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +102,14 @@ class Batches:
     config: Config
     device: torch.device
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _targets(self) -> torch.Tensor:
         setting = "sequential" if self.config.method.labels == "all" else self.config.data.setting
-        table = torch.from_numpy(self.labels.target_table(self.step, setting)).long()
-        truth = torch.from_numpy(self.labels.target_table(self.step, "sequential")).long()
-        object.__setattr__(self, "_targets", table)
-        object.__setattr__(self, "_truth", truth)
+        return torch.from_numpy(self.labels.target_table(self.step, setting)).long()
+
+    @cached_property
+    def _hidden(self) -> torch.Tensor:
+        return torch.from_numpy(self.labels.target_table(self.step, "sequential")).long()
 
     @property
     def total(self) -> int:
@@ -119,18 +122,21 @@ class Batches:
 
     def __call__(self, iteration: int) -> Batch:
         seed = 7919 * self.config.optim.seed + self.step
-        rows, picks = batch_order(len(self.views), self.config.data.views, self.config.optim.batch, iteration, seed)
-        return self._batch(torch.from_numpy(rows), torch.from_numpy(picks))
+        optim = self.config.optim
+        rows, picks = batch_order(len(self.views), self.config.data.views, optim.batch, iteration, seed)
+        return self._batch(rows.tolist(), picks.tolist())
 
     def plain(self) -> Iterator[Batch]:
         """Every image once, as it is (view 0)."""
-        for rows in torch.arange(len(self.views)).split(self.config.optim.batch):
-            yield self._batch(rows, torch.zeros_like(rows))
+        size = self.config.optim.batch
+        for start in range(0, len(self.views), size):
+            rows = list(range(start, min(start + size, len(self.views))))
+            yield self._batch(rows, [0] * len(rows))
 
-    def _batch(self, rows: torch.Tensor, picks: torch.Tensor) -> Batch:
-        inputs = self.views.model_inputs(rows, picks).to(self.device)
-        masks = self.views.masks[rows, picks].long()
-        return Batch(inputs, self._targets[masks].to(self.device), self._truth[masks].to(self.device))  # type: ignore[attr-defined]
+    def _batch(self, rows: list[int], picks: list[int]) -> Batch:
+        inputs, masks = self.views.take(rows, picks)
+        targets, hidden = self._targets[masks], self._hidden[masks]
+        return Batch(inputs.to(self.device), targets.to(self.device), hidden.to(self.device))
 
 
 class ContinualTraining:

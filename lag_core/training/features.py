@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -35,26 +36,62 @@ class Progress(Protocol):
     def __call__(self, items: Sequence[Item], what: str, /) -> Iterator[Item]: ...
 
 
-@dataclass
-class Views:
-    """Views of N images, V each.
+class Views(Protocol):
+    """Views of a step's images, ready for the network."""
 
-    inputs: float16 [N, V, T, h, w] trunk features, or uint8 [N, V, S, S, 3] images; masks: uint8 [N, V, s, s] dataset
-    ids, s = S / label_stride.
+    def __len__(self) -> int: ...
+
+    def take(self, rows: Sequence[int], picks: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The network's inputs (trunk features, or normalised images where the trunk trains) and the masks.
+
+        Shape: float32 [b, ...] and int64 [b, s, s] dataset ids, s = size / label_stride.
+        """
+        ...
+
+
+@dataclass
+class KeptViews:
+    """A fixed number of views of each image, kept in memory.
+
+    inputs: float16 [N, V, T, h, w] trunk features, or uint8 [N, V, S, S, 3] images; masks: uint8 [N, V, s, s].
     """
 
-    ids: tuple[str, ...]
     inputs: Tensor
     masks: Tensor
     from_trunk: bool
 
     def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, rows: Sequence[int], picks: Sequence[int]) -> tuple[Tensor, Tensor]:
+        chosen = self.inputs[rows, picks]
+        inputs = chosen.float() if self.from_trunk else torch.from_numpy(to_input(chosen.numpy()))
+        return inputs, self.masks[rows, picks].long()
+
+
+@dataclass
+class FreshViews:
+    """Views drawn whenever they are asked for; nothing is kept. For datasets that do not fit in memory."""
+
+    model: Segmenter
+    dataset: Dataset
+    ids: Sequence[str]
+    config: DataConfig
+    label_stride: int
+    through_trunk: bool
+    device: torch.device
+
+    def __len__(self) -> int:
         return len(self.ids)
 
-    def model_inputs(self, rows: Tensor, picks: Tensor) -> Tensor:
-        """What the network takes for these images and views: float32 features, or normalised images."""
-        chosen = self.inputs[rows, picks]
-        return chosen.float() if self.from_trunk else torch.from_numpy(to_input(chosen.numpy()))
+    def take(self, rows: Sequence[int], picks: Sequence[int]) -> tuple[Tensor, Tensor]:
+        with ThreadPoolExecutor() as pool:
+            draws = (lambda row, pick: draw_view(self.dataset, self.ids[row], pick, self.config)), rows, picks
+            drawn = list(pool.map(*draws))
+        images = np.stack([image for image, _ in drawn])
+        masks = np.stack([small_mask(mask, self.label_stride) for _, mask in drawn])
+        through = trunk_features(self.model, images, self.device) if self.through_trunk else None
+        return torch.from_numpy(to_input(images)) if through is None else through, torch.from_numpy(masks).long()
 
 
 @torch.no_grad()
@@ -114,6 +151,11 @@ def draw_view(dataset: Dataset, image_id: str, view: int, config: DataConfig) ->
     return augment(image, mask, np.random.default_rng(list(digest[:16])), config.size)
 
 
+def small_mask(mask: np.ndarray, stride: int) -> np.ndarray:
+    """Every `stride`-th pixel. Shape: uint8 [S, S] -> uint8 [s, s]."""
+    return mask[stride // 2 :: stride, stride // 2 :: stride]
+
+
 def collect_views(
     model: Segmenter,
     dataset: Dataset,
@@ -126,16 +168,17 @@ def collect_views(
     progress: Progress,
     store: FeatureStore,
 ) -> Views:
-    """Draw `config.views` views of each image and, if the trunk is frozen, run it over them."""
+    """`config.views` views of each image, run through the trunk if it is frozen; 0: drawn afresh each time."""
     if not ids:
         raise ValueError("a step without images cannot be trained")
+    if config.views == 0:
+        return FreshViews(model, dataset, ids, config, label_stride, through_trunk, device)
     model.eval()
     trunk = trunk_digest(model)
     inputs = masks = torch.empty(0)
-    start = label_stride // 2
     for row, image_id in enumerate(progress(ids, "views")):
         drawn = [draw_view(dataset, image_id, v, config) for v in range(config.views)]
-        small = np.stack([mask[start::label_stride, start::label_stride] for _, mask in drawn])
+        small = np.stack([small_mask(mask, label_stride) for _, mask in drawn])
         images = np.stack([image for image, _ in drawn])
         if through_trunk:
             key = hashlib.sha256(trunk.encode() + images.tobytes()).hexdigest()
@@ -146,7 +189,7 @@ def collect_views(
             inputs = torch.empty((len(ids), *values.shape), dtype=values.dtype)
             masks = torch.empty((len(ids), *small.shape), dtype=torch.uint8)
         inputs[row], masks[row] = values, torch.from_numpy(small)
-    return Views(tuple(ids), inputs, masks, through_trunk)
+    return KeptViews(inputs, masks, through_trunk)
 
 
 def _half_features(model: Segmenter, images: np.ndarray, device: torch.device) -> np.ndarray:
@@ -156,15 +199,16 @@ def _half_features(model: Segmenter, images: np.ndarray, device: torch.device) -
 def batch_order(n: int, views: int, batch: int, iteration: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Images and views of one iteration. Depends on its arguments alone, so that a resumed run sees the same batches.
 
-    Each epoch is a permutation of the images with a view drawn for each; a last incomplete batch is left out, unless
-    the step has fewer images than a batch.
+    Each epoch is a permutation of the images with a view drawn for each (0 views: any number from 1); a last
+    incomplete batch is left out, unless the step has fewer images than a batch.
 
     Returns: int64 [b] image rows, int64 [b] views.
     """
     per_epoch = iterations_per_epoch(n, batch)
     epoch, place = divmod(iteration, per_epoch)
     rng = np.random.default_rng([seed, epoch])
-    rows, picks = rng.permutation(n), rng.integers(views, size=n)
+    rows = rng.permutation(n)
+    picks = rng.integers(0, views, size=n) if views else rng.integers(1, 2**31, size=n)
     chosen = slice(place * batch, (place + 1) * batch)
     return rows[chosen], picks[chosen]
 
