@@ -7,6 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,8 @@ def amp_type(name: str, device: torch.device) -> torch.dtype | None:
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # torch 2.11 has no such function
-    return bool(capabilities().get("avx512_bf16", False))
+    ask: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # torch 2.11 does not have it
+    return bool(ask().get("avx512_bf16", False))
 
 
 def describe(device: torch.device) -> dict[str, Any]:
