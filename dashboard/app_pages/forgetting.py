@@ -19,15 +19,15 @@ from dashboard.figures import forgetting as figures
 from dashboard.loaders import Picture
 from dashboard.page import Empty, Page, View
 from dashboard.sidebar import class_names
-from lag_core.explain.forgetting import Changes, Fate
+from lag_core.explain.forgetting import Changes, Fate, ImageLoss
 from lag_core.protocol import IGNORE
 from lag_core.runs import Run
 
 VIEWER = "forgetting-viewer"
 HEIGHT = 410
-FLOW_HEIGHT = 596
-LOWER_HEIGHT = 250
-GALLERY_SIZE, GALLERY_SIDE = 12, 82
+FLOW_HEIGHT = 660
+LOWER_HEIGHT = 290
+GALLERY_SIZE, GALLERY_SIDE = 10, 82
 
 EVERY, ONE = "all", "class"
 PICTURE, SET = "picture", "set"
@@ -146,6 +146,8 @@ class ClassLoss:
     """Share that went there."""
     worst_step: int
     """The step that lost most of `forgotten`; -1 for none."""
+    worst_share: float
+    """Share of `forgotten` that it lost."""
 
 
 def class_loss(story: Story, step: int, cls: int) -> ClassLoss:
@@ -164,6 +166,7 @@ def class_loss(story: Story, step: int, cls: int) -> ClassLoss:
         target=int(counts.argmax()) if gone.size else None,
         target_share=float(counts.max() / gone.size) if gone.size else float("nan"),
         worst_step=int(by_step.argmax()) if gone.size else -1,
+        worst_share=float(by_step.max() / by_step.sum()) if gone.size else float("nan"),
     )
 
 
@@ -206,9 +209,10 @@ def loss_sentence(found: ClassLoss, run: Run, cls: int, step: int) -> str:
         )
         return f"At step {step}, **{share}** of the {name} pixels of this picture were lost; {went}.{all_told}"
     share = _percent(found.forgotten / found.pixels)
+    when = "" if found.worst_share == 1 else "most of them "
     return (
-        f"Step {step} lost no more {name} here; **{share}** of its pixels were lost before, most of them at "
-        f"step {found.worst_step}; {went}."
+        f"Step {step} lost no more {name} here; **{share}** of its pixels were lost before, {when}at step "
+        f"{found.worst_step}; {went}."
     )
 
 
@@ -297,7 +301,7 @@ def _beside(page: Page, compared: bool, first: int, first2: int) -> int | None:
     if page.step:
         names["before"] = "the step before"
     if compared and page.run2:
-        names = {"run2": f"{untrusted.plain(page.run2.name, 40)}, same step"} | names
+        names = {"run2": "the compared run"} | names
     with page.toolbar:
         st.markdown("beside", width="content")
         chosen = settings.select(
@@ -622,13 +626,7 @@ def _images(page: Page, only: bool) -> None:
         ranked = survey.rank_images(page.step, page.cls if only else None)
         if not ranked:
             raise Empty(f"No validation image has lost {of} after step {page.step}.")
-        view.csv(
-            lambda: {
-                "image": [r.id for r in ranked],
-                "lost": [r.lost for r in ranked],
-                "share": [r.share for r in ranked],
-            }
-        )
+        view.csv(lambda: _image_table(ranked))
         items = [
             Thumbnail(
                 image.id,
@@ -646,6 +644,14 @@ def _images(page: Page, only: bool) -> None:
         )  # fmt: skip
         if picked is not None and picked != page.image_id:
             state.go(image=picked)
+
+
+def _image_table(ranked: Sequence[ImageLoss]) -> dict[str, list[Any]]:
+    return {
+        "image": [image.id for image in ranked],
+        "lost": [image.lost for image in ranked],
+        "share": [image.share for image in ranked],
+    }
 
 
 def _percent(fraction: float) -> str:

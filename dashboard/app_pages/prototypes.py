@@ -22,7 +22,7 @@ from lag_core.runs import Run
 VIEWER = "prototype-viewer"
 UPPER_HEIGHT = 308
 HEIGHT = 400
-MATRIX_HEIGHT = 430
+MATRIX_HEIGHT = 540
 TABLE_HEIGHT = 250
 VALUES_SIDE = 128
 """Cells of the long side of the numbers behind a cosine map."""
@@ -52,7 +52,7 @@ def render(page: Page) -> None:
         _margins(page, motion, other, drawn)
     left, right = st.columns((1.75, 1), gap="small")
     with left:
-        _picture(page, motion)
+        _picture(page, motion, other)
     with right:
         _matrix(page, motion)
     left, right = st.columns((1, 1.75), gap="small")
@@ -110,23 +110,20 @@ def answer(page: Page, motion: Motion, other: Motion | None) -> str:
 def _way(page: Page, motion: Motion, other: Motion | None, name: str) -> str:
     """How far the class moved, on the scale of its own spread, and its place among the classes."""
     drift = motion.drift.since_introduced[page.step]
-    introduced = page.run.labels.step_of(page.cls)
+    mine, introduced = float(drift[page.cls]), page.run.labels.step_of(page.cls)
     spread = float(motion.prototypes.spread[introduced, page.cls])
+    scale = f", {mine / spread:.1f} times the spread of its own pixels" if spread > 0 else ""
+    older = [k for k in range(len(drift)) if page.run.labels.step_of(k) < page.step and not np.isnan(drift[k])]
+    rank = 1 + sum(bool(drift[k] > mine) for k in older)
+    place = f" and {_ordinal(rank)} of the {len(older)} older classes" if len(older) > 1 else ""
     compared = ""
     if page.run2 and other and not np.isnan(theirs := other.drift.since_introduced[page.step2, page.cls2]):
-        compared = f", in {untrusted.markdown(page.run2.name)} {short(float(theirs))}"
-    scale = f": {drift[page.cls] / spread:.1f} times the spread of its own pixels" if spread > 0 else ""
-    older = [k for k in range(len(drift)) if page.run.labels.step_of(k) < page.step and not np.isnan(drift[k])]
-    rank = 1 + sum(bool(drift[k] > drift[page.cls]) for k in older)
-    place = f" ({_ordinal(rank)} of {len(older)} older classes)" if len(older) > 1 else ""
-    return (
-        f"From step {introduced} to {page.step}, {name} moved by **{short(float(drift[page.cls]))}**"
-        f"{place}{compared}{scale}."
-    )
+        compared = f" In {untrusted.markdown(page.run2.name)} it moved by **{short(float(theirs))}**."
+    return f"From step {introduced} to {page.step}, {name} moved by **{short(mine)}**{scale}{place}.{compared}"
 
 
 def _ordinal(rank: int) -> str:
-    return {1: "most", 2: "second", 3: "third"}.get(rank, f"{rank}th")
+    return {1: "the most", 2: "second most", 3: "third most"}.get(rank, f"{rank}th most")
 
 
 def _neighbour(motion: Motion, run: Run, step: int, cls: int) -> str:
@@ -317,13 +314,12 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, lis
 # ---------------------------------------------------------------------- the picture
 
 
-def _picture(page: Page, motion: Motion) -> None:
+def _picture(page: Page, motion: Motion, other: Motion | None) -> None:
     name = untrusted.markdown(untrusted.plain(page.class_info.name, 24))
     with page.section(
         "Pixels against prototypes",
         f"Left: the class whose prototype is nearest, without the heads. Further: cosine to {name} by step.",
         slug="nearest",
-        inline=True,
         formula=r"\hat y^{\text{near}}_p = \arg\max_{k \le t} \cos(z^t_p, p^t_k)",
         source="ours; z: latent map, upsampled as the logits are; k: classes known at step t",
     ) as view:
@@ -337,10 +333,22 @@ def _picture(page: Page, motion: Motion) -> None:
         layers = [Layer("Nearest prototype", near), Layer("Prediction", prediction)]
         if shown.truth is not None:
             layers.append(Layer("Ground truth", shown.truth))
+        compared = len(layers)
+        layers += _compared_layers(page, other)
         first = len(layers)
         layers += _cosine_layers(page, motion)
         view.csv(lambda: _agreement_table(page, shown.truth, near, prediction))
-        _show(page, view, shown, layers, _beside(page, shown.truth is not None, first, motion))
+        beside = _beside(page, shown.truth is not None, compared, first, motion)
+        _show(page, view, shown, layers, beside)
+
+
+def _compared_layers(page: Page, other: Motion | None) -> list[Layer]:
+    """Nearest prototypes in the compared run at the same step, in the class indices of the open run."""
+    if page.run2 is None or other is None:
+        return []
+    labels = prototype_maps.nearest(page.run2, page.picture(), other, page.step2)
+    table = exhibit.class_table(page.run2, page.run)
+    return [Layer("Nearest prototype", table[labels], group=untrusted.plain(page.run2.name, 60))]
 
 
 def _verdict(page: Page, truth: np.ndarray | None, near: np.ndarray, prediction: np.ndarray) -> str:
@@ -360,19 +368,19 @@ def _verdict(page: Page, truth: np.ndarray | None, near: np.ndarray, prediction:
     by_near, by_heads = (float((m == page.cls)[mine].mean()) for m in (near, prediction))
     return (
         f"Of the {name} pixels, nearest prototypes get **{_percent(by_near)}** right, the heads "
-        f"**{_percent(by_heads)}**{_meaning(by_near, by_heads, page.class_info.name)}; over the whole picture "
+        f"**{_percent(by_heads)}**{_meaning(by_near, by_heads)}; over the whole picture "
         f"they agree on {agree}."
     )
 
 
-def _meaning(by_near: float, by_heads: float, name: str) -> str:
+def _meaning(by_near: float, by_heads: float) -> str:
     """What follows where the two differ much, or where both fail."""
     if by_near - by_heads > 0.2:
         return ": the latent map still tells the class apart, the heads no longer do"
     if by_heads - by_near > 0.2:
-        return ": the heads see more than the nearest prototype does"
+        return ": the heads tell the class apart where its direction alone does not"
     if max(by_near, by_heads) < 0.2:
-        return ": it is lost in the latent map, too"
+        return ": neither finds the class any more"
     return ""
 
 
@@ -400,16 +408,21 @@ def _cosine_layers(page: Page, motion: Motion) -> list[Layer]:
 
 def _coarse(values: np.ndarray) -> np.ndarray:
     """The map at no more than VALUES_SIDE cells a side, for the read-out."""
-    rows, columns = exhibit.sampling(*values.shape, VALUES_SIDE)
+    rows, columns = exhibit.sampling(values.shape[0], values.shape[1], VALUES_SIDE)
     return np.ascontiguousarray(values[np.ix_(rows, columns)])
 
 
-def _beside(page: Page, annotated: bool, first: int, motion: Motion) -> int | None:
-    """What stands beside the map of nearest prototypes: chosen in the page's toolbar."""
+def _beside(page: Page, annotated: bool, compared: int, first: int, motion: Motion) -> int | None:
+    """What stands beside the map of nearest prototypes: chosen in the page's toolbar.
+
+    compared, first: where the layers of the compared run and the cosines begin.
+    """
     names = {"prediction": "the prediction", "none": "nothing"}
     places: dict[str, int | None] = {"prediction": 1, "none": None}
     if annotated:
         names["truth"], places["truth"] = "ground truth", 2
+    if page.run2 and compared < first:
+        names["run2"], places["run2"] = "the compared run", compared
     steps = np.flatnonzero(motion.prototypes.known[: page.last_step + 1, page.cls]).tolist()
     if page.step in steps:
         names["cosine"], places["cosine"] = "cosine to the class", first + steps.index(page.step)

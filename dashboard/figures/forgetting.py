@@ -20,6 +20,9 @@ OTHERS = -1
 GAP = 14
 """Pixels between two nodes of a column."""
 
+LONGEST_NAME = 20
+"""Characters of a class name beside its node; half as many where the steps stand close."""
+
 TITLE_ROOM, STEP_ROOM = 24, 18
 """Pixels above each Sankey diagram for its run's name and for the steps."""
 
@@ -140,7 +143,7 @@ def _sankey(
         domain={"x": [0, 1], "y": list(span)},
         textfont={"color": ink.text, "size": 12, "shadow": f"0 0 3px {ink.surface}, 0 0 3px {ink.surface}"},
         node={
-            "label": names,
+            "label": _shown_names(columns, names),
             "color": [_node_color(n, classes) for n in nodes],
             "line": {"color": ink.muted, "width": 0.5},
             "thickness": 12,
@@ -195,6 +198,18 @@ def _heights(columns: Sequence[Sequence[Node]], total: int, pixels_high: float) 
 def _inside(fraction: float) -> float:
     """Plotly takes a place of exactly 0 for "not given"."""
     return min(max(fraction, 0.001), 0.999)
+
+
+def _shown_names(columns: Sequence[Sequence[Node]], names: Sequence[str]) -> list[str]:
+    """The names that are written: a class that was there at the step before is known by its colour."""
+    longest = LONGEST_NAME if len(columns) <= 3 else LONGEST_NAME // 2
+    shown, place = [], 0
+    for t, column in enumerate(columns):
+        before = {node.cls for node in columns[t - 1]} if t else set()
+        for node in column:
+            shown.append("" if node.cls in before else untrusted.plain(names[place], longest))
+            place += 1
+    return shown
 
 
 def _node_name(node: Node, classes: Sequence[ClassInfo]) -> str:

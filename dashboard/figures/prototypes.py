@@ -14,11 +14,14 @@ from dashboard.figures.frame import class_label, clickable, frame, heat, outline
 from lag_core.explain.similarity import Path, Projection
 from lag_core.protocol import ClassInfo
 
+FAINT = 1.5
+"""Contrast with the surface below which a thin dotted line of that colour would not be seen."""
+
 MOST_LINES = 24
 """Classes that are drawn as lines; of more, the selected one and those that moved most."""
 
 MOST_NAMES = 12
-"""Paths up to which each has its name at its end."""
+"""Paths of which each may have its name at its end, where there is room."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,7 @@ def path_plane(
     ordered = sorted(paths, key=lambda path: path.cls == cls)
     for path in ordered:
         _draw_path(figure, path, classes[path.cls], introduced[path.cls], ink, path.cls == cls, step)
-    named = [path for path in ordered if len(path.steps) and (len(ordered) <= MOST_NAMES or path.cls == cls)]
-    for path in named:
+    for path in _with_room(ordered[::-1]):
         figure.add_annotation(_name_at_end(path, classes[path.cls], ink, path.cls == cls))
     marks = [(path, i) for path in ordered for i in range(len(path.steps))]
     hover = [
@@ -79,6 +81,20 @@ def path_plane(
     figure.data[-1].marker.size = 14
     _square_range(figure, np.array(points).reshape(-1, 2))
     return figure
+
+
+def _with_room(paths: Sequence[Path]) -> list[Path]:
+    """The paths whose ends have room for a name, the first ones first."""
+    everything = np.concatenate([path.points for path in paths]) if paths else np.zeros((0, 2))
+    if not len(everything):
+        return []
+    size = max(float((everything.max(0) - everything.min(0)).max()), 1e-9)
+    named: list[Path] = []
+    for path in paths[:MOST_NAMES]:
+        apart = [np.abs(path.points[-1] - other.points[-1]) / size for other in named if len(path.steps)]
+        if len(path.steps) and all(dx > 0.22 or dy > 0.07 for dx, dy in apart):
+            named.append(path)
+    return named
 
 
 def _draw_path(
@@ -181,19 +197,24 @@ def over_steps(
 
 def _draw_series(figure: go.Figure, one: Series, info: ClassInfo, ink: Ink, heavy: bool) -> None:
     steps, color = list(range(len(one.values))), design.css(info.color)
-    dash = "dot" if one.dotted else "solid"
-    casing = {"color": ink.muted, "width": 4.5 if heavy else 2.6, "dash": dash}
-    line = {"color": color, "width": 2.8 if heavy else 1.4, "dash": dash}
+    faint = design.contrast(info.color, design.rgb(ink.surface)) < FAINT
     common = {"x": steps, "y": one.values, "hoverinfo": "skip", "connectgaps": False}
-    figure.add_trace(go.Scatter(mode="lines", line=casing, opacity=0.9 if heavy else 0.45, **common))
+    if not one.dotted:  # a casing keeps white and yellow lines visible
+        casing = {"color": ink.muted, "width": 4.5 if heavy else 2.6}
+        figure.add_trace(go.Scatter(mode="lines", line=casing, opacity=0.9 if heavy else 0.45, **common))
+    stroke = ink.muted if one.dotted and faint else color
     figure.add_trace(
         go.Scatter(
             mode="lines+markers",
-            line=line,
+            line={
+                "color": stroke,
+                "width": 2.8 if heavy else 1.4,
+                "dash": "dot" if one.dotted else "solid",
+            },
             marker={
                 "size": 9 if heavy else 6,
                 "color": ink.surface if one.dotted else color,
-                "line": {"color": color if one.dotted and heavy else ink.muted, "width": 1.2},
+                "line": {"color": stroke if one.dotted else ink.muted, "width": 1.2},
             },
             name=("compared " if one.dotted else "") + f"class {one.cls}",
             **common,
@@ -223,8 +244,8 @@ def cosine_matrix(
     figure = heat(frame(ink), (cosines - low) / (1 - low), rows, columns, ink, hover=hover, high=1.0, decimals=decimals)
     if len(figure.data) > 1:
         cells = np.argwhere(~np.isnan(cosines)).tolist()
-        figure.data[1].text = [f"{cosines[r, c]:.{decimals}f}" for r, c in cells]
-        figure.data[1].textfont.size = 12 if len(columns) <= 8 else 9
+        figure.data[1].text = [_short(float(cosines[r, c]), decimals) for r, c in cells]
+        figure.data[1].textfont.size = 11 if len(columns) <= 8 else 9
     else:
         figure.data[0].colorbar.update(ticksuffix="", tickvals=[0, 1], ticktext=[f"{low:g}", "1"])
     figure.update_xaxes(side="top")
@@ -234,6 +255,12 @@ def cosine_matrix(
         points = [(c, r) for r in range(len(rows)) for c in range(len(columns))]
         clickable(figure, points, data, [hover[r][c] for c, r in points])
     return figure
+
+
+def _short(cosine: float, decimals: int) -> str:
+    """A cosine without the zero before its point, for narrow cells: .98, -.2, 1."""
+    text = f"{cosine:.{decimals}f}"
+    return f"{cosine:.0f}" if abs(float(text)) == 1 else text.replace("0.", ".", 1)
 
 
 def lowest(cosines: np.ndarray) -> float:
