@@ -35,10 +35,11 @@ class Gallery {
   }
 
   build() {
-    const { items, page, pages, first, total, size, label, empty } = this.props;
+    const { items, page, pages, first, total, size, aspect, label, empty } = this.props;
     const { selected } = this;
     const focused = this.node.getRootNode().activeElement?.dataset?.id;
     this.list.style.setProperty("--size", `${size}px`);
+    this.list.style.setProperty("--aspect", String(aspect));
     this.list.setAttribute("aria-label", label);
     this.items = items.map((item) => this.entry(item, item.id === selected));
     const inTabOrder = this.items.find((node) => node.dataset.id === (focused ?? selected)) ?? this.items[0];
@@ -65,15 +66,16 @@ class Gallery {
     return node;
   }
 
-  /* Fills the square: the middle of the picture, at the screen's own density. */
+  /* Fills the frame: the middle of the picture, at the screen's own density. */
   draw(canvas, image) {
-    const side = Math.round(this.props.size * 1.4 * Math.max(1, window.devicePixelRatio));
-    Object.assign(canvas, { width: side, height: side });
-    const cut = Math.min(image.width, image.height);
+    const { size, aspect } = this.props;
+    const width = Math.round(size * 1.4 * Math.max(1, window.devicePixelRatio)), height = Math.round(width / aspect);
+    Object.assign(canvas, { width, height });
+    const cut = Math.min(image.width / aspect, image.height), across = cut * aspect;
     const context = canvas.getContext("2d");
     context.imageSmoothingEnabled = cut >= 48; // filters and channel maps are small: show their cells
     context.imageSmoothingQuality = "high";
-    context.drawImage(image, (image.width - cut) / 2, (image.height - cut) / 2, cut, cut, 0, 0, side, side);
+    context.drawImage(image, (image.width - across) / 2, (image.height - cut) / 2, across, cut, 0, 0, width, height);
   }
 
   choose(node) {

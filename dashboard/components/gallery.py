@@ -50,14 +50,15 @@ def thumbnails(
     selected: str | None = None,
     page_size: int = 24,
     size: int = 112,
+    aspect: float = 1.0,
     label: str = "Images",
     empty: str = "Nothing to show here.",
 ) -> str | None:
     """Show a page of `items`; returns the id that somebody just chose, once.
 
     selected: id of the entry that is marked; when it changes, the page that holds it is shown. size:
-    width of a thumbnail in CSS pixels. label: what the entries are, for screen readers and the page count.
-    empty: the sentence for an empty list.
+    width of a thumbnail in CSS pixels. aspect: its width over its height; the picture's middle fills it.
+    label: what the entries are, for screen readers and the page count. empty: the sentence for an empty list.
     """
     pages = max(1, -(-len(items) // page_size))
     page = _page(key, items, selected, page_size, pages)
@@ -71,6 +72,7 @@ def thumbnails(
         "first": page * page_size,
         "total": len(items),
         "size": size,
+        "aspect": aspect,
         "label": label,
         "empty": empty,
     }

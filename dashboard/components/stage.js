@@ -48,7 +48,7 @@ class Stage {
   // ------------------------------------------------------------------ geometry
 
   get ratio() {
-    return this.canvas.width / Math.max(1, this.canvas.clientWidth);
+    return this.canvas.width / Math.max(1, this.canvas.getBoundingClientRect().width); // clientWidth would be rounded
   }
 
   get two() {
