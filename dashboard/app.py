@@ -29,6 +29,7 @@ PAGES = (
     Entry("overview", "Overview", "How did the run go?", ":material/insights:"),
     Entry("steps", "Steps", "What happened to this image?", ":material/layers:"),
     Entry("forgetting", "Forgetting", "Where was what lost?", ":material/history:"),
+    Entry("channels", "Channels", "Which channels carry the old knowledge?", ":material/tune:"),
     Entry("prototypes", "Prototypes", "Did the class move?", ":material/conversion_path:"),
     Entry("training", "Training", "Did the losses do anything?", ":material/trending_down:"),
 )

@@ -111,10 +111,7 @@ def _turn(key: str, pages: int) -> None:
 
 
 def _props(payload: Payload, item: Thumbnail) -> dict[str, str]:
-    if item.version:
-        name = payload.lazy_picture(item.version, partial(_image, item))
-    else:
-        name = payload.picture(_image(item))
+    name = payload.lazy_picture(item.version, partial(_image, item)) if item.version else payload.picture(_image(item))
     return {"id": item.id, "image": name, "caption": item.caption, "badge": item.badge, "tone": item.tone}
 
 

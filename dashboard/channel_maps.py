@@ -1,0 +1,351 @@
+"""How far each channel of Z moved, and what a picture becomes when channels are changed, for the Channels page.
+
+Everything is keyed by digests and computed once for all sessions. Networks are decoded only under the run's
+lock; nothing in them is changed, as an intervention replaces Z and leaves the weights alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+
+import numpy as np
+import streamlit as st
+
+from dashboard import exhibit, loaders
+from dashboard.loaders import Picture
+from dashboard.prototype_maps import shown_size
+from lag_core.explain import channels
+from lag_core.explain.latent_maps import covered, on_image
+from lag_core.protocol import IGNORE
+from lag_core.runs import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lag_core.explain.interventions import Curve, Intervention
+    from lag_core.explain.trace import Trace
+    from lag_core.method.decoupling import Metric
+
+Basis = Literal["validation", "training", "image"]
+"""On which images distances are measured: `lag survey`'s, the training's own, or the selected one."""
+
+How = Literal["zero", "mean", "old"]
+"""What takes a channel's place: 0, its mean over the validation set, or an earlier step's activation."""
+
+METRICS: tuple[str, ...] = ("entropy_kl", "spatial_kl", "cosine", "l2", "random")
+"""As method.decoupling.Metric, which cannot be read without torch."""
+
+
+class Step(NamedTuple):
+    """The two steps that are compared, and how."""
+
+    old: int
+    new: int
+    basis: Basis
+    metric: str
+
+
+# ---------------------------------------------------------------------- distances
+
+
+def bases(run: Run, annotated: bool, picture: Picture | None) -> tuple[Basis, ...]:
+    """On what this run's distances can be told; `annotated`: of neighbouring steps, so that files hold them."""
+    found: list[Basis] = []
+    if annotated and loaders.survey(run) is not None:
+        found.append("validation")
+    if annotated and np.isfinite(stored_distances(run)).any():
+        found.append("training")
+    return (*found, "image") if picture is not None else tuple(found)
+
+
+def metrics(run: Run, basis: Basis) -> tuple[str, ...]:
+    """The metrics that a basis offers, the run's own first."""
+    own = run.config.method.channel_metric
+    survey = loaders.survey(run)
+    offered = METRICS if basis == "image" or survey is None else survey.metrics
+    return (own,) if basis == "training" else tuple(sorted(offered, key=lambda name: name != own))
+
+
+def stored_distances(run: Run) -> np.ndarray:
+    """Distances that training left, float32 [T - 1, C]; NaN where there are none."""
+    paths = [run.path / f"analysis_{t:02d}.safetensors" for t in range(len(run.steps))]
+    stamps = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
+    return _stored_distances(run.digest, stamps, _run=run)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _stored_distances(digest: str, stamps: tuple[int, ...], *, _run: Run) -> np.ndarray:
+    return channels.run_distances(_run)
+
+
+def distances(run: Run, picture: Picture | None, basis: Basis, metric: str) -> np.ndarray:
+    """Distance of each channel to the step before. Shape: float32 [T - 1, C], NaN where it is not known."""
+    survey = loaders.survey(run)
+    if basis == "validation" and survey is not None and metric in survey.metrics:
+        return survey.distances[survey.metrics.index(metric)]
+    if basis == "image" and picture is not None:
+        rows = [distance(run, picture, Step(t - 1, t, basis, metric)) for t in range(1, run.last_step + 1)]
+        return np.array([row for row in rows if row is not None], np.float32)
+    return stored_distances(run)
+
+
+def distance(run: Run, picture: Picture | None, pair: Step) -> np.ndarray | None:
+    """Distance of each channel from step `pair.old` to `pair.new`, float32 [C]; None where it is not known."""
+    if pair.basis == "image":
+        return (
+            None if picture is None else _image_distance(run.digest, picture.digest, pair, _run=run, _picture=picture)
+        )
+    rows = distances(run, picture, pair.basis, pair.metric)
+    if pair.old != pair.new - 1 or not 0 < pair.new <= len(rows):
+        return None
+    row = rows[pair.new - 1]
+    return row if len(row) and np.isfinite(row).all() else None
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _image_distance(digest: str, image: str, pair: Step, *, _run: Run, _picture: Picture) -> np.ndarray:
+    trace = loaders.trace(_run, _picture)
+    return channels.image_distances(trace, pair.new, pair.old, cast("Metric", pair.metric))
+
+
+def sides(distances: np.ndarray, step: int, rho: float, now: np.ndarray) -> np.ndarray | None:
+    """bool [C], channels that were on the other side of the cut at the step before. None if that has no split.
+
+    distances: float [T - 1, C], of neighbouring steps; now: bool [C], the invariant channels of `step`.
+    """
+    if not 2 <= step <= len(distances) or not np.isfinite(distances[step - 2]).all():
+        return None
+    before = channels.split(distances[step - 2], rho)
+    return before.invariant != now if before.defined else None
+
+
+def stability(distances: np.ndarray, rho: float) -> np.ndarray:
+    """channels.stability, NaN where one of the two splits is not defined. Shape: float64 [T - 2]."""
+    found = channels.stability(np.nan_to_num(distances), rho)
+    defined = [np.isfinite(row).all() and channels.split(row, rho).defined for row in distances]
+    return np.array([j if a and b else np.nan for j, a, b in zip(found, defined, defined[1:], strict=False)])
+
+
+# ---------------------------------------------------------------------- maps
+
+
+def latent(run: Run, picture: Picture, step: int) -> np.ndarray:
+    """Z of a picture, float32 [C, h, w], only the cells that touch the picture."""
+    trace = loaders.trace(run, picture)
+    found = trace.latent(step)
+    rows, columns = covered((found.shape[1], found.shape[2]), trace.square, trace.inside)
+    return found[:, :rows, :columns]
+
+
+def spread(run: Run, picture: Picture, maps: np.ndarray) -> np.ndarray:
+    """Latent maps [n, h, w] of the whole square over the picture as it is shown, float32 [n, H, W]."""
+    trace = loaders.trace(run, picture)
+    return on_image(maps, trace.square, trace.inside, shown_size(picture))
+
+
+def channel_on_image(run: Run, picture: Picture, step: int, channel: int) -> np.ndarray:
+    """One channel's activation over the picture as it is shown, float32 [H, W]."""
+    return spread(run, picture, loaders.trace(run, picture).latent(step)[channel : channel + 1])[0]
+
+
+def energy_on_image(run: Run, picture: Picture, step: int, group: np.ndarray) -> np.ndarray:
+    """Mean of Z² over a group of channels, bool [C], over the picture as it is shown, float32 [H, W]."""
+    energy = channels.energy_map(loaders.trace(run, picture).latent(step), group)
+    return spread(run, picture, energy[None])[0]
+
+
+def relevance(run: Run, picture: Picture, step: int, cls: int) -> tuple[np.ndarray, str]:
+    """Relevance of each channel for a class known at `step`, float32 [C], and the pixels asked about in words."""
+    return _relevance(run.digest, picture.digest, picture.truth is None, step, cls, _run=run, _picture=picture)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _relevance(
+    digest: str, image: str, blind: bool, step: int, cls: int, *, _run: Run, _picture: Picture
+) -> tuple[np.ndarray, str]:
+    import torch
+
+    from lag_core.relevance.latent import channel_profile, latent_relevance
+
+    trace = loaders.trace(_run, _picture)
+    mask, words = _asked(trace, _picture, step, cls)
+    square = np.zeros((trace.square, trace.square), np.float32)
+    square[: trace.inside[0], : trace.inside[1]] = mask
+    with loaders.network_lock(digest):
+        output = trace.output(step)
+        small = torch.nn.functional.adaptive_avg_pool2d(
+            torch.from_numpy(square)[None], (output.latent.shape[2], output.latent.shape[3])
+        )
+        heads = trace.networks.steps[step].heads
+        found = latent_relevance(heads, output.latent, cls + _run.labels.offset, small.to(output.latent))
+    return channel_profile(found)[0].cpu().numpy(), words
+
+
+def _asked(trace: Trace, picture: Picture, step: int, cls: int) -> tuple[np.ndarray, str]:
+    """The pixels of a class as a mask bool `inside`: its true ones, else those predicted as it, else all."""
+    truth = truth_inside(trace, picture)
+    if truth is not None and (truth == cls).any():
+        return truth == cls, "its true pixels"
+    predicted = _sampled(trace.prediction(step), trace.inside)
+    if (predicted == cls).any():
+        return predicted == cls, "the pixels predicted as it"
+    return np.ones(trace.inside, bool), "the whole picture, as it is nowhere here"
+
+
+def _sampled(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A label map [H, W] at another size, nearest pixel."""
+    rows, columns = (
+        ((np.arange(n) + 0.5) * whole / n).astype(int) for n, whole in zip(size, labels.shape, strict=True)
+    )
+    return labels[np.ix_(rows, columns)]
+
+
+def truth_inside(trace: Trace, picture: Picture) -> np.ndarray | None:
+    """The truth at the size at which the network sees the picture, uint8 `inside`; None without annotation."""
+    return None if picture.truth is None else _sampled(picture.truth, trace.inside)
+
+
+# ---------------------------------------------------------------------- interventions
+
+
+def changed(run: Run, picture: Picture, step: int, how: How, old: int, chosen: Sequence[int]) -> np.ndarray:
+    """The prediction of `step` with these channels changed, class indices uint8 [H, W] as the picture is shown.
+
+    old: the step that `how` = "old" takes them from.
+    """
+    key = tuple(int(c) for c in chosen)
+    return _changed(run.digest, picture.digest, step, how, old if how == "old" else -1, key, _run=run, _picture=picture)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _changed(
+    digest: str, image: str, step: int, how: How, old: int, chosen: tuple[int, ...], *, _run: Run, _picture: Picture
+) -> np.ndarray:
+    import torch
+
+    trace = loaders.trace(_run, _picture)
+    asked = _intervention(_run, trace, step, how, old)
+    with loaders.network_lock(digest), torch.no_grad():
+        found = trace.prediction(step, asked.decode(asked.change(chosen)))
+    rows, columns = exhibit.sampling(found.shape[0], found.shape[1], exhibit.LONG_SIDE)
+    return np.ascontiguousarray(found[np.ix_(rows, columns)])
+
+
+def _intervention(run: Run, trace: Trace, step: int, how: How, old: int) -> Intervention:
+    """ValueError where the mean is asked for and nobody has measured it."""
+    import torch
+
+    from lag_core.explain.interventions import ablation, transplantation
+
+    decode = trace.networks.steps[step].decode
+    own = trace.output(step).latent
+    if how == "old":
+        return transplantation(own, trace.output(old).latent, decode)
+    if how == "zero":
+        return ablation(own, decode)
+    survey = loaders.survey(run)
+    if survey is None:
+        raise ValueError("the mean of a channel is known only to a run with a survey")
+    return ablation(own, decode, torch.from_numpy(survey.channel_mean[step].copy()))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the curves of a picture measure, by its place in a curve's last axis.
+
+    0: share of all pixels that have another class than before. 1: right among those of old classes. 2: right
+    among those of known classes. 3 + k: right among those of class k. Without annotation only the first.
+    """
+
+    curve: Curve
+    old_pixels: int
+    """Annotated pixels of old classes, at the size at which the network sees the picture."""
+
+
+def effect(
+    run: Run,
+    picture: Picture,
+    step: int,
+    how: How,
+    old: int,
+    ranked: np.ndarray,
+    counts: tuple[int, ...],
+    controls: int = 0,
+) -> Measured:
+    """The first k of `ranked` changed, for each k of `counts`, next to `controls` random sets of that number."""
+    source = old if how == "old" else -1
+    key = (run.digest, picture.digest, picture.truth is None, step, how, source)
+    name = loaders.array_digest(np.asarray(ranked))
+    return _effect(*key, name, counts, controls, _run=run, _picture=picture, _ranked=ranked)
+
+
+@st.cache_resource(max_entries=1000, show_spinner=False)
+def _effect(
+    digest: str, image: str, blind: bool, step: int, how: How, old: int, ranked: str, counts: tuple[int, ...],
+    controls: int, *, _run: Run, _picture: Picture, _ranked: np.ndarray,
+) -> Measured:  # fmt: skip
+    from lag_core.explain.interventions import curve
+
+    trace = loaders.trace(_run, _picture)
+    asked = _intervention(_run, trace, step, how, old)
+    truth = truth_inside(trace, _picture)
+    newest = _run.labels.class_indices(step).start
+    with loaders.network_lock(digest):
+        measure = PictureMeasure(trace, step, truth)
+        found = curve(asked, _ranked, counts, measure, controls, seed=_run.config.optim.seed)
+    return Measured(found, 0 if truth is None else int((truth < newest).sum()))
+
+
+class PictureMeasure:
+    """Measures of one picture's logits, see `Measured`. Called with logits [1, K, h, w] of the step."""
+
+    def __init__(self, trace: Trace, step: int, truth: np.ndarray | None):
+        self.trace, self.truth = trace, truth
+        self.seen = trace.run.labels.seen(step)
+        self.old = trace.run.labels.class_indices(step).start
+        self.before = self.predict(trace.output(step).logits)
+
+    def predict(self, logits: Tensor) -> np.ndarray:
+        """Class indices at the size at which the network sees the picture, uint8 `inside`."""
+        from lag_core.model.prediction import full_size, label_map
+
+        inside = self.trace.inside
+        full = full_size(logits, self.trace.square, inside, inside)
+        return label_map(full, self.trace.run.labels, self.trace.run.config.method.loss)[0].cpu().numpy()
+
+    def __call__(self, logits: Tensor) -> np.ndarray:
+        labels = self.predict(logits)
+        moved = float((labels != self.before).mean())
+        if self.truth is None:
+            return np.array([moved])
+        total = np.bincount(self.truth.ravel(), minlength=IGNORE + 1)[: self.seen]
+        right = np.bincount(self.truth[labels == self.truth], minlength=IGNORE + 1)[: self.seen]
+        groups = [(right[: self.old].sum(), total[: self.old].sum()), (right.sum(), total.sum())]
+        pairs = [*groups, *zip(right, total, strict=True)]
+        return np.array([moved, *(float(r / n) if n else np.nan for r, n in pairs)])
+
+
+def counts(total: int) -> tuple[int, ...]:
+    """Numbers of channels at which a curve is measured: none, and shares up to three quarters of them."""
+    return tuple(sorted({0, *(max(1, round(total * share)) for share in (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4))}))
+
+
+def joined(points: Sequence[Curve]) -> Curve:
+    """One curve out of several of the same untouched network, in their order."""
+    from lag_core.explain.interventions import Curve
+
+    return Curve(
+        np.concatenate([p.counts for p in points]),
+        points[0].untouched,
+        np.concatenate([p.chosen for p in points]),
+        np.concatenate([p.controls for p in points]),
+    )
+
+
+def beside(chosen: Curve, controls: Curve) -> Curve:
+    """A curve of other channels next to the random ones of `controls`, of the same numbers of channels."""
+    from lag_core.explain.interventions import Curve
+
+    return Curve(chosen.counts, chosen.untouched, chosen.chosen, controls.controls)
