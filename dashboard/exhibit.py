@@ -77,9 +77,7 @@ def answers(run: Run, picture: Picture, space: Run | None = None) -> Answers:
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
-def _answers(
-    run_digest: str, digest: str, space_digest: str, *, _run: Run, _picture: Picture, _space: Run
-) -> Answers:
+def _answers(run_digest: str, digest: str, space_digest: str, *, _run: Run, _picture: Picture, _space: Run) -> Answers:
     trace = loaders.trace(_run, _picture)
     rows, columns = sampling(_picture.pixels.shape[0], _picture.pixels.shape[1], LONG_SIDE)
     table = class_table(_run, _space)
@@ -130,9 +128,7 @@ def class_names(run: Run) -> list[str]:
     return [untrusted.plain(c.name, 60) for c in run.classes]
 
 
-def step_layers(
-    found: Answers, notes: list[str], group: str = ""
-) -> tuple[list[Layer], list[ProbabilityGrid]]:
+def step_layers(found: Answers, notes: list[str], group: str = "") -> tuple[list[Layer], list[ProbabilityGrid]]:
     """A layer and a probability grid for each step, for the viewer."""
     layers = [
         Layer(f"Step {t}", labels, note=note, group=group)

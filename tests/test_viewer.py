@@ -110,9 +110,7 @@ def test_settings_are_checked():
     assert viewer._settings(VIEW | {"opacity": 7}).opacity == 1
 
 
-@pytest.mark.parametrize(
-    "change", [{"opacity": "much"}, {"opacity": math.nan}, {"hidden": 3}, {"hidden": ["a"]}]
-)
+@pytest.mark.parametrize("change", [{"opacity": "much"}, {"opacity": math.nan}, {"hidden": 3}, {"hidden": ["a"]}])
 def test_unusable_settings_are_none(change):
     assert viewer._settings(VIEW | change) is None
 
@@ -134,9 +132,7 @@ NAMES = [str(i) for i in range(12)]
 )
 def test_arrays_that_do_not_fit_are_refused(layer, grid, palette):
     with pytest.raises(ValueError, match="viewer: "):
-        viewer.viewer(
-            b"", [layer], palette, NAMES, key="v", size=(4, 3), probabilities=[grid] if grid else None
-        )
+        viewer.viewer(b"", [layer], palette, NAMES, key="v", size=(4, 3), probabilities=[grid] if grid else None)
 
 
 def test_gallery_shows_the_page_of_a_new_selection_and_keeps_a_turned_one(session):

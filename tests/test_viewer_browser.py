@@ -82,9 +82,7 @@ def colour(page: Page, x: int, y: int) -> tuple[int, ...]:
     """Colour on the stage in the middle of the picture's pixel (x, y)."""
     g = page.locator(".viewer .stage canvas").evaluate(GEOMETRY)
     shown = pixels(page)
-    return tuple(
-        int(v) for v in shown[int(g["y"] + (y + 0.5) * g["scale"]), int(g["x"] + (x + 0.5) * g["scale"])]
-    )
+    return tuple(int(v) for v in shown[int(g["y"] + (y + 0.5) * g["scale"]), int(g["x"] + (x + 0.5) * g["scale"])])
 
 
 def opaque(page: Page) -> None:

@@ -127,9 +127,7 @@ def gallery_part() -> None:
         )
         for i in range(11)
     ]
-    chosen = thumbnails(
-        items, key="tiles", selected=st.session_state.get("tile", "tile-1"), page_size=8, label="Tiles"
-    )
+    chosen = thumbnails(items, key="tiles", selected=st.session_state.get("tile", "tile-1"), page_size=8, label="Tiles")
     if chosen:
         st.session_state["tile"] = chosen
     st.caption(f"chosen: {st.session_state.get('tile')}")

@@ -76,9 +76,7 @@ class Payload:
             offset += len(content)
         header = json.dumps({"props": props, "blobs": blobs}, separators=(",", ":")).encode()
         self._remember()
-        return (
-            struct.pack("<I", len(header)) + header + b"".join(content for _, content in self._new.values())
-        )
+        return struct.pack("<I", len(header)) + header + b"".join(content for _, content in self._new.values())
 
     def _remember(self) -> None:
         sent = _sent()

@@ -2,7 +2,7 @@
 
 Everything that follows the pointer (zoom, swipe, opacity, class on/off, confidence threshold, the read-out
 of class probabilities at every step) happens in the browser; the server hears of a chosen pixel, and of
-settings if it asks. The script is in dom.js, payload.js, paint.js, stage.js, panel.js and viewer.js.
+settings if it asks. The script is in the files that _SCRIPTS lists.
 """
 
 from __future__ import annotations
@@ -82,10 +82,12 @@ class ViewerSettings:
     split: Split
 
 
+_SCRIPTS = ("dom", "payload", "paint", "stage", "panel", "strip", "tools", "sheet", "viewer")
+
 _component = st.components.v2.component(
     "lag.viewer",
     css=source("base.css", "viewer.css"),
-    js=source("dom.js", "payload.js", "paint.js", "stage.js", "panel.js", "viewer.js"),
+    js=source(*(f"{name}.js" for name in _SCRIPTS)),
 )
 
 
@@ -200,14 +202,11 @@ def _check(
 ) -> None:
     """Refuse arrays that do not fit together."""
     if np.shape(palette) != (len(names), 3):
-        raise ValueError(
-            f"viewer: {len(names)} names need a palette [{len(names)},3], not {np.shape(palette)}"
-        )
+        raise ValueError(f"viewer: {len(names)} names need a palette [{len(names)},3], not {np.shape(palette)}")
     for layer in layers:
         if layer.labels is not None and (layer.labels.shape != shape or layer.labels.dtype != np.uint8):
             raise ValueError(
-                f"viewer: layer {layer.name!r} must be uint8 {shape}, "
-                f"not {layer.labels.dtype} {layer.labels.shape}"
+                f"viewer: layer {layer.name!r} must be uint8 {shape}, not {layer.labels.dtype} {layer.labels.shape}"
             )
         if layer.rgba is not None and (layer.rgba.shape != (*shape, 4) or layer.rgba.dtype != np.uint8):
             raise ValueError(
