@@ -252,7 +252,7 @@ def effect_curves(
     clickable(figure, points, [(i, int(counts[p])) for i, p in marks], words)
     figure.data[-1].marker.size = 16
     figure.update_xaxes(tickvals=counts.tolist(), showgrid=False)
-    return figure.update_layout(showlegend=True)
+    return figure.update_layout(showlegend=True, legend_traceorder="normal")
 
 
 def _add_band(figure: go.Figure, counts: np.ndarray, band: tuple[np.ndarray, np.ndarray, np.ndarray], ink: Ink) -> None:

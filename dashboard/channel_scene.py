@@ -1,0 +1,184 @@
+"""What the views of the Channels page share: the two steps, the split of channels, and what changing some does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import streamlit as st
+
+from dashboard import channel_maps, design, exhibit, settings, state, untrusted
+from dashboard.channel_maps import Basis, How, Measured, Step
+from dashboard.loaders import Picture
+from dashboard.page import Empty, Page, to_png
+from lag_core.explain import channels
+from lag_core.explain.channels import ChannelSplit
+from lag_core.runs import Run
+
+BASIS_NAMES: dict[str, str] = {
+    "validation": "validation images", "training": "training images", "image": "this image",
+}  # fmt: skip
+
+METRIC_NAMES: dict[str, str] = {
+    "entropy_kl": "KL of entropy maps", "spatial_kl": "KL of activation maps", "cosine": "1 − cosine", "l2": "RMS",
+    "random": "random (control)",
+}  # fmt: skip
+
+UNITS: dict[str, str] = {
+    "entropy_kl": "KL, nats", "spatial_kl": "KL, nats", "cosine": "1 − cosine", "l2": "activation", "random": "none",
+}  # fmt: skip
+
+ORDERS: dict[str, tuple[str, str]] = {
+    "invariant": ("least moved", design.INVARIANT),
+    "changed": ("most moved", design.SPECIFIC),
+    "relevance": ("most relevant", "#009E73"),
+}
+"""Orders of channels, as channels.ranked knows them: their name and colour."""
+
+HARDLY_RIGHT = 0.1
+"""Share of right pixels of old classes below which there is little left to lose."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the page's views share."""
+
+    page: Page
+    picture: Picture | None
+    why_no_picture: str
+    pair: Step
+    rho: float
+    split: ChannelSplit | None
+    """None where no distance is known."""
+    why_no_split: str
+    """Why there is no split, or why it is arbitrary; empty where it is defined."""
+    channel: int
+    total: int
+    """C."""
+
+    @property
+    def run(self) -> Run:
+        return self.page.run
+
+    def defined(self) -> ChannelSplit:
+        """The split; raises `Empty` with the reason where there is none to speak of."""
+        if self.split is None or self.why_no_split:
+            raise Empty(self.why_no_split)
+        return self.split
+
+    def image(self) -> Picture:
+        """The picture; raises `Empty` with the reason where there is none."""
+        if self.picture is None:
+            raise Empty(self.why_no_picture)
+        return self.picture
+
+
+def look(page: Page) -> Scene:
+    try:
+        picture, why = page.picture(), ""
+    except Empty as reason:
+        picture, why = None, str(reason)
+    pair = _choose_pair(page, picture)
+    rho = state.measure("rho", 0, 1, page.run.config.method.rho, "share of invariant channels")
+    found = channel_maps.distance(page.run, picture, pair)
+    split = None if found is None else channels.split(found, rho)
+    total = page.run.config.model.latent if split is None else len(split.distance)
+    first = 0 if split is None else int(split.order[-1])
+    channel = state.count("channel", 0, total - 1, first, "channel")
+    state.use("channel", channel, first)
+    return Scene(page, picture, why, pair, rho, split, _why_no_split(page, pair, split), channel, total)
+
+
+def _choose_pair(page: Page, picture: Picture | None) -> Step:
+    """The earlier step, on what images and by what metric channels are compared: the page's toolbar."""
+    earlier = [str(t) for t in range(page.step)]
+    hidden: dict[str, Any] = {"label_visibility": "collapsed"}
+    with page.toolbar:
+        st.markdown("Since step", width="content")
+        old = int(settings.select("Earlier step", "since", earlier, earlier[-1], width=76, **hidden))
+        offered = channel_maps.bases(page.run, old == page.step - 1, picture)
+        if not offered:
+            raise Empty(
+                f"No distances of channels are known between steps {old} and {page.step}: choose the step before, "
+                "or an image in the sidebar to measure them on."
+            )
+        st.markdown("on", width="content")
+        names: dict[str, str] = {one: BASIS_NAMES[one] for one in offered}
+        basis = settings.select(
+            "Measured on", "basis", tuple(names), names=lambda name: names[name], width=168, **hidden
+        )
+        known = channel_maps.metrics(page.run, cast(Basis, basis))
+        metric = settings.select(
+            "Channel metric", "metric", known, names=lambda name: METRIC_NAMES[name], width=188, **hidden
+        )
+    return Step(old, page.step, cast(Basis, basis), metric)
+
+
+def _why_no_split(page: Page, pair: Step, split: ChannelSplit | None) -> str:
+    if split is None:
+        return (
+            f"No distances from step {pair.old} to {pair.new} are known on the {BASIS_NAMES[pair.basis]}. Choose "
+            "other images in the toolbar."
+        )
+    if split.defined:
+        return ""
+    if not split.distance.any():
+        return (
+            "The extractor did not move: every channel is the same in both steps, so none is more invariant than "
+            "another and there is no split."
+        )
+    return (
+        f"No channel moved measurably: the largest distance is {split.distance.max():.1g} ({UNITS[pair.metric]}), "
+        f"below {channels.DEFINED_ABOVE:g}, where the order of channels is arbitrary and there is no split."
+    )
+
+
+def telling(scene: Scene) -> How:
+    """What to change by default: switch off, unless hardly any pixel of old classes is right any more."""
+    anything = np.arange(scene.total)
+    found = channel_maps.effect(scene.run, scene.image(), scene.pair.new, "zero", scene.pair.old, anything, (0,))
+    return "old" if found.old_pixels and found.curve.untouched[1] < HARDLY_RIGHT else "zero"
+
+
+def ranked(scene: Scene, order: str) -> np.ndarray:
+    if order == "relevance":
+        return channels.ranked(
+            "relevance", channel_maps.relevance(scene.run, scene.image(), scene.pair.new, scene.page.cls)[0]
+        )
+    split = scene.defined()
+    return channels.ranked(cast(channels.Order, order), split.distance)
+
+
+def measured(scene: Scene, how: How, order: str) -> Measured:
+    """The effect of an order's channels at all numbers, without random ones."""
+    sizes = channel_maps.counts(scene.total)
+    return channel_maps.effect(
+        scene.run, scene.image(), scene.pair.new, how, scene.pair.old, ranked(scene, order), sizes
+    )
+
+
+def relevance(scene: Scene, picture: Picture) -> tuple[np.ndarray, str, str]:
+    """Relevance float [C] for the selected class, on which pixels, and the class's name."""
+    name = untrusted.markdown(scene.page.class_info.name)
+    if scene.page.cls >= scene.run.labels.seen(scene.pair.new):
+        raise Empty(f"{name} is not introduced yet, so no channel speaks for it. Move the scrubber on.")
+    values, where = channel_maps.relevance(scene.run, picture, scene.pair.new, scene.page.cls)
+    return values, where, name
+
+
+def pixels_of(picture: Picture) -> np.ndarray:
+    """The picture at the size at which maps are shown, uint8 [H, W, 3]."""
+    rows, columns = exhibit.sampling(picture.pixels.shape[0], picture.pixels.shape[1], exhibit.LONG_SIDE)
+    return picture.pixels[np.ix_(rows, columns)]
+
+
+def pictures(items: Sequence[tuple[np.ndarray, str, str]]) -> None:
+    """Pictures side by side, each with a caption (Markdown) and a text for screen readers."""
+    for place, (pixels, caption, alt) in zip(st.columns(len(items), gap="xsmall"), items, strict=True):
+        place.image(to_png(pixels), caption, width="stretch", alt=alt)
+
+
+def percent(value: float) -> str:
+    return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.1f} %"

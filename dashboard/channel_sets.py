@@ -1,0 +1,232 @@
+"""Channels page: sets of channels switched off or taken from an earlier step, next to random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import streamlit as st
+
+from dashboard import channel_maps, exhibit, settings, state, untrusted
+from dashboard.channel_maps import How, Measured
+from dashboard.channel_scene import ORDERS, Scene, measured, percent, ranked, telling
+from dashboard.components.viewer import Layer, viewer
+from dashboard.components.viewer_state import kept_settings
+from dashboard.figures import channels as figures
+from dashboard.figures.channels import EffectLine
+from dashboard.loaders import Picture
+from dashboard.page import Empty, View
+
+VIEWER = "channels-viewer"
+EFFECT_HEIGHT, VIEWER_HEIGHT = 330, 330
+CONTROLS = 19
+"""Sets of random channels: with 19, a p-value can be as small as 1 in 20."""
+SIGNIFICANT = 0.05
+
+
+def draw_sets(scene: Scene) -> None:
+    with scene.page.section(
+        "Sets of channels, next to random ones",
+        "Change the k least moved, most moved or most relevant channels; only what leaves the grey band differs from "
+        "chance. Click a point to see it.",
+        slug="sets",
+        inline=True,
+        formula=r"\Delta(k) = m(D(Z'_k)) - m(D(Z)), \qquad p = \frac{1 + |\{\text{random sets with as much}\}|}{1 + n}",
+        source=f"METHOD.md K.6; the comparison with n = {CONTROLS} random sets of k channels is ours",
+    ) as view:
+        picture = scene.image()
+        left, right = st.columns((1, 1.1), gap="medium")
+        with left:
+            how, measure, random = _choose_sets(scene, picture)
+            orders = _orders(scene)
+            if not orders:
+                raise Empty(
+                    f"{scene.why_no_split} The order by relevance needs a class that is known at step {scene.pair.new}."
+                )
+            first = "changed" if how == "old" and "changed" in orders else orders[0]
+            order = state.choose("order", orders, first, "order of channels")
+            sizes = channel_maps.counts(scene.total)
+            numbers = [str(k) for k in sizes[1:]]
+            default = str(max(1, round(scene.total / 4)))
+            count = int(state.choose("k", numbers, default, "number of channels"))
+            found = {name: measured(scene, how, name) for name in orders}
+            slot = st.empty()
+            bar = st.empty()
+        with right:
+            _sets_picture(scene, view, picture, how, order, count)
+        _sets_curve(scene, view, slot, bar, found, how, measure, random, (order, count))
+        state.use("order", order, first)
+        state.use("k", count, default)
+
+
+def _choose_sets(scene: Scene, picture: Picture) -> tuple[How, int, bool]:
+    """The question, the place of the measure in a measurement, and whether random channels are drawn."""
+    questions = {"carries": "What carries it? Switch off", "lost": f"What was lost? Take from step {scene.pair.old}"}
+    question = settings.segments(
+        "Question",
+        "question",
+        tuple(questions),
+        "lost" if telling(scene) == "old" else "carries",
+        names=lambda name: questions[name],
+        label_visibility="collapsed",
+    )
+    measures = _measures(scene, picture)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        chosen = settings.select(
+            "Measure", "effect", tuple(measures), names=lambda name: measures[name][0],
+            label_visibility="collapsed", width=300,
+        )  # fmt: skip
+        random = settings.switch(
+            "Random channels", "random", True, help="Off stops the comparison, which takes longest on this page."
+        )
+    return ("old" if question == "lost" else "zero"), measures[chosen][1], random
+
+
+def _measures(scene: Scene, picture: Picture) -> dict[str, tuple[str, int]]:
+    """What can be measured on this picture: name and place, see channel_maps.Measured."""
+    found: dict[str, tuple[str, int]] = {}
+    truth, step = picture.truth, scene.pair.new
+    if truth is not None:
+        if (truth < scene.run.labels.class_indices(step).start).any():
+            found["old"] = ("right pixels of old classes", 1)
+        if scene.page.cls < scene.run.labels.seen(step) and (truth == scene.page.cls).any():
+            found["class"] = (f"right pixels of {untrusted.plain(scene.page.class_info.name, 24)}", 3 + scene.page.cls)
+        if (truth < scene.run.labels.seen(step)).any():
+            found["known"] = ("right pixels of all known classes", 2)
+    return found | {"changed": ("pixels that change their class", 0)}
+
+
+def _orders(scene: Scene) -> tuple[str, ...]:
+    """Orders that make sense here: by distance only where the split is defined."""
+    moved = ("invariant", "changed") if scene.split is not None and not scene.why_no_split else ()
+    known = scene.page.cls < scene.run.labels.seen(scene.pair.new)
+    return (*moved, "relevance") if known else moved
+
+
+def _controls(scene: Scene, how: How, bar: Any) -> Any:
+    """Random channels at all numbers, one number after another: a click meanwhile stops it. A `Curve`."""
+    points = []
+    sizes = channel_maps.counts(scene.total)
+    anything = np.arange(scene.total)
+    for i, size in enumerate(sizes):
+        bar.progress(i / len(sizes), f"Random channels: {CONTROLS} sets of {size}")
+        found = channel_maps.effect(
+            scene.run, scene.image(), scene.pair.new, how, scene.pair.old, anything, (size,), CONTROLS
+        )
+        points.append(found.curve)
+    bar.empty()
+    return channel_maps.joined(points)
+
+
+def _sets_picture(scene: Scene, view: View, picture: Picture, how: How, order: str, count: int) -> None:
+    chosen = ranked(scene, order)[:count]
+    shown = exhibit.shown(scene.run, picture)
+    before = exhibit.answers(scene.run, picture).predictions[scene.pair.new]
+    after = channel_maps.changed(scene.run, picture, scene.pair.new, how, scene.pair.old, chosen.tolist())
+    label = ORDERS[order][0]
+    words = f"from step {scene.pair.old}" if how == "old" else "off"
+    layers = [
+        Layer(f"Step {scene.pair.new}", before),
+        Layer(f"{count} {label} {words}", after, note=f"{percent(100 * float((before != after).mean()))} changed"),
+    ]
+    if how == "old":
+        layers.append(Layer(f"Step {scene.pair.old}", exhibit.answers(scene.run, picture).predictions[scene.pair.old]))
+    if shown.truth is not None:
+        layers.append(Layer("Ground truth", shown.truth))
+    kept = kept_settings(VIEWER, len(scene.run.classes), split="side")
+    viewer(
+        shown.encoded,
+        layers,
+        exhibit.palette(scene.run),
+        exhibit.class_names(scene.run),
+        key=VIEWER,
+        active=1,
+        second=0,
+        opacity=kept.opacity,
+        hidden=kept.hidden,
+        outlines=kept.outlines,
+        mode=kept.mode,
+        split=kept.split,
+        height=VIEWER_HEIGHT,
+        title="The prediction before and after the change",
+        size=shown.size,
+        truth=len(layers) - 1 if shown.truth is not None else None,
+        strip=True,
+        report=True,
+        filename=f"{view.file_stem}-step-{scene.pair.new}",
+    )
+
+
+def _sets_curve(
+    scene: Scene,
+    view: View,
+    slot: Any,
+    bar: Any,
+    found: dict[str, Measured],
+    how: How,
+    measure: int,
+    random: bool,
+    chosen: tuple[str, int],
+) -> None:
+    """The curves; drawn at once, and again with the random channels."""
+    orders = tuple(found)
+    curves = {name: measured.curve for name, measured in found.items()}
+    lines = [EffectLine(name, *ORDERS[name], 100 * curve.effect[:, measure]) for name, curve in curves.items()]
+    unit = "changed pixels (points)" if measure == 0 else "right pixels (points)"
+    draw: Callable[..., Any] = partial(
+        figures.effect_curves, np.asarray(channel_maps.counts(scene.total)), lines, scene.page.ink, y=unit,
+        chosen=chosen, total=scene.total,
+    )  # fmt: skip
+    controls = _controls(scene, how, bar) if random else None
+    band = None
+    if controls is not None:
+        low, high = controls.interval()
+        middle = np.median(controls.control_effect, 1)
+        band = tuple(100 * edge[:, measure] for edge in (low, middle, high))
+    view.csv(lambda: _sets_table(scene, curves, controls, measure))
+    with slot.container(gap="xsmall"):
+        st.markdown(_verdict(scene, curves[chosen[0]], controls, how, measure, chosen))
+        points = view.plot(
+            draw(band=band), "Effect of changing sets of channels, next to random ones", height=EFFECT_HEIGHT,
+            select=True,
+        )  # fmt: skip
+    if points and state.fresh("channels-sets", points[0]["customdata"]):
+        place, count = points[0]["customdata"]
+        if 0 <= place < len(orders) and count:
+            state.go(order=orders[place], k=count)
+
+
+def _verdict(scene: Scene, curve: Any, controls: Any, how: How, measure: int, chosen: tuple[str, int]) -> str:
+    """What the marked point says, against chance (Markdown)."""
+    order, count = chosen
+    place = int(np.flatnonzero(np.asarray(channel_maps.counts(scene.total)) == count)[0])
+    effect = 100 * float(curve.effect[place, measure])
+    done = f"from step {scene.pair.old}" if how == "old" else "switched off"
+    what = "of the picture changes its class" if measure == 0 else "right pixels"
+    amount = f"{effect:.1f} % {what}" if measure == 0 else f"{effect:+.1f} points of {what}".replace("-", "−")
+    sentence = f"**{count} {ORDERS[order][0]}** channels {done}: **{amount}**"
+    if controls is None:
+        return f"{sentence}. Whether that is more than chance needs the random channels."
+    low, high = (100 * float(edge[place, measure]) for edge in controls.interval())
+    side: Literal["above", "below"] = "above" if measure == 0 or how == "old" else "below"
+    p = float(channel_maps.beside(curve, controls).p_value(side)[place, measure])
+    chance = f"random ones {low:.1f} to {high:.1f}".replace("-", "−")
+    if not np.isfinite(p):
+        return f"{sentence}."
+    if p <= SIGNIFICANT + 1e-9:
+        return f"{sentence}, {chance}: more than chance (p = {p:.2f})."
+    return f"{sentence}, {chance}: not more than chance (p = {p:.2f})."
+
+
+def _sets_table(scene: Scene, curves: dict[str, Any], controls: Any, measure: int) -> dict[str, Any]:
+    sizes = channel_maps.counts(scene.total)
+    table: dict[str, Any] = {"channels": list(sizes)}
+    for name, curve in curves.items():
+        table[f"{ORDERS[name][0]}, points"] = 100 * curve.effect[:, measure]
+    if controls is not None:
+        low, high = controls.interval()
+        table["random, 5 %, points"] = 100 * low[:, measure]
+        table["random, 95 %, points"] = 100 * high[:, measure]
+    return table
