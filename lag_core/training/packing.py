@@ -206,11 +206,14 @@ def _write_run(one: Packing, dataset: Dataset, root: Path, note: str, command: s
 
 
 def _copy_analysis(run: Run, target: Path) -> None:
+    """Copy the analyses; whole covariances (100 KiB and more a class) only after the last step, where training on
+    would begin."""
     for step in range(len(run.steps)):
-        source = run.path / f"analysis_{step:02d}.safetensors"
-        if source.exists():
-            run.analysis(step)  # RunError if it is damaged
-            shutil.copyfile(source, target / source.name)
+        arrays = run.analysis(step)
+        if step < run.last_step and arrays.get("statistics.scatter", np.empty(0)).ndim == 3:
+            arrays = {name: value for name, value in arrays.items() if not name.startswith("statistics.")}
+        if arrays:
+            write_tensors(target / f"analysis_{step:02d}.safetensors", arrays)
 
 
 def neutral_info(info: Mapping[str, Any], files: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
