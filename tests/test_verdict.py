@@ -42,6 +42,7 @@ def evidence(
     profile: float = 0.95,
     drift: float = 0.01,
     step: int = 2,
+    everything: float = 0.3,
 ) -> Evidence:
     nothing = effect_curve(0.0, 0.0)
     over = OverSteps(
@@ -51,7 +52,7 @@ def evidence(
         np.array([0.0, drift, drift]),
         np.full(3, 0.05),
     )
-    effects = ChannelEffects(moved, 16, ablation or nothing, transplant or nothing)
+    effects = ChannelEffects(moved, 16, ablation or nothing, transplant or nothing, everything)
     return Evidence(1, "building", step, 0, True, 24, 40, None, over, effects if step else None)
 
 
@@ -125,7 +126,7 @@ def test_carried_by_invariant_channels_in_these_words() -> None:
     assert found is not None and found.word == "carried"
     assert found.text == (
         "Carried by 4 invariant channels of 16: removing them costs 31 of 56 points, removing 4 random ones "
-        "4 ± 1.3 (p = 0.05, 24 of the 40 images that contain it)."
+        "4 ± 1.3 (p = 0.05; 24 of the 40 images that contain it)."
     )
 
 
@@ -152,7 +153,7 @@ def test_what_was_lost_lies_in_the_changed_channels() -> None:
     assert found is not None and found.word == "restored"
     assert found.text == (
         "What was lost lies in the changed channels: putting back 4 of them from step 0 restores 22 of 40 lost "
-        "points, 4 random ones 5 ± 3.1 (p = 0.05, 24 of the 40 images that contain it)."
+        "points, 4 random ones 5 ± 3.1, all channels 30 (p = 0.05; 24 of the 40 images that contain it)."
     )
 
 
@@ -160,6 +161,23 @@ def test_a_transplant_like_random_ones_is_not_significant() -> None:
     gain = effect_curve(0.22, np.linspace(0.1, 0.3, 19))
     found = verdict(evidence((0.6, 0.3, 0.2), transplant=gain)).about("transplant")
     assert found is not None and found.word == "not significant"
+
+
+def test_what_no_channel_brings_back_was_lost_in_the_heads() -> None:
+    nothing = effect_curve(0.0, 0.0)
+    found = verdict(evidence((0.6, 0.3, 0.2), transplant=nothing, everything=0.005)).about("transplant")
+    assert found is not None and found.word == "heads"
+    assert found.text == (
+        "What was lost lies in the heads: putting every channel back from step 0 restores 0.5 of 40 lost points "
+        "(24 of the 40 images that contain it)."
+    )
+
+
+def test_nothing_speaks_for_a_class_that_is_gone() -> None:
+    one = evidence()
+    gone = replace(one, over=replace(one.over, relevance_map=np.array([1.0, 0.9, NAN])))
+    found = verdict(gone).about("relevance")
+    assert found is not None and found.word == "gone"
 
 
 def test_without_a_loss_nothing_can_be_put_back() -> None:

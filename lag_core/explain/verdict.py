@@ -14,7 +14,9 @@ are ours:
 | ablation | carried | taking the k most invariant channels away costs MATERIAL or more, p <= LEVEL |
 | transplant | nothing lost | the class lost less than MATERIAL on the images measured |
 | transplant | restored | putting the k most changed channels of s back gains MATERIAL or more, p <= LEVEL |
+| transplant | heads | not restored, and putting all channels of s back gains less than MATERIAL |
 | both | not significant | otherwise |
+| relevance | gone | no place of any image speaks for the class at t |
 | relevance | same / partly / other | cosine of the channel profiles of s and t: at least SAME / at least HALF / less |
 | prototype | stayed / moved | drift since s is below / not below the spread of the class's own pixels |
 
@@ -142,6 +144,8 @@ class ChannelEffects:
     """The most invariant channels of t are set to 0: what carries the memory? None where it was not asked."""
     transplant: EffectCurve | None
     """The most changed channels get their values of s back: what was lost? None where it was not asked."""
+    everything: float = 0.0
+    """Change of the IoU by putting every channel of s back: what is missing then was lost in the heads."""
 
 
 @dataclass(frozen=True)
@@ -283,7 +287,7 @@ def channel_findings(evidence: Evidence, k: int | None = None) -> list[Finding]:
     chosen = default_count(effects.active) if k is None else k
     return [
         _ablation(evidence, effects.ablation.at(chosen), effects.active),
-        _transplant(evidence, effects.transplant.at(chosen)),
+        _transplant(evidence, effects.transplant.at(chosen), effects.everything),
     ]
 
 
@@ -291,23 +295,25 @@ def _ablation(evidence: Evidence, found: Comparison, active: int) -> Finding:
     now = float(evidence.over.iou[evidence.step])
     basis = _basis(evidence)
     if not now >= MATERIAL:
-        text = f"There is nothing left to take away: IoU {points(now)} at step {evidence.step}{basis}."
+        text = f"There is nothing left to take away: IoU {points(now)} at step {evidence.step} ({basis})."
         return Finding("ablation", "nothing left", text)
     beside = f"removing {found.k} random ones {spread_points(found, -1)}"
     p = f"p = {found.p_value('cost'):.2g}"
     cost = _change(-found.effect, now, "points", "costs", "adds")
     if found.significant("cost"):
-        text = f"Carried by {found.k} invariant channels of {active}: removing them {cost}, {beside} ({p}{basis})."
+        text = f"Carried by {found.k} invariant channels of {active}: removing them {cost}, {beside} ({p}; {basis})."
         return Finding("ablation", "carried", text)
-    text = f"Not significant: removing the {found.k} most invariant of {active} channels {cost}, {beside} ({p}{basis})."
+    text = (
+        f"Not significant: removing the {found.k} most invariant of {active} channels {cost}, {beside} ({p}; {basis})."
+    )
     return Finding("ablation", "not significant", text)
 
 
-def _transplant(evidence: Evidence, found: Comparison) -> Finding:
+def _transplant(evidence: Evidence, found: Comparison, everything: float) -> Finding:
     before, now = (float(evidence.over.iou[t]) for t in (evidence.source, evidence.step))
     basis = _basis(evidence)
     if not before - now >= MATERIAL:
-        text = f"Nothing was lost that could be put back: IoU {points(before)} before, {points(now)} now{basis}."
+        text = f"Nothing was lost that could be put back: IoU {points(before)} before, {points(now)} now ({basis})."
         return Finding("transplant", "nothing lost", text)
     beside = f"{found.k} random ones {spread_points(found, 1)}"
     p = f"p = {found.p_value('gain'):.2g}"
@@ -315,12 +321,19 @@ def _transplant(evidence: Evidence, found: Comparison) -> Finding:
     if found.significant("gain"):
         text = (
             f"What was lost lies in the changed channels: putting back {found.k} of them from step "
-            f"{evidence.source} {gain}, {beside} ({p}{basis})."
+            f"{evidence.source} {gain}, {beside}, "
+            f"all channels {points(everything)} ({p}; {basis})."
         )
         return Finding("transplant", "restored", text)
+    if everything < MATERIAL:
+        text = (
+            f"What was lost lies in the heads: putting every channel back from step {evidence.source} "
+            f"{_change(everything, before - now, 'lost points', 'restores', 'costs')} ({basis})."
+        )
+        return Finding("transplant", "heads", text)
     text = (
         f"Not significant: putting back the {found.k} most changed channels from step {evidence.source} {gain}, "
-        f"{beside} ({p}{basis})."
+        f"{beside}, all channels {points(everything)} ({p}; {basis})."
     )
     return Finding("transplant", "not significant", text)
 
@@ -328,16 +341,18 @@ def _transplant(evidence: Evidence, found: Comparison) -> Finding:
 def _basis(evidence: Evidence) -> str:
     """How many images the effects were measured on."""
     if not evidence.whole_set:
-        return ", this image"
+        return "this image"
     if evidence.images == evidence.holding:
-        return f", the {evidence.images} images that contain it"
-    return f", {evidence.images} of the {evidence.holding} images that contain it"
+        return f"the {evidence.images} images that contain it"
+    return f"{evidence.images} of the {evidence.holding} images that contain it"
 
 
 def _relevance(evidence: Evidence) -> Finding | None:
     value = float(evidence.over.relevance_profile[evidence.step])
     if math.isnan(value):
         return None
+    if math.isnan(evidence.over.relevance_map[evidence.step]):
+        return Finding("relevance", "gone", f"At step {evidence.step}, no place speaks for it any more.")
     since = f"as at step {evidence.source}"
     if value >= SAME:
         word, text = "same", f"The same channels speak for it {since} (agreement {value:.2f})."
@@ -392,7 +407,10 @@ def _packed(curve: EffectCurve | None, name: str) -> dict[str, np.ndarray]:
 
 def effects_to_arrays(effects: ChannelEffects) -> dict[str, np.ndarray]:
     """ChannelEffects as arrays by name."""
-    numbers = {"channels": np.array([effects.moved, effects.active], np.int64)}
+    numbers = {
+        "channels": np.array([effects.moved, effects.active], np.int64),
+        "everything": np.array([effects.everything]),
+    }
     return numbers | _packed(effects.ablation, "ablation") | _packed(effects.transplant, "transplant")
 
 
@@ -405,7 +423,7 @@ def effects_from_arrays(arrays: Mapping[str, np.ndarray]) -> ChannelEffects:
             return None
         return EffectCurve(arrays[f"{name}.counts"], arrays[f"{name}.effect"], arrays[f"{name}.controls"])
 
-    return ChannelEffects(moved, active, curve("ablation"), curve("transplant"))
+    return ChannelEffects(moved, active, curve("ablation"), curve("transplant"), arrays["everything"].item())
 
 
 _OVER = ("iou", "relevance_map", "relevance_profile", "drift", "spread")

@@ -1,0 +1,443 @@
+"""Measuring why a class is still here, or gone: what `explain.verdict` puts into words.
+
+Effects of channels on a class's IoU are measured on images that contain the class, at most LIMIT of them, evenly
+spaced over the validation set, on a grid of at most GRID x GRID cells of the network's square. The measurements are
+generators that yield the share done, so that a caller can show it, hold a lock for one piece of work at a time, or
+stop; `finish` drives them. Sources: METHOD.md I.3 to I.5 and K.6; the choice of images and grid is ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lag_core import metrics
+from lag_core.data.dataset import Dataset
+from lag_core.data.pictures import DataError
+from lag_core.data.remap import truth as class_indices
+from lag_core.data.transforms import fit, fit_mask, resize_labels, to_input
+from lag_core.explain import channels, similarity, verdict
+from lag_core.explain.cache import ResultCache, key_of
+from lag_core.explain.interventions import Intervention, Measure, ablation, curve, transplantation
+from lag_core.explain.trace import Networks
+from lag_core.explain.verdict import ChannelEffects, EffectCurve, Evidence, OverSteps, Verdict
+from lag_core.method.decoupling import Metric, channel_distance
+from lag_core.metrics import confusion
+from lag_core.model.prediction import class_probabilities, label_map
+from lag_core.model.segmenter import Output, upsample
+from lag_core.protocol import LabelSpace
+from lag_core.relevance.latent import channel_profile, latent_relevance, relevance_map
+from lag_core.runs import Run
+
+LIMIT = 24
+"""Images that a class's effects are measured on."""
+GRID = 128
+"""Longest side of the grid on which IoUs are measured."""
+CHUNK = 8
+"""Images in one pass."""
+CONTROLS = 20
+"""Random sets of channels beside each chosen one."""
+
+Result = TypeVar("Result")
+Work = Generator[float, None, Result]
+"""Yields the share 0..1 that is done, returns the result."""
+
+
+class NoExamples(DataError):
+    """There is no picture to measure a class on; the sentence says why."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The pictures that a class is looked at on. ValueError for pictures without a truth of their size."""
+
+    images: tuple[np.ndarray, ...]
+    """uint8 [H, W, 3] each."""
+    truths: tuple[np.ndarray, ...]
+    """Class indices uint8 [H, W] of each, 255 where nothing is annotated."""
+    whole_set: bool
+    """True: drawn from the validation set; False: one picture of the user's choice."""
+    holding: int
+    """Images of the validation set that contain the class; 1 for one picture."""
+
+    def __post_init__(self) -> None:
+        for image, true in zip(self.images, self.truths, strict=True):
+            if image.ndim != 3 or image.shape[:2] != true.shape:
+                raise ValueError(f"an image of {image.shape} and a truth of {true.shape} do not belong together")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hexadecimal digest of every pixel and label, and of what they stand for."""
+        found = hashlib.sha256(repr((self.whole_set, self.holding)).encode())
+        for array in (*self.images, *self.truths):
+            found.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()[:24]
+
+
+def one_picture(image: np.ndarray, truth: np.ndarray | None, cls: int, name: str) -> Examples:
+    """A single picture. Shape: uint8 [H, W, 3], class indices uint8 [H, W]. `name`: the class's, for NoExamples."""
+    if truth is None:
+        raise NoExamples("this picture has no annotation, so there is no IoU to explain; choose a validation image")
+    if not (truth == cls).any():
+        raise NoExamples(f"this picture shows no {name}; choose another picture or class, or the validation set")
+    return Examples((image,), (truth,), whole_set=False, holding=1)
+
+
+def from_validation(run: Run, dataset: Dataset, cls: int, limit: int = LIMIT) -> Examples:
+    """Up to `limit` validation images that contain class index `cls`, evenly spaced in file order."""
+    wanted = run.classes[cls].id
+    present = dataset.present("val")
+    names = [name for name in dataset.ids("val") if wanted in present[name]]
+    if not names:
+        raise NoExamples(f"no validation image shows {run.classes[cls].name}, so there is nothing to measure")
+    places = np.unique(np.linspace(0, len(names) - 1, min(limit, len(names))).round().astype(int))
+    chosen = [names[i] for i in places]
+    images = tuple(dataset.image(name) for name in chosen)
+    truths = tuple(class_indices(dataset.mask(name), run.labels) for name in chosen)
+    return Examples(images, truths, whole_set=True, holding=len(names))
+
+
+def why_preserved(
+    networks: Networks,
+    examples: Examples,
+    cls: int,
+    step: int,
+    k: int | None = None,
+    cache: ResultCache | None = None,
+    report: Callable[[float], object] | None = None,
+) -> tuple[Evidence, Verdict]:
+    """The evidence for class index `cls` at `step`, and the words that follow from it.
+
+    `k`: number of channels that the words are about (verdict.default_count of the active ones).
+    """
+    found = finish(measure(networks, examples, cls, step, cache), report)
+    return found, verdict.verdict(found, k)
+
+
+def finish(work: Work[Result], report: Callable[[float], object] | None = None) -> Result:
+    """Run a measurement to its end; `report` is told each share done."""
+    while True:
+        try:
+            share = next(work)
+        except StopIteration as end:
+            return end.value
+        if report is not None:
+            report(share)
+
+
+def measure(
+    networks: Networks, examples: Examples, cls: int, step: int, cache: ResultCache | None = None
+) -> Work[Evidence]:
+    """Everything that the verdict on class index `cls` at `step` needs; looked up in `cache` first."""
+    run = networks.run
+    run.checked_step(step)
+    over = _looked_up(_over_key(run, examples, cls), cache, verdict.over_from_arrays)
+    if over is None:
+        over = yield from _scaled(over_steps(networks, examples, cls), 0.0, 0.3)
+        if cache is not None:
+            cache.put(_over_key(run, examples, cls), verdict.over_to_arrays(over))
+    effects = None
+    if step > run.labels.step_of(cls):
+        key = _effects_key(run, examples, cls, step)
+        effects = _looked_up(key, cache, verdict.effects_from_arrays)
+        if effects is None:
+            effects = yield from _scaled(channel_effects(networks, examples, cls, step), 0.3, 1.0)
+            if cache is not None:
+                cache.put(key, verdict.effects_to_arrays(effects))
+    return assemble(run, examples, cls, step, over, effects)
+
+
+def cached(run: Run, examples: Examples, cls: int, step: int, cache: ResultCache) -> Evidence | None:
+    """The evidence if all of it was measured before, without loading a network; else None."""
+    over = _looked_up(_over_key(run, examples, cls), cache, verdict.over_from_arrays)
+    if over is None:
+        return None
+    if step <= run.labels.step_of(cls):
+        return assemble(run, examples, cls, step, over, None)
+    effects = _looked_up(_effects_key(run, examples, cls, step), cache, verdict.effects_from_arrays)
+    return None if effects is None else assemble(run, examples, cls, step, over, effects)
+
+
+def assemble(
+    run: Run, examples: Examples, cls: int, step: int, over: OverSteps, effects: ChannelEffects | None
+) -> Evidence:
+    """The measurements with what they are about."""
+    confusions = run.confusions() if examples.whole_set else None
+    whole = None if confusions is None else metrics.iou_matrix(confusions, run.labels)[:, cls]
+    return Evidence(
+        cls=cls,
+        name=run.classes[cls].name,
+        step=step,
+        source=run.labels.step_of(cls),
+        whole_set=examples.whole_set,
+        images=len(examples),
+        holding=examples.holding,
+        set_iou=whole,
+        over=over,
+        effects=effects,
+    )
+
+
+def _over_key(run: Run, examples: Examples, cls: int) -> str:
+    return key_of(run.digest, examples.digest, "over-steps", cls=cls, grid=GRID)
+
+
+def _effects_key(run: Run, examples: Examples, cls: int, step: int) -> str:
+    return key_of(run.digest, examples.digest, "channel-effects", cls=cls, step=step, grid=GRID, controls=CONTROLS)
+
+
+def _looked_up(key: str, cache: ResultCache | None, read: Callable[[dict[str, np.ndarray]], Result]) -> Result | None:
+    """A result from the cache; None where there is none or it has another form."""
+    arrays = cache.get(key) if cache is not None else None
+    try:
+        return None if arrays is None else read(arrays)
+    except (KeyError, ValueError):
+        return None
+
+
+def _scaled(work: Work[Result], low: float, high: float) -> Work[Result]:
+    """The same work, its share mapped from 0..1 to low..high."""
+    while True:
+        try:
+            share = next(work)
+        except StopIteration as end:
+            return end.value
+        yield low + (high - low) * share
+
+
+# ---------------------------------------------------------------------- over the steps
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some of the examples as the network sees them."""
+
+    inputs: np.ndarray
+    """float32 [n, 3, S, S]."""
+    squares: np.ndarray
+    """Class indices uint8 [n, S, S], 255 in the padding."""
+
+    def masks(self, cls: int, size: tuple[int, int]) -> np.ndarray:
+        """Where the class is, at the latent resolution. Shape: bool [n, h, w]."""
+        return np.stack([resize_labels(one, size) for one in self.squares]) == cls
+
+    def measured(self) -> np.ndarray:
+        """The truth on the measuring grid. Shape: uint8 [n, g, g]."""
+        side = min(self.squares.shape[-1], GRID)
+        return np.stack([resize_labels(one, (side, side)) for one in self.squares])
+
+
+def _batches(examples: Examples, square: int) -> Iterator[_Batch]:
+    for place in range(0, len(examples), CHUNK):
+        images = [fit(one, square)[0] for one in examples.images[place : place + CHUNK]]
+        truths = [fit_mask(one, square) for one in examples.truths[place : place + CHUNK]]
+        yield _Batch(to_input(np.stack(images)), np.stack(truths))
+
+
+class _StepSums:
+    """What the steps say of one class, added up over batches. T steps, K classes, C channels."""
+
+    def __init__(self, run: Run, cls: int):
+        steps, width = len(run.steps), run.config.model.latent
+        self.run, self.cls, self.source = run, cls, run.labels.step_of(cls)
+        self.confusion = np.zeros((steps, len(run.classes), len(run.classes)), np.int64)
+        self.profile = np.zeros((steps, width))
+        self.latent = np.zeros((steps, width))
+        self.unit = np.zeros((steps, width))
+        self.cosines: list[list[float]] = [[] for _ in range(steps)]
+        self.pixels = 0
+
+    def add_prediction(self, step: int, output: Output, true: np.ndarray) -> None:
+        """The step's confusion with the truth on the measuring grid, uint8 [n, g, g]."""
+        labels, loss = self.run.labels, self.run.config.method.loss
+        predicted = label_map(upsample(output.logits, true.shape[1:]), labels, loss).cpu().numpy()
+        self.confusion[step] += confusion(true, predicted, len(labels.order))
+
+    def add_latent(self, step: int, latent: Tensor, mask: np.ndarray) -> None:
+        """Sums of Z, and of Z scaled to length 1, over the class's latent pixels, bool [n, h, w]."""
+        own = latent.permute(0, 2, 3, 1)[torch.from_numpy(mask)].double()
+        self.latent[step] += own.sum(0).cpu().numpy()
+        self.unit[step] += torch.nn.functional.normalize(own, dim=1).sum(0).cpu().numpy()
+
+    def add_relevance(self, step: int, relevance: Tensor, first: np.ndarray | None) -> np.ndarray:
+        """The channels' sums, and the cosine of each image's places with `first`, those of s. Returns the places.
+
+        Shape: R [n, C, h, w], [n, h * w] -> [n, h * w].
+        """
+        self.profile[step] += channel_profile(relevance).double().sum(0).cpu().numpy()
+        places = relevance_map(relevance).flatten(1).double().cpu().numpy()
+        for one, other in zip(places, places if first is None else first, strict=True):
+            cosine = float(similarity.cosine(one[None], other[None])[0, 0])
+            if not np.isnan(cosine):
+                self.cosines[step].append(cosine)
+        return places
+
+    def result(self) -> OverSteps:
+        steps = len(self.profile)
+        known = np.arange(steps) >= self.source
+        with np.errstate(invalid="ignore"):
+            prototype = self.latent / self.pixels if self.pixels else np.full_like(self.latent, np.nan)
+            near = np.diagonal(similarity.cosine(prototype, self.unit)) * np.linalg.norm(self.unit, axis=1)
+            spread = 1 - near / self.pixels if self.pixels else np.full(steps, np.nan)
+        speaking = np.maximum(self.profile, 0)
+        profile = similarity.cosine(speaking, speaking[self.source][None])[:, 0]
+        places = np.array([np.mean(found) if found else np.nan for found in self.cosines])
+        return OverSteps(
+            iou=metrics.iou_matrix(self.confusion, self.run.labels)[:, self.cls],
+            relevance_map=np.where(known, places, np.nan),
+            relevance_profile=np.where(known, profile, np.nan),
+            drift=np.where(known, _drift(prototype, self.source), np.nan),
+            spread=np.where(known, spread, np.nan),
+        )
+
+
+def _drift(prototypes: np.ndarray, source: int) -> np.ndarray:
+    """1 - cosine of each step's prototype to that of `source`, exactly 0 for equal ones. Shape: [T, C] -> [T]."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        unit = prototypes / np.linalg.norm(prototypes, axis=1, keepdims=True)
+    return np.square(unit - unit[source]).sum(1) / 2
+
+
+def over_steps(networks: Networks, examples: Examples, cls: int) -> Work[OverSteps]:
+    """IoU, relevance at the latent map and prototype of a class at every step since it was introduced.
+
+    The relevance is that of the class's logit over its true pixels (METHOD.md D).
+    """
+    run = networks.run
+    sums = _StepSums(run, cls)
+    asked = range(sums.source, len(networks))
+    total, done = len(asked) * -(-len(examples) // CHUNK), 0
+    for batch in _batches(examples, run.config.data.size):
+        features, first = _trunk(networks, batch), None
+        for step in asked:
+            first = _add_step(networks, sums, step, features, batch, first)
+            done += 1
+            yield done / total
+    return sums.result()
+
+
+@torch.no_grad()
+def _trunk(networks: Networks, batch: _Batch) -> Tensor:
+    return networks.steps[0].trunk(torch.from_numpy(batch.inputs).to(networks.device))
+
+
+@torch.no_grad()
+def _add_step(
+    networks: Networks, sums: _StepSums, step: int, features: Tensor, batch: _Batch, first: np.ndarray | None
+) -> np.ndarray:
+    """One step on one batch; returns the places that speak for the class at s, float64 [n, h * w]."""
+    model = networks.steps[step]
+    output = model.behind_trunk(features)
+    mask = batch.masks(sums.cls, (output.latent.shape[-2], output.latent.shape[-1]))
+    if step == sums.source:
+        sums.pixels += int(mask.sum())
+    sums.add_prediction(step, output, batch.measured())
+    sums.add_latent(step, output.latent, mask)
+    weights = torch.from_numpy(mask).to(output.latent)
+    relevance = latent_relevance(model.heads, output.latent, sums.cls + networks.run.labels.offset, weights)
+    places = sums.add_relevance(step, relevance, first)
+    return places if first is None else first
+
+
+# ---------------------------------------------------------------------- the two questions about channels
+
+
+def channel_effects(networks: Networks, examples: Examples, cls: int, step: int, seed: int = 0) -> Work[ChannelEffects]:
+    """Ablation of the most invariant channels of `step`, and transplant of the most changed ones from the step
+    that introduced the class, along verdict.curve_counts. ValueError for a step that is not later than that."""
+    run = networks.run
+    source = run.labels.step_of(cls)
+    if step <= source:
+        raise ValueError(f"step {step} is not later than step {source}, which introduces the class")
+    batches = list(_batches(examples, run.config.data.size))
+    parts = []
+    for batch in batches:
+        parts.append(_pair(networks, batch, source, step))
+        yield 0.2 * len(parts) / len(batches)
+    old, new = (torch.cat(side) for side in zip(*parts, strict=True))
+    moved = int((old != new).any(0).flatten(1).any(1).sum())
+    active = ((old != 0) | (new != 0)).any(0).flatten(1).any(1).nonzero()[:, 0].cpu().numpy()
+    if not moved or len(active) < 2:
+        return ChannelEffects(moved, len(active), None, None, 0.0)
+    distance = channel_distance(old, new, metric_of(run), seed=run.config.optim.seed).cpu().numpy()[active]
+    measure = iou_of(np.concatenate([b.measured() for b in batches]), cls, run.labels, run.config.method.loss)
+    decode = networks.steps[step].decode
+    questions = (
+        (ablation(new, decode), channels.ranked("invariant", distance)),
+        (transplantation(new, old, decode), channels.ranked("changed", distance)),
+    )
+    curves = []
+    for place, (question, ranked) in enumerate(questions):
+        work = _effect_curve(_within(question, active), ranked, measure, seed)
+        curves.append((yield from _scaled(work, 0.2 + 0.4 * place, 0.6 + 0.4 * place)))
+    whole = curve(questions[1][0], np.arange(new.shape[1]), [new.shape[1]], measure, controls=0)
+    return ChannelEffects(moved, len(active), curves[0], curves[1], float(whole.effect[0, 0]))
+
+
+@torch.no_grad()
+def _pair(networks: Networks, batch: _Batch, source: int, step: int) -> tuple[Tensor, Tensor]:
+    """Z of both steps, [n, C, h, w] each."""
+    features = _trunk(networks, batch)
+    return tuple(networks.steps[t].behind_trunk(features).latent for t in (source, step))  # type: ignore[return-value]
+
+
+def _within(question: Intervention, active: np.ndarray) -> Intervention:
+    """The same question, its channels numbered among the active ones alone."""
+    return Intervention(lambda chosen: question.change(active[np.asarray(chosen)]), question.latent, question.decode)
+
+
+def _effect_curve(question: Intervention, ranked: np.ndarray, measure: Measure, seed: int) -> Work[EffectCurve]:
+    """The effect on a single measure along verdict.curve_counts, one number of channels at a time."""
+    counts = verdict.curve_counts(len(ranked))
+    found = []
+    for k in counts:
+        found.append(curve(question, ranked, [k], measure, CONTROLS, seed + k))
+        yield len(found) / len(counts)
+    return EffectCurve(
+        np.array(counts),
+        np.concatenate([one.effect[:, 0] for one in found]),
+        np.concatenate([one.control_effect[:, :, 0] for one in found]),
+    )
+
+
+def iou_of(truths: np.ndarray, cls: int, labels: LabelSpace, loss: str) -> Measure:
+    """Measures the IoU of one class over all images together, as interventions.class_iou does, without sorting out
+    which other class won: several times faster.
+
+    Shape: truths uint8 [N, g, g] class indices, 255 where nothing counts; the measure gives float64 [1].
+    """
+    true = torch.from_numpy(truths)
+    size = (truths.shape[1], truths.shape[2])
+
+    def measure(logits: Tensor) -> np.ndarray:
+        seen = logits.shape[1] - labels.offset
+        scores = class_probabilities(upsample(logits, size), labels, loss)
+        own = scores[:, cls]
+        won = torch.ones_like(own, dtype=torch.bool)  # the first class with the highest score wins, as in argmax
+        if cls:
+            won &= own > scores[:, :cls].amax(1)
+        if cls + 1 < seen:
+            won &= own >= scores[:, cls + 1 :].amax(1)
+        where = true.to(logits.device)
+        won &= where < seen  # classes still to come and places without a label do not count
+        mine = where == cls
+        union = int((won | mine).sum())
+        return np.array([int((won & mine).sum()) / union if union else np.nan])
+
+    return measure
+
+
+def metric_of(run: Run) -> Metric:
+    """The channel metric that the run was trained with; the default for runs whose split was drawn at random."""
+    chosen: Metric = run.config.method.channel_metric
+    return "entropy_kl" if chosen == "random" else chosen
