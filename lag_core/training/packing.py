@@ -206,11 +206,10 @@ def _write_run(one: Packing, dataset: Dataset, root: Path, note: str, command: s
 
 
 def _copy_analysis(run: Run, target: Path) -> None:
-    """Copy the analyses; whole covariances (100 KiB and more a class) only after the last step, where training on
-    would begin."""
+    """Copy the analyses. Whole covariances (some 400 KiB a class) stay behind: only training on would need them."""
     for step in range(len(run.steps)):
         arrays = run.analysis(step)
-        if step < run.last_step and arrays.get("statistics.scatter", np.empty(0)).ndim == 3:
+        if arrays.get("statistics.scatter", np.empty(0)).ndim == 3:
             arrays = {name: value for name, value in arrays.items() if not name.startswith("statistics.")}
         if arrays:
             write_tensors(target / f"analysis_{step:02d}.safetensors", arrays)
