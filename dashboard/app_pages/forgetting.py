@@ -267,13 +267,14 @@ def _key(run: Run) -> Key:
 def _scene(page: Page, told: Story, told2: Story | None, key: Key, only: bool) -> Scene:
     """Truth and what it was lost to, then a map of fates for each step of either run."""
     mine = told.truth == page.cls if only else np.ones(told.truth.shape, bool)
+    group = untrusted.plain(page.run.name, 60) if page.run2 else ""
+    to, since = told.fates.still_lost_to(page.step), key.steps(told.fates.still_lost_at(page.step))
     layers = [
         Layer("Ground truth", told.truth),
-        Layer("Lost to", _masked(told.fates.still_lost_to(page.step), mine), note=f"after step {page.step}"),
-        Layer("Lost since", _masked(key.steps(told.fates.still_lost_at(page.step)), mine)),
+        Layer("Lost to", _masked(to, mine), note=f"after step {page.step}", group=group),
+        Layer("Lost since", _masked(since, mine), note=f"after step {page.step}", group=group),
     ]
     first = len(layers)
-    group = untrusted.plain(page.run.name, 60) if page.run2 else ""
     layers += _fate_layers(told, key, mine, group)
     first2 = len(layers)
     if page.run2 and told2:
@@ -543,7 +544,8 @@ def _lost_by_class(page: Page, told: Story | None, told2: Story | None, scope: s
         shares = _from_introduction(losses.shares(), page.run)
         other = counted[1] if len(counted) > 1 else None
         names = [c.name for c in page.run.classes]
-        view.csv({"class": names, "pixels": losses.pixels} | {f"step {t}": row for t, row in enumerate(shares)})
+        table: dict[str, Any] = {"class": names, "pixels": losses.pixels}
+        view.csv(table | {f"step {t}": row for t, row in enumerate(shares)})
         figure = figures.lost_matrix(
             shares, losses.pixels, page.run.classes, page.ink, step=page.step, cls=page.cls,
             other=other[1].shares() if other else None, other_name=other[0] if other else "",

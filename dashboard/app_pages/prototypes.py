@@ -112,7 +112,8 @@ def _way(page: Page, motion: Motion, other: Motion | None, name: str) -> str:
     drift = motion.drift.since_introduced[page.step]
     mine, introduced = float(drift[page.cls]), page.run.labels.step_of(page.cls)
     spread = float(motion.prototypes.spread[introduced, page.cls])
-    scale = f", {mine / spread:.1f} times the spread of its own pixels" if spread > 0 else ""
+    times = "less than a tenth of" if mine < 0.1 * spread else f"{mine / spread:.1f} times"
+    scale = f", {times} the spread of its own pixels" if spread > 0 else ""
     older = [k for k in range(len(drift)) if page.run.labels.step_of(k) < page.step and not np.isnan(drift[k])]
     rank = 1 + sum(bool(drift[k] > mine) for k in older)
     place = f" and {_ordinal(rank)} of the {len(older)} older classes" if len(older) > 1 else ""

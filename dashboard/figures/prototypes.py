@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -15,13 +16,17 @@ from lag_core.explain.similarity import Path, Projection
 from lag_core.protocol import ClassInfo
 
 FAINT = 1.5
-"""Contrast with the surface below which a thin dotted line of that colour would not be seen."""
+"""Contrast with the surface below which a thin line of that colour would not be seen."""
 
 MOST_LINES = 24
 """Classes that are drawn as lines; of more, the selected one and those that moved most."""
 
 MOST_NAMES = 12
 """Paths of which each may have its name at its end, where there is room."""
+
+
+Trace = dict[str, Any]
+"""A Plotly trace before it is checked: making an object of it first would check it twice."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def path_plane(
     figure = frame(ink, x=f"axis 1{share[0]}", y=f"axis 2{share[1]}")
     ordered = sorted(paths, key=lambda path: path.cls == cls)
     for path in ordered:
-        _draw_path(figure, path, classes[path.cls], introduced[path.cls], ink, path.cls == cls, step)
+        figure.add_traces(_path_traces(path, classes[path.cls], introduced[path.cls], ink, path.cls == cls, step))
     for path in _with_room(ordered[::-1]):
         figure.add_annotation(_name_at_end(path, classes[path.cls], ink, path.cls == cls))
     marks = [(path, i) for path in ordered for i in range(len(path.steps))]
@@ -97,42 +102,44 @@ def _with_room(paths: Sequence[Path]) -> list[Path]:
     return named
 
 
-def _draw_path(
-    figure: go.Figure, path: Path, info: ClassInfo, introduced: int, ink: Ink, heavy: bool, step: int
-) -> None:
+def _path_traces(path: Path, info: ClassInfo, introduced: int, ink: Ink, heavy: bool, step: int) -> list[Trace]:
     """The way before the class is introduced, the way since, and the marks of the steps."""
     known = [i for i, t in enumerate(path.steps) if t >= introduced]
     before = [i for i, t in enumerate(path.steps) if t <= introduced]
     color = design.css(info.color)
+    traces = []
     if len(before) > 1:
-        figure.add_trace(_line(path.points[before], ink.muted, 1.0, 0.6, "dot"))
+        traces.append(_line(path.points[before], ink.muted, 1.0, 0.6, "dot"))
+    faint = design.contrast(info.color, design.rgb(ink.surface)) < FAINT
+    if len(known) > 1 and (heavy or faint):  # a casing makes it heavy, and keeps white and yellow visible
+        traces.append(_line(path.points[known], ink.muted, 5.0 if heavy else 3.0, 0.9 if heavy else 0.5))
     if len(known) > 1:
-        figure.add_trace(_line(path.points[known], ink.muted, 5.0 if heavy else 3.0, 0.9 if heavy else 0.5))
-        figure.add_trace(_line(path.points[known], color, 3.0 if heavy else 1.6, 1.0))
+        traces.append(_line(path.points[known], color, 3.0 if heavy else 1.6, 1.0))
     sizes = [(15 if heavy else 11) if t == step else (9 if heavy else 7) for t in path.steps]
     fills = [color if t >= introduced else ink.surface for t in path.steps]
     edges = [ink.text if t == step else ink.muted for t in path.steps]
-    figure.add_trace(
-        go.Scatter(
-            x=path.points[:, 0],
-            y=path.points[:, 1],
-            mode="markers",
-            marker={"size": sizes, "color": fills, "line": {"color": edges, "width": 1.5 if heavy else 1.0}},
-            hoverinfo="skip",
-            name=f"class {path.cls}",
-        )
-    )
+    marks = {
+        "type": "scatter",
+        "x": path.points[:, 0],
+        "y": path.points[:, 1],
+        "mode": "markers",
+        "marker": {"size": sizes, "color": fills, "line": {"color": edges, "width": 1.5 if heavy else 1.0}},
+        "hoverinfo": "skip",
+        "name": f"class {path.cls}",
+    }
+    return [*traces, marks]
 
 
-def _line(points: np.ndarray, color: str, width: float, opacity: float, dash: str = "solid") -> go.Scatter:
-    return go.Scatter(
-        x=points[:, 0],
-        y=points[:, 1],
-        mode="lines",
-        line={"color": color, "width": width, "dash": dash},
-        opacity=opacity,
-        hoverinfo="skip",
-    )
+def _line(points: np.ndarray, color: str, width: float, opacity: float, dash: str = "solid") -> Trace:
+    return {
+        "type": "scatter",
+        "x": points[:, 0],
+        "y": points[:, 1],
+        "mode": "lines",
+        "line": {"color": color, "width": width, "dash": dash},
+        "opacity": opacity,
+        "hoverinfo": "skip",
+    }
 
 
 def _name_at_end(path: Path, info: ClassInfo, ink: Ink, heavy: bool) -> dict[str, object]:
@@ -181,7 +188,7 @@ def over_steps(
     figure.add_vline(step, line={"color": ink.muted, "width": 1, "dash": "dot"})
     ordered = sorted(series, key=lambda s: (s.cls == cls, not s.dotted))
     for one in ordered:
-        _draw_series(figure, one, classes[one.cls], ink, one.cls == cls)
+        figure.add_traces(_series_traces(one, classes[one.cls], ink, one.cls == cls))
     marks = [(s, t) for s in ordered for t in np.flatnonzero(~np.isnan(s.values)).tolist()]
     clickable(
         figure,
@@ -195,31 +202,31 @@ def over_steps(
     return figure
 
 
-def _draw_series(figure: go.Figure, one: Series, info: ClassInfo, ink: Ink, heavy: bool) -> None:
-    steps, color = list(range(len(one.values))), design.css(info.color)
+def _series_traces(one: Series, info: ClassInfo, ink: Ink, heavy: bool) -> list[Trace]:
+    """The line of one class. A casing makes one heavy, and keeps white and yellow visible."""
+    color = design.css(info.color)
     faint = design.contrast(info.color, design.rgb(ink.surface)) < FAINT
-    common = {"x": steps, "y": one.values, "hoverinfo": "skip", "connectgaps": False}
-    if not one.dotted:  # a casing keeps white and yellow lines visible
-        casing = {"color": ink.muted, "width": 4.5 if heavy else 2.6}
-        figure.add_trace(go.Scatter(mode="lines", line=casing, opacity=0.9 if heavy else 0.45, **common))
     stroke = ink.muted if one.dotted and faint else color
-    figure.add_trace(
-        go.Scatter(
-            mode="lines+markers",
-            line={
-                "color": stroke,
-                "width": 2.8 if heavy else 1.4,
-                "dash": "dot" if one.dotted else "solid",
-            },
-            marker={
-                "size": 9 if heavy else 6,
-                "color": ink.surface if one.dotted else color,
-                "line": {"color": stroke if one.dotted else ink.muted, "width": 1.2},
-            },
-            name=("compared " if one.dotted else "") + f"class {one.cls}",
-            **common,
-        )
-    )
+    common = {"type": "scatter", "x": list(range(len(one.values))), "y": one.values, "hoverinfo": "skip"}
+    line = {
+        **common,
+        "mode": "lines+markers",
+        "line": {
+            "color": stroke,
+            "width": 2.8 if heavy else 1.4,
+            "dash": "dot" if one.dotted else "solid",
+        },
+        "marker": {
+            "size": 9 if heavy else 6,
+            "color": ink.surface if one.dotted else color,
+            "line": {"color": stroke if one.dotted else ink.muted, "width": 1.2},
+        },
+        "name": ("compared " if one.dotted else "") + f"class {one.cls}",
+    }
+    if one.dotted or not (heavy or faint):
+        return [line]
+    casing = {"color": ink.muted, "width": 4.5 if heavy else 2.6}
+    return [{**common, "mode": "lines", "line": casing, "opacity": 0.9 if heavy else 0.45}, line]
 
 
 # ---------------------------------------------------------------------- cosines
