@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import streamlit as st
 
-from dashboard import channel_maps, design, exhibit, settings, state, untrusted
+from dashboard import channel_maps, design, exhibit, loaders, settings, state, untrusted
 from dashboard.channel_maps import Basis, How, Measured, Step
 from dashboard.loaders import Picture
 from dashboard.page import Empty, Page, to_png
@@ -85,10 +85,17 @@ def look(page: Page) -> Scene:
     found = channel_maps.distance(page.run, picture, pair)
     split = None if found is None else channels.split(found, rho)
     total = page.run.config.model.latent if split is None else len(split.distance)
-    first = 0 if split is None else int(split.order[-1])
+    first = int(split.order[-1]) if split is not None and split.defined else _loudest(page, total)
     channel = state.count("channel", 0, total - 1, first, "channel")
     state.use("channel", channel, first)
     return Scene(page, picture, why, pair, rho, split, _why_no_split(page, pair, split), channel, total)
+
+
+def _loudest(page: Page, total: int) -> int:
+    """The channel with the most energy over the validation images; 0 without a survey."""
+    survey = loaders.survey(page.run)
+    energy = None if survey is None else survey.channel_energy[page.step]
+    return int(energy.argmax()) if energy is not None and len(energy) == total else 0
 
 
 def _choose_pair(page: Page, picture: Picture | None) -> Step:

@@ -169,7 +169,9 @@ def _energy(scene: Scene) -> None:
         r"\text{share}_G = \frac{\sum_{c \in G} \lVert Z_c \rVert^2}{\sum_c \lVert Z_c \rVert^2}",
         source="METHOD.md I.3",
     ) as view:
-        split, picture = scene.defined(), scene.image()
+        if scene.split is None or scene.why_no_split:
+            raise Empty("Without a split there are no groups to draw. The gallery below has every channel.")
+        split, picture = scene.split, scene.image()
         maps = [
             channel_maps.energy_on_image(scene.run, picture, scene.pair.new, group)
             for group in (split.invariant, split.specific)
@@ -188,7 +190,19 @@ def _energy(scene: Scene) -> None:
         )
         told = ", ".join(f"{100 * s[0]:.0f} % at step {t}" for t, s in shares.items())
         chance = 100 * split.invariant.mean()
-        st.caption(f"The invariant {chance:.0f} % of channels hold {told} of this picture's energy.")
+        st.caption(
+            f"The invariant {chance:.0f} % of channels hold {told} of this picture's energy."
+            f"{_silent(scene, picture, split.invariant)}"
+        )
+
+
+def _silent(scene: Scene, picture: Picture, group: np.ndarray) -> str:
+    """How many channels of a group say nothing at either step: they cannot move."""
+    energies = [
+        channels.channel_energy(channel_maps.latent(scene.run, picture, t)) for t in (scene.pair.old, scene.pair.new)
+    ]
+    count = int(((energies[0] == 0) & (energies[1] == 0) & group).sum())
+    return f" {count} of them {'is' if count == 1 else 'are'} silent at both." if count else ""
 
 
 def _energy_shares(scene: Scene, picture: Picture, split: ChannelSplit) -> dict[int, list[float]]:
@@ -213,11 +227,7 @@ def _stability(scene: Scene) -> None:
             raise Empty("This run has a single later step; a second split is needed to compare with.")
         own = _stability_of(run, scene)
         if not np.isfinite(own).any():
-            raise Empty(
-                f"No two neighbouring splits are defined: {_lower(scene.why_no_split)}"
-                if scene.why_no_split
-                else "No two neighbouring splits are defined: at one of them no channel moved."
-            )
+            raise Empty("No two neighbouring splits are defined, so there is nothing to compare: see on the left.")
         theirs = None
         if (
             run2 is not None
@@ -238,7 +248,3 @@ def _stability(scene: Scene) -> None:
 def _stability_of(run: Run, scene: Scene) -> np.ndarray:
     found = channel_maps.distances(run, scene.picture, scene.pair.basis, scene.pair.metric)
     return channel_maps.stability(found, scene.rho)
-
-
-def _lower(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]
