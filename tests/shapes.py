@@ -27,13 +27,16 @@ CLASSES = [
 ]
 
 
-def write_shapes(root: Path, train_images: int = 18, val_images: int = 4) -> Path:
-    """Write the dataset: each image has rectangles of two classes, neighbours in a circle of four."""
+def write_shapes(root: Path, train_images: int = 18, val_images: int = 4, ground: str = "background") -> Path:
+    """Write the dataset: each image has rectangles of two classes, neighbours in a circle of four.
+
+    `ground` names class 0; called anything but "background", it is a class like the others.
+    """
     rng = np.random.default_rng(0)
     names = [f"s{k:02d}" for k in range(train_images + val_images)]
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True)
-    (root / "classes.json").write_text(json.dumps(CLASSES))
+    (root / "classes.json").write_text(json.dumps([{**CLASSES[0], "name": ground}, *CLASSES[1:]]))
     for k, name in enumerate(names):
         image, mask = picture(rng, (k % 4 + 1, (k + 1) % 4 + 1))
         Image.fromarray(image).save(root / "images" / f"{name}.png")
