@@ -103,7 +103,7 @@ def _carriers(scene: Scene) -> str:
     words = "both carry about as much" if abs(least - most) < NOTEWORTHY else words
     return (
         f"{start}; without the {quarter} least moved channels **{percent(least)}**, without the {quarter} most moved "
-        f"**{percent(most)}**: {words}."
+        f"**{percent(most)}**: {words}; below, next to random channels."
     )
 
 

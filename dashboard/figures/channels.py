@@ -21,6 +21,9 @@ TILE_SIDE = 64
 TILE_ASPECT = 2.08
 """Width over height of two square maps with the gap between them."""
 
+LINE_STYLES = ({"width": 2.4}, {"width": 5}, {"width": 2.4, "dash": "dot"})
+"""Lines that coincide are still seen, one in the other."""
+
 HEAT_OPACITY, PAINT_OPACITY = 0.78, 0.62
 
 
@@ -56,7 +59,13 @@ def distance_curve(
     mark = {"color": design.MARK, "size": 11, "line": {"color": ink.surface, "width": 1.5}}
     figure.add_trace(
         go.Scatter(
-            x=[share[at]], y=[split.curve[at]], mode="markers", marker=mark, name=f"channel {channel}", hoverinfo="skip"
+            x=[share[at]],
+            y=[split.curve[at]],
+            mode="markers",
+            marker=mark,
+            name=f"channel {channel}",
+            hoverinfo="skip",
+            showlegend=False,
         )
     )
     words = [
@@ -101,7 +110,9 @@ def stability_bars(
     if np.isfinite(chance):
         figure.add_hline(chance, line={"color": ink.muted, "width": 1.4, "dash": "dash"})
         words = {"text": f"chance {chance:.2f}", "font": {"color": ink.muted}, "showarrow": False}
-        figure.add_annotation(x=1, xref="paper", y=chance, xanchor="right", yanchor="bottom", **words)
+        figure.add_annotation(
+            x=1, xref="paper", y=chance, xanchor="right", yanchor="bottom", bgcolor=ink.surface, **words
+        )
     shown = [(int(t), float(v)) for t, v in zip(steps, values, strict=True) if np.isfinite(v)]
     clickable(figure, shown, [(t,) for t, _ in shown], [f"steps {t - 1} and {t}: {v:.3f}" for t, v in shown])
     last = 1 + max(len(values), 0 if compared is None else len(compared))
@@ -218,8 +229,8 @@ def effect_curves(
     figure.add_hline(0, line={"color": ink.muted, "width": 1})
     if band is not None:
         _add_band(figure, counts, band, ink)
-    for line in lines:
-        style = {"color": line.color, "width": 2.4}
+    for place, line in enumerate(lines):
+        style = {"color": line.color} | LINE_STYLES[place % len(LINE_STYLES)]
         figure.add_trace(
             go.Scatter(
                 x=counts,

@@ -1,0 +1,234 @@
+"""Channels page: figures as objects, the measures against loops, the page without a browser on a tiny trained run."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from shapes import tiny_run, write_shapes
+from small_runs import CLASSES as AERIAL
+from streamlit.testing.v1 import AppTest
+
+from dashboard import channel_maps, design, loaders
+from dashboard.figures import channels as figures
+from lag_core.explain import channels
+from lag_core.explain.interventions import ablate
+from lag_core.explain.survey_pass import survey
+from lag_core.explain.trace import Networks, Trace
+from lag_core.method.decoupling import Metric
+from lag_core.protocol import ClassInfo
+
+torch.set_num_threads(1)
+
+INK = design.LIGHT
+CLASSES = [ClassInfo(c["id"], c["name"], tuple(c["color"])) for c in AERIAL]
+DISTANCE = np.array([0.3, 0.0, 0.2, 0.1], np.float32)
+
+
+def traces(figure):
+    return {trace.name: trace for trace in figure.data if trace.name}
+
+
+# Figures
+
+
+def test_curve_parts_the_sorted_distances_at_the_cut():
+    figure = figures.distance_curve(
+        channels.split(DISTANCE, 0.5), "KL", INK, channel=0, compared=DISTANCE[:3], name="<b>"
+    )
+    found = traces(figure)
+    np.testing.assert_allclose(found["invariant"].y, [0.0, 0.1])
+    np.testing.assert_allclose(found["specific"].y, [0.2, 0.3])
+    assert figure.layout.shapes[0].x0 == 50
+    assert [int(d[0]) for d in found["cells"].customdata] == [1, 3, 2, 0], "a click names the channel"
+    assert found["channel 0"].x[0] == 87.5, "the fourth of four channels"
+    np.testing.assert_allclose(found["&lt;b&gt;"].y, [0.0, 0.2, 0.3])
+
+
+@pytest.mark.parametrize(("rho", "names"), [(0, {"specific"}), (1, {"invariant"})])
+def test_curve_with_a_single_group(rho, names):
+    found = traces(figures.distance_curve(channels.split(DISTANCE, rho), "KL", INK, channel=2))
+    assert {"invariant", "specific"} & set(found) == names
+
+
+def test_stability_leaves_undefined_steps_out_and_names_chance():
+    figure = figures.stability_bars(np.array([0.5, np.nan]), 1 / 3, INK, step=2)
+    assert [d[0] for d in traces(figure)["cells"].customdata] == [2]
+    assert figure.layout.annotations[0].text == "chance 0.33"
+
+
+def test_changed_bars_count_pixels():
+    before, after = np.array([[0, 0], [1, 2]], np.uint8), np.array([[0, 1], [1, 1]], np.uint8)
+    lost, gained = figures.lost_and_gained(before, after, 5)
+    assert lost.tolist() == [25, 0, 25, 0, 0] and gained.tolist() == [0, 50, 0, 0, 0]
+    found = traces(figures.changed_bars(before, after, CLASSES, INK, truth=before))
+    assert [-x for x in found["lost"].x] == [25, 0, 25] and list(found["gained"].x) == [0, 50, 0]
+    assert "50 % after" in found["lost"].customdata[0][1]
+
+
+def test_effects_carry_the_band_and_the_marked_point():
+    counts = np.array([0, 1, 2])
+    lines = [figures.EffectLine("invariant", "least moved", "#000", np.array([0.0, -1, -5]))]
+    band = (np.array([0.0, -2, -3]), np.array([0.0, -1, -2]), np.array([0.0, 0, -1]))
+    found = traces(figures.effect_curves(counts, lines, INK, y="points", chosen=("invariant", 2), band=band))
+    assert (found["shown"].x[0], found["shown"].y[0]) == (2, -5)
+    assert list(found["high"].y) == [0, 0, -1] and list(found["random channels, 90 %"].y) == [0, -2, -3]
+    assert "random: -3.0 to -1.0" in found["cells"].text[2]
+
+
+def test_profile_is_dotted_before_a_class_is_known():
+    profiles = np.arange(15.0).reshape(3, 5)
+    figure = figures.profile_lines(profiles, CLASSES, [0, 0, 1, 1, 2], INK, cls=2, step=1)
+    dashes = {line.line.dash: list(line.x) for line in figure.data if line.name == "class 2"}
+    assert dashes == {"dot": [0, 1], "solid": [1, 2]}
+
+
+def test_tile_has_one_scale_and_keeps_its_proportions():
+    entry = channels.gallery(np.zeros((1, 2, 2)), np.ones((1, 2, 2)), [0])[0]
+    tile = figures.tile(entry, INK)
+    assert tile.shape[0] == figures.TILE_SIDE and tile.shape[1] / tile.shape[0] == pytest.approx(
+        figures.TILE_ASPECT, 0.01
+    )
+    assert tuple(tile[0, 0]) == design.rgb(INK.ramp[0]) and tuple(tile[0, -1]) == design.rgb(INK.ramp[-1])
+
+
+def test_paint_leaves_unknown_pixels_alone():
+    pixels = np.full((1, 2, 3), 100, np.uint8)
+    found = figures.painted(pixels, np.array([[0, 255]], np.uint8), np.array([[200, 200, 200]], np.uint8))
+    assert found[0, 0, 0] == round(100 + 100 * figures.PAINT_OPACITY) and found[0, 1, 0] == 100
+
+
+# Maps and measures
+
+
+def test_metrics_are_those_of_the_method():
+    assert get_args(Metric) == channel_maps.METRICS
+
+
+def test_counts_grow_from_none_and_hold_the_quarter():
+    for total in (1, 2, 8, 32, 128):
+        found = channel_maps.counts(total)
+        assert found[0] == 0 and max(1, round(total / 4)) in found and list(found) == sorted(set(found))
+        assert found[-1] <= total
+
+
+def test_stability_needs_two_defined_splits():
+    rows = np.array([[0, 1, 2, 3], [0, 1, 2, 3], [0, 0, 0, 0], [3, 2, 1, 0]], np.float32)
+    np.testing.assert_equal(channel_maps.stability(rows, 0.5), [1.0, np.nan, np.nan])
+
+
+def test_sides_are_those_that_crossed_the_cut():
+    rows = np.array([[0, 1, 2, 3], [0, 2, 1, 3]], np.float32)
+    now = channels.split(rows[1], 0.5).invariant
+    assert channel_maps.sides(rows, 2, 0.5, now).tolist() == [False, True, True, False]
+    assert channel_maps.sides(rows, 1, 0.5, now) is None
+    assert channel_maps.sides(np.zeros((2, 4), np.float32), 2, 0.5, now) is None
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A run whose extractor moves, with a survey, and one whose extractor is frozen, without."""
+    top = tmp_path_factory.mktemp("channels")
+    data = write_shapes(top / "data")
+    faster = {"optim": {"lr_aspp_later": 0.05, "extractor_delay": 0.0}}
+    survey(tiny_run(data, top / "runs" / "moves", "finetune", **faster))
+    tiny_run(data, top / "runs" / "z-frozen", "reference")
+    return top / "runs"
+
+
+def test_measures_in_loops(root):
+    run = loaders.catalogue(root).runs["moves"]
+    dataset = run.open_dataset(None)
+    name = dataset.ids("val")[0]
+    image = dataset.image(name)
+    trace = Trace(Networks(run), image)
+    truth = np.array([[run.labels.truth_table()[v] for v in row] for row in dataset.mask(name)], np.uint8)
+    step = run.last_step
+    measure = channel_maps.PictureMeasure(trace, step, truth)
+    changed = ablate(trace.output(step).latent, [0, 3, 5])
+    with torch.no_grad():
+        logits = trace.networks.steps[step].decode(changed)
+    found, before, after = measure(logits), trace.prediction(step), trace.prediction(step, logits)
+    pairs = list(zip(truth.ravel(), before.ravel(), after.ravel(), strict=True))
+    old = run.labels.seen(step - 1)
+
+    def share(of, where):
+        kept = [of(p) for p in pairs if where(p)]
+        return sum(kept) / len(kept) if kept else np.nan
+
+    expected = [
+        share(lambda p: p[1] != p[2], lambda p: True),
+        share(lambda p: p[0] == p[2], lambda p: p[0] < old),
+        share(lambda p: p[0] == p[2], lambda p: p[0] < run.labels.seen(step)),
+        *(share(lambda p: p[0] == p[2], lambda p, k=k: p[0] == k) for k in range(run.labels.seen(step))),
+    ]
+    np.testing.assert_allclose(found, expected, equal_nan=True)
+
+
+# The page
+
+
+def open_page():
+    from dashboard import app
+
+    app.main("channels")
+
+
+@pytest.fixture
+def page(root, monkeypatch):
+    monkeypatch.setenv("LAG_RUNS", str(root))
+    monkeypatch.delenv("LAG_DATA", raising=False)
+    found = AppTest.from_function(open_page, default_timeout=120)
+    found.query_params.update({"run": "moves", "run2": "none"})
+    return found
+
+
+def text_of(at):
+    return "\n".join(e.value for e in [*at.main.markdown, *at.main.caption])
+
+
+def test_the_answer_comes_first_and_every_view_is_drawn(page):
+    at = page.run()
+    assert not at.exception and not at.error and not at.warning and not at.info
+    assert "moved most" in text_of(at) and "least moved" in text_of(at)
+    assert len(at.get("plotly_chart")) >= 4 and "next to random ones" in text_of(at)
+    assert "(p = " in text_of(at), "the effect stands next to random channels"
+
+
+def test_a_frozen_extractor_is_said_in_a_sentence(page):
+    page.query_params["run"] = "z-frozen"
+    at = page.run()
+    assert not at.exception and not at.error
+    assert "**The extractor did not move**: every channel is the same in both steps" in text_of(at)
+    assert any("survey" in i.value for i in at.info), "without a survey, the page says how to get one"
+
+
+def test_step_0_and_hostile_links(page):
+    page.query_params["step"] = "0"
+    assert any("Step 0 has no step before it" in i.value for i in page.run().info)
+    page.query_params.update({"step": "2", "channel": "-3", "rho": "nan", "metric": "<b>", "k": "1e9", "since": "7"})
+    at = page.run()
+    assert not at.exception and not at.error
+    assert 0 <= at.session_state["channel"] < 8 and at.session_state["rho"] == 0.5
+    assert at.session_state["metric"] == "entropy_kl" and at.session_state["since"] == "1"
+
+
+def test_settings_of_a_link_hold(page):
+    page.query_params.update(
+        {"channel": "3", "basis": "image", "metric": "l2", "since": "0", "without": "old", "channels": "specific",
+         "sort": "relevance", "question": "lost", "order": "changed", "k": "4", "random": "off", "rho": "0.25"}
+    )  # fmt: skip
+    at = page.run()
+    assert not at.exception and not at.error
+    text = text_of(at)
+    assert "##### Without channel 3" in text and "From step 0 to 2" in text
+    assert "**4 most moved** channels from step 0" in text and "needs the random channels" in text
+
+
+def test_another_channel_by_its_number(page):
+    page.query_params["channel"] = "3"
+    at = page.run()
+    at.number_input[0].set_value(5).run()
+    assert not at.exception and "##### Without channel 5" in text_of(at)
