@@ -15,6 +15,7 @@ from dashboard import channel_maps, design, loaders
 from dashboard.figures import channels as figures
 from lag_core.explain import channels
 from lag_core.explain.interventions import ablate
+from lag_core.explain.survey import write_survey
 from lag_core.explain.survey_pass import survey
 from lag_core.explain.trace import Networks, Trace
 from lag_core.method.decoupling import Metric
@@ -133,7 +134,8 @@ def root(tmp_path_factory):
     top = tmp_path_factory.mktemp("channels")
     data = write_shapes(top / "data")
     faster = {"optim": {"lr_aspp_later": 0.05, "extractor_delay": 0.0}}
-    survey(tiny_run(data, top / "runs" / "moves", "finetune", **faster))
+    moves = tiny_run(data, top / "runs" / "moves", "finetune", **faster)
+    write_survey(moves, survey(moves, moves.open_dataset(None), lambda batches, _: batches))
     tiny_run(data, top / "runs" / "z-frozen", "reference")
     return top / "runs"
 
