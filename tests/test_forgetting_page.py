@@ -194,6 +194,8 @@ def test_shift_bars_stack_to_a_hundred():
     assert len(figure.data) == 8 and sum(t.showlegend for t in figure.data) == 4
     top = figure.data[3]
     assert top.base[1] + top.y[1] == pytest.approx(100)
+    assert {t.marker.pattern.shape for t in figure.data[4:]} == {"/"}
+    assert figure.data[4].marker.pattern.fillmode == "overlay", "else the hatched bars have no ground"
     assert len(figures.shift_bars([("a", shares)], design.LIGHT, step=1, background=False).data) == 3
 
 

@@ -27,7 +27,7 @@ VIEWER = "forgetting-viewer"
 HEIGHT = 410
 FLOW_HEIGHT = 660
 LOWER_HEIGHT = 290
-GALLERY_SIZE, GALLERY_SIDE = 10, 82
+GALLERY_SIZE, GALLERY_SIDE = 9, 82
 
 EVERY, ONE = "all", "class"
 PICTURE, SET = "picture", "set"

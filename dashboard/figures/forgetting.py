@@ -337,7 +337,13 @@ def _bars(
         marker={
             "color": color,
             "line": {"color": ink.surface, "width": 1},
-            "pattern": {"shape": "/" if place else "", "size": 5, "solidity": 0.15, "fgcolor": ink.surface},
+            "pattern": {  # laid over the colour: Plotly's own way would leave the ground transparent
+                "shape": "/" if place else "",
+                "fillmode": "overlay",
+                "fgcolor": ink.surface,
+                "size": 6,
+                "solidity": 0.2,
+            },
         },
         customdata=[f"step {t}, {shown}" for t in range(len(values))],
         hovertemplate=f"%{{customdata}}: %{{y:.1f}} % {label}<extra></extra>",
