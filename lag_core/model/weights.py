@@ -31,8 +31,8 @@ def pretrained_backbone(config: ModelConfig) -> Backbone:
 
 
 def _from_file(config: ModelConfig) -> Backbone:
-    path = Path(config.weights)
-    if not path.is_file():
+    path = located(config.weights)
+    if path is None:
         raise ConfigError(f"model.weights = {config.weights!r}: there is no such file")
     if config.weights_sha256 and file_digest(path) != config.weights_sha256:
         raise ConfigError(f"model.weights: the SHA-256 of {path} is not model.weights_sha256")
@@ -45,6 +45,12 @@ def _from_file(config: ModelConfig) -> Backbone:
         return backbone
     _load(net, state, path)
     return backbone_of(net, config.backbone, config.output_stride)
+
+
+def located(weights: str) -> Path | None:
+    """The file that `weights` names, from the working directory or else from the project's folder; None: there is none."""
+    here, inside = Path(weights), Path(__file__).parents[2] / weights
+    return next((path for path in (here, inside) if path.is_file()), None)
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
