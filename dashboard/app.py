@@ -30,6 +30,7 @@ PAGES = (
     Entry("steps", "Steps", "What happened to this image?", ":material/layers:"),
     Entry("forgetting", "Forgetting", "Where was what lost?", ":material/history:"),
     Entry("channels", "Channels", "Which channels carry the old knowledge?", ":material/tune:"),
+    Entry("relevance", "Relevance", "Which neurons and pixels speak for a class?", ":material/center_focus_strong:"),
     Entry("prototypes", "Prototypes", "Did the class move?", ":material/conversion_path:"),
     Entry("training", "Training", "Did the losses do anything?", ":material/trending_down:"),
 )
