@@ -19,13 +19,12 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
-import captum
 import numpy as np
 import torch
 import torchvision
-import zennit
 from captum.attr import LRP
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -189,8 +188,8 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
-        "captum": captum.__version__,
-        "zennit": zennit.__version__,
+        "captum": version("captum"),
+        "zennit": version("zennit"),
     }
 
 
