@@ -208,6 +208,8 @@ def test_prototype() -> None:
     for drift, word in ((0.049, "stayed"), (0.05, "moved")):
         found = verdict(evidence(drift=drift)).about("prototype")
         assert found is not None and found.word == word
+    single = evidence()
+    assert verdict(replace(single, over=replace(single.over, spread=np.zeros(3)))).about("prototype") is None
 
 
 def test_what_was_not_measured_is_not_mentioned() -> None:

@@ -143,7 +143,7 @@ def measure(
     run.checked_step(step)
     over = _looked_up(_over_key(run, examples, cls), cache, verdict.over_from_arrays)
     if over is None:
-        over = yield from _scaled(over_steps(networks, examples, cls), 0.0, 0.3)
+        over = yield from scaled(over_steps(networks, examples, cls), 0.0, 0.3)
         if cache is not None:
             cache.put(_over_key(run, examples, cls), verdict.over_to_arrays(over))
     effects = None
@@ -151,7 +151,7 @@ def measure(
         key = _effects_key(run, examples, cls, step)
         effects = _looked_up(key, cache, verdict.effects_from_arrays)
         if effects is None:
-            effects = yield from _scaled(channel_effects(networks, examples, cls, step), 0.3, 1.0)
+            effects = yield from scaled(channel_effects(networks, examples, cls, step), 0.3, 1.0)
             if cache is not None:
                 cache.put(key, verdict.effects_to_arrays(effects))
     return assemble(run, examples, cls, step, over, effects)
@@ -205,7 +205,7 @@ def _looked_up(key: str, cache: ResultCache | None, read: Callable[[dict[str, np
         return None
 
 
-def _scaled(work: Work[Result], low: float, high: float) -> Work[Result]:
+def scaled(work: Work[Result], low: float, high: float) -> Work[Result]:
     """The same work, its share mapped from 0..1 to low..high."""
     while True:
         try:
@@ -379,7 +379,7 @@ def channel_effects(networks: Networks, examples: Examples, cls: int, step: int,
     curves = []
     for place, (question, ranked) in enumerate(questions):
         work = _effect_curve(_within(question, active), ranked, measure, seed)
-        curves.append((yield from _scaled(work, 0.2 + 0.4 * place, 0.6 + 0.4 * place)))
+        curves.append((yield from scaled(work, 0.2 + 0.4 * place, 0.6 + 0.4 * place)))
     whole = curve(questions[1][0], np.arange(new.shape[1]), [new.shape[1]], measure, controls=0)
     return ChannelEffects(moved, len(active), curves[0], curves[1], float(whole.effect[0, 0]))
 

@@ -47,6 +47,8 @@ KEPT, HALF = 0.9, 0.5
 """Shares of the IoU at s that separate preserved, weakened and lost. HALF also separates partly from other."""
 SAME = 0.9
 """Cosine from which two channel profiles count as the same."""
+LEAST_SPREAD = 1e-6
+"""A spread below it is that of a single latent pixel: nothing to hold a drift against."""
 
 Status = Literal["future", "new", "unlearned", "preserved", "weakened", "lost"]
 Topic = Literal["iou", "channels", "ablation", "transplant", "relevance", "prototype"]
@@ -366,9 +368,9 @@ def _relevance(evidence: Evidence) -> Finding | None:
 def _prototype(evidence: Evidence) -> Finding | None:
     drift = float(evidence.over.drift[evidence.step])
     spread = float(evidence.over.spread[evidence.source])
-    if math.isnan(drift) or math.isnan(spread):
+    if math.isnan(drift) or not spread > LEAST_SPREAD:
         return None
-    stayed = drift < spread or drift == 0
+    stayed = drift < spread
     word, verb = ("stayed", "stayed within") if stayed else ("moved", "moved beyond")
     text = f"Its prototype {verb} the spread of its pixels (drift {drift:.2g}, spread {spread:.2g})."
     return Finding("prototype", word, text)

@@ -1,0 +1,95 @@
+"""Explain a picture: arrays, pictures and the verdict's words, as files.
+
+Written are arrays.npz (every number, NumPy), PNG pictures of the size of the image, and summary.json (verdict,
+conservation errors, what is missing and why, digests, versions, command). The folder must not hold files yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lag_core.commands import subject
+from lag_core.config import ConfigError
+
+if TYPE_CHECKING:
+    from lag_core.explain.explanation import Explanation
+    from lag_core.runs import Run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    subject.add_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder that the files are written to")
+
+
+def run(options: argparse.Namespace) -> int:
+    from lag_core.explain.explanation import arrays
+    from lag_core.explain.rendering import png
+    from lag_core.runs import write_atomically
+
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise ConfigError(f"{options.out} holds files already, and none is replaced; choose another --out")
+    opened, found = subject.explain(options)
+    summary = _summary(opened, found, subject.command("explain", options, opened, found))
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays(found))  # type: ignore[arg-type]
+    write_atomically(options.out / "arrays.npz", buffer.getvalue())
+    for name, pixels in pictures(opened, found).items():
+        write_atomically(options.out / f"{name}.png", png(pixels))
+    write_atomically(options.out / "summary.json", (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
+    if not options.quiet:
+        for sentences in summary["verdicts"].values():
+            print("\n".join(one["text"] for one in sentences))
+        print(f"{len(arrays(found))} arrays and {len(pictures(opened, found))} pictures -> {options.out}")
+    return 0
+
+
+def pictures(run: Run, found: Explanation) -> dict[str, np.ndarray]:
+    """Name -> picture uint8 [H, W, 3]."""
+    from lag_core.explain import rendering
+
+    image = found.subject.image
+    result = {
+        f"step_{step:02d}": rendering.overlay(image, labels, run.classes)
+        for step, labels in enumerate(found.predictions)
+    }
+    if found.subject.truth is not None:
+        result["truth"] = rendering.overlay(image, found.subject.truth, run.classes)
+    if found.provenance is not None:
+        result["provenance"] = rendering.fates(image, found.provenance.state)
+    if found.moved is not None:
+        high = max(rendering.scale_end(found.moved.invariant), rendering.scale_end(found.moved.specific))
+        result["energy_invariant"] = rendering.strength(found.moved.invariant, high)
+        result["energy_specific"] = rendering.strength(found.moved.specific, high)
+    for one in found.relevance:
+        result[f"relevance_step_{one.step:02d}"] = rendering.signed(one.map)
+    if found.cosine is not None:
+        result["cosine"] = rendering.strength(found.cosine - found.cosine.min())
+    return result
+
+
+def _summary(run: Run, found: Explanation, command: str) -> dict[str, Any]:
+    from lag_core.explain import verdict
+    from lag_core.explain.report import versions
+
+    verdicts: Mapping[str, Any] = {
+        "validation" if one.whole_set else "image": [vars(f) for f in verdict.verdict(one).findings]
+        for one in found.evidence
+    }
+    return {
+        "run": {"name": run.name, "digest": run.digest},
+        "image": {"name": found.subject.name, "digest": found.digest},
+        "class": run.classes[found.subject.cls].name,
+        "step": found.subject.step,
+        "verdicts": verdicts,
+        "conservation": {f"step {one.step}": one.found.conservation for one in found.relevance},
+        "missing": dict(found.missing),
+        "versions": dict(versions(run)),
+        "command": command,
+    }

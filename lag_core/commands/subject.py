@@ -1,0 +1,154 @@
+"""What `explain` and `report` are asked about: run, picture, class, step, from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lag_core.config import ConfigError
+
+if TYPE_CHECKING:
+    from lag_core.explain.explanation import Explanation, Subject
+    from lag_core.runs import Run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of both commands."""
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--image", required=True, help="picture file, or the name of a validation image of the run")
+    parser.add_argument("--mask", type=Path, help="mask file of dataset ids, for a picture file")
+    parser.add_argument("--class", dest="cls", metavar="CLASS", help="name of the class (default: what was lost most)")
+    parser.add_argument("--step", type=int, help="step of the network (default: the last one)")
+    parser.add_argument("--data", type=Path, help="dataset folder (default: the one that the run names)")
+    parser.add_argument("--image-only", action="store_true", help="do not measure the class on the validation set")
+    parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
+
+
+def explain(options: argparse.Namespace) -> tuple[Run, Explanation]:
+    """Collect everything, with a progress bar. ConfigError, RunError and the like say what is wrong."""
+    from lag_core.explain.cache import ResultCache
+    from lag_core.explain.evidence import NoExamples, finish, from_validation
+    from lag_core.explain.explanation import collect
+    from lag_core.explain.trace import Networks
+    from lag_core.runs import open_run
+
+    run = open_run(options.run)
+    subject = read_subject(run, options)
+    examples = None
+    if not options.image_only:
+        try:
+            examples = from_validation(run, run.open_dataset(options.data), subject.cls)
+        except NoExamples as reason:
+            if not options.quiet:
+                print(f"{reason}; going on with the picture alone")
+    bar = _Bar(options.quiet)
+    try:
+        return run, finish(collect(Networks(run), subject, examples, ResultCache()), bar.at)
+    finally:
+        bar.close()
+
+
+def read_subject(run: Run, options: argparse.Namespace) -> Subject:
+    """The picture with its truth, the class and the step."""
+    from lag_core.explain.explanation import Subject
+
+    step = run.checked_step(options.step)
+    image, truth = _read_picture(run, options)
+    cls = class_index(run, options.cls) if options.cls is not None else telling_class(run, truth, step)
+    if truth is not None and truth.shape != image.shape[:2]:
+        raise ConfigError(f"{options.mask} is of another size than {options.image}")
+    return Subject(Path(options.image).name, image, truth, cls, step)
+
+
+def _read_picture(run: Run, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray | None]:
+    from lag_core.data.pictures import read_image, read_mask
+    from lag_core.data.remap import truth
+
+    if Path(options.image).is_file():
+        mask = None if options.mask is None else truth(read_mask(options.mask), run.labels)
+        return read_image(options.image), mask
+    if options.mask is not None:
+        raise ConfigError(f"--mask belongs to a picture file; there is no file {options.image}")
+    dataset = run.open_dataset(options.data)
+    if options.image not in dataset.ids("val"):
+        some = ", ".join(dataset.ids("val")[:3])
+        raise ConfigError(f"--image {options.image!r} is no file and no validation image of the run ({some}, …)")
+    return dataset.image(options.image), truth(dataset.mask(options.image), run.labels)
+
+
+def class_index(run: Run, name: str) -> int:
+    """Index of the class of that name; ConfigError lists those that there are."""
+    names = [one.name for one in run.classes]
+    if name not in names:
+        raise ConfigError(f"--class {name!r} is no class of {run.name}; it has {', '.join(names)}")
+    return names.index(name)
+
+
+def telling_class(run: Run, truth: np.ndarray | None, step: int) -> int:
+    """The older class in the picture that lost most IoU by `step`; without metrics the first of the foreground."""
+    from lag_core import metrics
+
+    first = min(int(run.labels.background is not None), len(run.classes) - 1)
+    older = range(first, run.labels.class_indices(step).start) if step else range(first, run.labels.seen(0))
+    candidates = [k for k in older if truth is None or (truth == k).any()] or [first]
+    confusions = run.confusions()
+    if confusions is None or step == 0:
+        return candidates[0]
+    ious = np.nan_to_num(metrics.iou_matrix(confusions, run.labels))
+    return max(candidates, key=lambda k: ious[: step + 1, k].max() - ious[step, k])
+
+
+def command(verb: str, options: argparse.Namespace, run: Run, found: Explanation) -> str:
+    """The command line that makes the same again."""
+    subject = found.subject
+    return command_line(
+        verb,
+        run,
+        str(options.image),
+        subject.cls,
+        subject.step,
+        str(options.out),
+        mask=options.mask,
+        data=options.data,
+        image_only=options.image_only,
+    )
+
+
+def command_line(
+    verb: str,
+    run: Run,
+    image: str,
+    cls: int,
+    step: int,
+    out: str,
+    *,
+    mask: Path | None = None,
+    data: Path | None = None,
+    image_only: bool = False,
+) -> str:
+    """A line for a shell."""
+    words = ["lag", verb, str(run.path), "--image", image]
+    words += ["--mask", str(mask)] if mask else []
+    words += ["--class", run.classes[cls].name, "--step", str(step)]
+    words += ["--data", str(data)] if data else []
+    words += ["--image-only"] if image_only else []
+    return shlex.join([*words, "--out", out])
+
+
+class _Bar:
+    """A progress bar over shares 0..1."""
+
+    def __init__(self, quiet: bool):
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=100, desc="explain", unit="%", leave=False, disable=True if quiet else None)
+
+    def at(self, share: float) -> None:
+        self._bar.update(round(100 * share) - self._bar.n)
+
+    def close(self) -> None:
+        self._bar.close()

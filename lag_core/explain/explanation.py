@@ -1,0 +1,223 @@
+"""Everything said of one picture, one class and one step: what `explain` writes and `report` prints.
+
+`collect` is a generator that yields the share done (explain.evidence says why).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from lag_core.data.transforms import fit, to_input, unfit_scores
+from lag_core.explain import channels, evidence, forgetting, similarity, verdict
+from lag_core.explain.attribution import Attribution, attribute
+from lag_core.explain.cache import ResultCache
+from lag_core.explain.channels import ChannelSplit
+from lag_core.explain.evidence import Examples, NoExamples, Work
+from lag_core.explain.forgetting import Provenance
+from lag_core.explain.latent_maps import on_image
+from lag_core.explain.survey import read_survey
+from lag_core.explain.trace import Networks, Trace
+from lag_core.explain.verdict import Evidence
+from lag_core.relevance.lrp import NotFinite
+from lag_core.relevance.target import Target
+from lag_core.runs import Run
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is asked about. ValueError for a truth of another size than the picture."""
+
+    name: str
+    """Of the picture: a file or an id; it is not to be trusted where it is shown."""
+    image: np.ndarray
+    """uint8 [H, W, 3]."""
+    truth: np.ndarray | None
+    """Class indices uint8 [H, W], 255 where nothing is annotated; None without annotation."""
+    cls: int
+    step: int
+
+    def __post_init__(self) -> None:
+        if self.truth is not None and self.truth.shape != self.image.shape[:2]:
+            raise ValueError(f"the mask has the size {self.truth.shape}, the image {self.image.shape[:2]}")
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The channels of Z between the step that introduced the class and the step asked about, on the picture."""
+
+    source: int
+    split: ChannelSplit
+    invariant: np.ndarray
+    """float32 [H, W], mean of Z^2 over the invariant channels."""
+    specific: np.ndarray
+    """float32 [H, W], the same of the others."""
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Which places speak for the class at a step: LRP of its logit summed over the picture."""
+
+    step: int
+    map: np.ndarray
+    """float32 [H, W]."""
+    found: Attribution
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was found. Parts that do not apply are None or empty, `missing` says why."""
+
+    subject: Subject
+    digest: str
+    """Of the picture."""
+    predictions: np.ndarray
+    """Class indices uint8 [T, H, W], one map a step."""
+    provenance: Provenance | None
+    moved: Moved | None
+    relevance: tuple[Spoken, ...]
+    """At the step that introduced the class, and at the one asked about."""
+    cosine: np.ndarray | None
+    """float32 [H, W], cosine of each pixel's Z to the class's prototype at the step."""
+    evidence: tuple[Evidence, ...]
+    """On the picture, on the validation set; as far as asked for and possible."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Part -> sentence."""
+
+
+def collect(
+    networks: Networks,
+    subject: Subject,
+    examples: Examples | None = None,
+    cache: ResultCache | None = None,
+) -> Work[Explanation]:
+    """All parts. `examples`: the validation images that the class is measured on, too. RunError for a wrong step."""
+    run = networks.run
+    run.checked_step(subject.step)
+    trace = Trace(networks, subject.image)
+    maps = []
+    for step in trace.steps:
+        maps.append(trace.prediction(step))
+        yield 0.2 * len(maps) / len(networks)
+    predictions = np.stack(maps)
+    missing: dict[str, str] = {}
+    relevance = yield from _relevance(trace, subject, missing)
+    found: list[Evidence] = []
+    asked = [part for part in (_own_examples(subject, run, missing), examples) if part is not None]
+    for place, part in enumerate(asked):
+        work = evidence.measure(networks, part, subject.cls, subject.step, cache)
+        low, high = (0.4 + 0.6 * (place + end) / len(asked) for end in (0, 1))
+        found.append((yield from evidence.scaled(work, low, high)))
+    return Explanation(
+        subject=subject,
+        digest=trace.digest,
+        predictions=predictions,
+        provenance=_provenance(subject, predictions, run, missing),
+        moved=_moved(trace, subject, missing),
+        relevance=relevance,
+        cosine=_cosine(trace, subject, missing),
+        evidence=tuple(found),
+        missing=missing,
+    )
+
+
+def _own_examples(subject: Subject, run: Run, missing: dict[str, str]) -> Examples | None:
+    try:
+        return evidence.one_picture(subject.image, subject.truth, subject.cls, run.classes[subject.cls].name)
+    except NoExamples as reason:
+        missing["evidence"] = _sentence(reason)
+        return None
+
+
+def _provenance(subject: Subject, predictions: np.ndarray, run: Run, missing: dict[str, str]) -> Provenance | None:
+    if subject.truth is None:
+        missing["provenance"] = "Without an annotation there is no telling what was right."
+        return None
+    return forgetting.provenance(predictions, subject.truth, run.labels, subject.step)
+
+
+def _moved(trace: Trace, subject: Subject, missing: dict[str, str]) -> Moved | None:
+    run = trace.run
+    source = run.labels.step_of(subject.cls)
+    if subject.step <= source:
+        missing["channels"] = f"Step {source} introduces the class: there is no later step to compare yet."
+        return None
+    distance = channels.image_distances(trace, subject.step, source, evidence.metric_of(run))
+    split = channels.split(distance, run.config.method.rho)
+    latent = trace.latent(subject.step)
+    maps = np.stack([channels.energy_map(latent, group) for group in (split.invariant, split.specific)])
+    shown = on_image(maps, trace.square, trace.inside, trace.size)
+    return Moved(source, split, shown[0], shown[1])
+
+
+def _relevance(trace: Trace, subject: Subject, missing: dict[str, str]) -> Work[tuple[Spoken, ...]]:
+    source = trace.run.labels.step_of(subject.cls)
+    if subject.step < source:
+        missing["relevance"] = f"Step {source} introduces the class: nothing can speak for it before."
+        return ()
+    steps = sorted({source, subject.step})
+    found = []
+    for place, step in enumerate(steps):
+        try:
+            found.append(_spoken(trace, subject.cls, step))
+        except NotFinite as reason:
+            missing["relevance"] = _sentence(reason)
+        yield 0.2 + 0.2 * (place + 1) / len(steps)
+    return tuple(found)
+
+
+def _spoken(trace: Trace, cls: int, step: int) -> Spoken:
+    square = fit(trace.image, trace.square)[0][None]
+    images = torch.from_numpy(to_input(square)).to(trace.networks.device)
+    inside = torch.zeros(trace.square, trace.square)
+    inside[: trace.inside[0], : trace.inside[1]] = 1
+    found = attribute(trace.networks.steps[step], images, Target(cls + trace.run.labels.offset, inside), "lrp")
+    return Spoken(step, unfit_scores(found.map[None], trace.inside, trace.size)[0], found)
+
+
+def _cosine(trace: Trace, subject: Subject, missing: dict[str, str]) -> np.ndarray | None:
+    survey = read_survey(trace.run)
+    known = similarity.stored(trace.run) if survey is None else similarity.measured(survey)
+    if known.mean.shape[-1] != trace.run.config.model.latent or not known.known[subject.step, subject.cls]:
+        missing["prototype"] = f"There is no prototype of the class: run `lag survey {trace.run.path}`."
+        return None
+    return similarity.image_cosines(trace, subject.step, known.mean[subject.step, subject.cls][None])[0]
+
+
+def _sentence(reason: Exception) -> str:
+    text = str(reason)
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def arrays(found: Explanation) -> dict[str, np.ndarray]:
+    """All numbers by name, for a file. Shapes as in the dataclasses."""
+    result = {"image": found.subject.image, "predictions": found.predictions}
+    if found.subject.truth is not None:
+        result["truth"] = found.subject.truth
+    if found.provenance is not None:
+        names = ("state", "first_right", "right_since", "lost_at", "went_to")
+        result |= {f"provenance.{name}": getattr(found.provenance, name) for name in names}
+    if found.moved is not None:
+        result |= {
+            "channels.distance": found.moved.split.distance,
+            "channels.invariant": found.moved.split.invariant,
+            "energy.invariant": found.moved.invariant,
+            "energy.specific": found.moved.specific,
+        }
+    for one in found.relevance:
+        result |= {
+            f"relevance.step_{one.step:02d}.map": one.map,
+            f"relevance.step_{one.step:02d}.channels": one.found.channels,
+            f"relevance.step_{one.step:02d}.conservation": np.array([one.found.conservation or 0.0]),
+        }
+    if found.cosine is not None:
+        result["cosine"] = found.cosine
+    for one_evidence in found.evidence:
+        where = "validation" if one_evidence.whole_set else "image"
+        result |= {f"why.{where}.{k}": v for k, v in verdict.over_to_arrays(one_evidence.over).items()}
+        if one_evidence.effects is not None:
+            result |= {f"why.{where}.{k}": v for k, v in verdict.effects_to_arrays(one_evidence.effects).items()}
+    return result
