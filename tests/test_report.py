@@ -17,10 +17,10 @@ from PIL import Image
 from shapes import tiny_run, write_shapes
 
 from lag_core.cli import main
-from lag_core.commands.subject import command_line
 from lag_core.data.pictures import read_image
 from lag_core.explain import rendering, svg
 from lag_core.explain.forgetting import Fate
+from lag_core.explain.report import command_line
 from lag_core.explain.svg import Band, Line
 from lag_core.protocol import ClassInfo
 from lag_core.runs import open_run

@@ -142,6 +142,11 @@ def test_a_removal_that_helps_is_said_to_add() -> None:
     assert found is not None and found.word == "not significant" and "adds 3 points" in found.text
 
 
+def test_random_channels_that_help_are_said_to_help() -> None:
+    found = verdict(evidence(ablation=effect_curve(-0.002, np.linspace(0.06, 0.1, 19)))).about("ablation")
+    assert found is not None and "removing 4 random ones adds 8 ± 1.3 " in found.text
+
+
 def test_nothing_left_to_take_away() -> None:
     found = verdict(evidence((0.6, 0.1, 0.0))).about("ablation")
     assert found is not None and found.word == "nothing left"

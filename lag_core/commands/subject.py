@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,6 +103,8 @@ def telling_class(run: Run, truth: np.ndarray | None, step: int) -> int:
 
 def command(verb: str, options: argparse.Namespace, run: Run, found: Explanation) -> str:
     """The command line that makes the same again."""
+    from lag_core.explain.report import command_line
+
     subject = found.subject
     return command_line(
         verb,
@@ -116,27 +117,6 @@ def command(verb: str, options: argparse.Namespace, run: Run, found: Explanation
         data=options.data,
         image_only=options.image_only,
     )
-
-
-def command_line(
-    verb: str,
-    run: Run,
-    image: str,
-    cls: int,
-    step: int,
-    out: str,
-    *,
-    mask: Path | None = None,
-    data: Path | None = None,
-    image_only: bool = False,
-) -> str:
-    """A line for a shell."""
-    words = ["lag", verb, str(run.path), "--image", image]
-    words += ["--mask", str(mask)] if mask else []
-    words += ["--class", run.classes[cls].name, "--step", str(step)]
-    words += ["--data", str(data)] if data else []
-    words += ["--image-only"] if image_only else []
-    return shlex.join([*words, "--out", out])
 
 
 class _Bar:

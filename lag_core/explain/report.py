@@ -11,9 +11,11 @@ import html
 import json
 import platform
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -331,6 +333,27 @@ def _provenance_of_report(run: Run, found: Explanation, command: str) -> str:
 def _shown(command: str) -> str:
     """A command line, whole; characters that do not show are written as their number."""
     return html.escape(_CONTROL.sub(lambda m: "".join(f"\\u{ord(c):04x}" for c in m[0]), command))
+
+
+def command_line(
+    verb: str,
+    run: Run,
+    image: str,
+    cls: int,
+    step: int,
+    out: str,
+    *,
+    mask: Path | None = None,
+    data: Path | None = None,
+    image_only: bool = False,
+) -> str:
+    """A line for a shell."""
+    words = ["lag", verb, str(run.path), "--image", image]
+    words += ["--mask", str(mask)] if mask else []
+    words += ["--class", run.classes[cls].name, "--step", str(step)]
+    words += ["--data", str(data)] if data else []
+    words += ["--image-only"] if image_only else []
+    return shlex.join([*words, "--out", out])
 
 
 def checksums(run: Run) -> list[tuple[str, int, str]]:

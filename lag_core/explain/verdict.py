@@ -45,6 +45,10 @@ LEARNED = 0.05
 """A class that never reached this IoU was not learned."""
 KEPT, HALF = 0.9, 0.5
 """Shares of the IoU at s that separate preserved, weakened and lost. HALF also separates partly from other."""
+SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
+"""Shares of the active channels at which effects are measured."""
+SHARE = 1 / 4
+"""The one of them that the verdict speaks of."""
 SAME = 0.9
 """Cosine from which two channel profiles count as the same."""
 LEAST_SPREAD = 1e-6
@@ -211,16 +215,19 @@ class Verdict:
         return next((one for one in self.findings if one.topic == topic), None)
 
 
+def count_at(active: int, share: float) -> int:
+    """A share of the active channels as a number: at least one, and never all of them (but for a single one)."""
+    return max(1, min(round(active * share), active - 1))
+
+
 def default_count(active: int) -> int:
-    """The k of the verdict: a quarter of the active channels, at least one."""
-    return max(1, round(active / 4))
+    """The k of the verdict: a quarter of the active channels."""
+    return count_at(active, SHARE)
 
 
 def curve_counts(active: int) -> tuple[int, ...]:
-    """Numbers of channels along the curves: 1/16, 1/8, 1/4, 1/2 and 3/4 of the active ones; `default_count` among
-    them."""
-    shares = {round(active * share) for share in (1 / 16, 1 / 8, 1 / 2, 3 / 4)}
-    return tuple(sorted({k for k in shares | {default_count(active)} if 1 <= k < max(active, 2)}))
+    """Numbers of channels along the curves, ascending: SHARES of the active ones."""
+    return tuple(sorted({count_at(active, share) for share in SHARES}))
 
 
 def verdict(evidence: Evidence, k: int | None = None) -> Verdict:
@@ -299,7 +306,7 @@ def _ablation(evidence: Evidence, found: Comparison, active: int) -> Finding:
     if not now >= MATERIAL:
         text = f"There is nothing left to take away: IoU {points(now)} at step {evidence.step} ({basis})."
         return Finding("ablation", "nothing left", text)
-    beside = f"removing {found.k} random ones {spread_points(found, -1)}"
+    beside = f"removing {found.k} random ones {_random(found, -1, 'adds')}"
     p = f"p = {found.p_value('cost'):.2g}"
     cost = _change(-found.effect, now, "points", "costs", "adds")
     if found.significant("cost"):
@@ -317,7 +324,7 @@ def _transplant(evidence: Evidence, found: Comparison, everything: float) -> Fin
     if not before - now >= MATERIAL:
         text = f"Nothing was lost that could be put back: IoU {points(before)} before, {points(now)} now ({basis})."
         return Finding("transplant", "nothing lost", text)
-    beside = f"{found.k} random ones {spread_points(found, 1)}"
+    beside = f"{found.k} random ones {_random(found, 1, 'cost')}"
     p = f"p = {found.p_value('gain'):.2g}"
     gain = _change(found.effect, before - now, "lost points", "restores", "costs")
     if found.significant("gain"):
@@ -393,9 +400,10 @@ def _change(size: float, whole: float, unit: str, positive: str, negative: str) 
     return f"{negative} {points(-size)} points"
 
 
-def spread_points(found: Comparison, sign: Literal[-1, 1]) -> str:
-    """Mean ± standard deviation of the random sets, counted as costs (-1) or gains (1)."""
-    return f"{points(sign * found.mean)} ± {points(found.deviation)}"
+def _random(found: Comparison, sign: Literal[-1, 1], other: str) -> str:
+    """Mean ± standard deviation of the random sets, as costs (-1) or gains (1); `other` names the other direction."""
+    mean, deviation = sign * found.mean, points(found.deviation)
+    return f"{points(mean)} ± {deviation}" if mean > -0.0005 else f"{other} {points(-mean)} ± {deviation}"
 
 
 # ---------------------------------------------------------------------- to and from arrays, for the disk cache
