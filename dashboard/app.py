@@ -32,7 +32,9 @@ PAGES = (
     Entry("channels", "Channels", "Which channels carry the old knowledge?", ":material/tune:"),
     Entry("relevance", "Relevance", "Which neurons and pixels speak for a class?", ":material/center_focus_strong:"),
     Entry("prototypes", "Prototypes", "Did the class move?", ":material/conversion_path:"),
+    Entry("why", "Why preserved", "Why is this class still here, or gone?", ":material/psychology_alt:"),
     Entry("training", "Training", "Did the losses do anything?", ":material/trending_down:"),
+    Entry("report", "Report", "Take it away.", ":material/article:"),
 )
 
 

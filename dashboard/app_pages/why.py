@@ -1,0 +1,304 @@
+"""Why preserved: why is this class still here, or gone?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import streamlit as st
+
+from dashboard import reasons, settings, state, untrusted
+from dashboard.figures import why as figures
+from dashboard.figures.why import Series
+from dashboard.page import Empty, Page, View
+from dashboard.reasons import Where
+from lag_core.data.pictures import DataError
+from lag_core.explain import verdict as verdicts
+from lag_core.explain.verdict import EffectCurve, Evidence, Verdict
+from lag_core.runs import Run
+
+PLOT_HEIGHT = 208
+EFFECT_HEIGHT = 236
+WHERE: dict[str, str] = {"image": "this image", "set": "validation set"}
+SHARES: dict[str, str] = {"1/16": "1/16", "1/8": "1/8", "1/4": "1/4", "1/2": "1/2", "3/4": "3/4"}
+ICONS: dict[str, str] = {
+    "preserved": ":material/check_circle:",
+    "weakened": ":material/trending_down:",
+    "lost": ":material/cancel:",
+    "unlearned": ":material/help:",
+    "new": ":material/fiber_new:",
+    "future": ":material/schedule:",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run's evidence with its verdict."""
+
+    run: Run
+    evidence: Evidence
+    verdict: Verdict
+    k: int
+    """Channels that the verdict speaks of; 0 where it speaks of none."""
+
+
+def render(page: Page) -> None:
+    """Draw the page."""
+    where, share = _choose(page)
+    case = _case(page, page.run, page.cls, page.step, where, share)
+    page.answer(_answer(case))
+    card, plots = st.columns((1, 2.1), gap="small")
+    with plots:
+        slot = st.container()
+    with card:
+        other = _card(page, case, where, share)
+    with slot:
+        columns = st.columns(3, gap="small")
+        with columns[0]:
+            _iou(page, case, other)
+        with columns[1]:
+            _relevance(page, case, other)
+        with columns[2]:
+            _prototype(page, case, other)
+        left, right = st.columns(2, gap="small")
+        with left:
+            _ablation(page, case, other)
+        with right:
+            _transplant(page, case, other)
+
+
+def _choose(page: Page) -> tuple[Where, float]:
+    """Where to measure, and which share of the channels the verdict speaks of."""
+    with page.toolbar:
+        st.markdown("Measured on", width="content")
+        where = settings.segments(
+            "Measured on", "why", tuple(WHERE), names=lambda w: WHERE[w], label_visibility="collapsed"
+        )
+        st.markdown("Channels", width="content")
+        share = settings.segments(
+            "Share of the channels",
+            "share",
+            tuple(SHARES),
+            "1/4",
+            label_visibility="collapsed",
+            help="The verdict speaks of this share of the active channels. Choose it before you look.",
+        )
+    above, below = share.split("/")
+    return cast(Where, where), int(above) / int(below)
+
+
+def _case(page: Page, run: Run, cls: int, step: int, where: Where, share: float) -> Case:
+    """The evidence and the verdict on one run; raises `Empty` where it is not measured yet."""
+    picture = page.picture() if where == "image" else None
+    pictures = reasons.examples(run, where, picture_of(page, run, picture), page.data_root, cls)
+    found = reasons.evidence(run, pictures, cls, step, ask=where == "set")
+    measured = found.effects is not None and found.effects.ablation is not None
+    k = verdicts.count_at(found.effects.active, share) if measured and found.effects else 0
+    return Case(run, found, verdicts.verdict(found, k or None), k)
+
+
+def picture_of(page: Page, run: Run, picture: Any) -> Any:
+    """The picture with its truth in the class indices of `run`, which may introduce the classes in another order."""
+    if picture is None or picture.truth is None or run.digest == page.run.digest:
+        return picture
+    from dataclasses import replace
+
+    from dashboard.exhibit import class_table
+
+    return replace(picture, truth=class_table(page.run, run)[picture.truth])
+
+
+def _answer(case: Case) -> str:
+    """The first sentence of the verdict and what follows most from it (Markdown)."""
+    first = case.verdict.findings[0].text
+    claimed = [f for f in case.verdict.findings[1:] if f.word in ("carried", "restored", "heads", "frozen")]
+    return untrusted.markdown(untrusted.plain(" ".join([first, *(f.text for f in claimed[:1])]), 500))
+
+
+# ---------------------------------------------------------------------- the card
+
+
+def _card(page: Page, case: Case, where: Where, share: float) -> Case | None:
+    """The verdict in words, and the same of the compared run, which is returned."""
+    other: Case | None = None
+    with page.section(
+        "Verdict",
+        f"Words follow from the numbers by fixed rules; claimed is what random channels do at most "
+        f"{100 * verdicts.LEVEL:.0f} times in a hundred.",
+        slug="verdict",
+        formula=r"p = \frac{1 + |\{i : e_i \ge e\}|}{1 + n} \le 0.05, \qquad e \ge 1 \text{ point}",
+        source="rules: lag_core/explain/verdict.py (ours); e: effect of the chosen channels, e_i: of random ones; "
+        "for p each question stands by itself",
+    ) as view:
+        _sentences(case)
+        if page.run2 is None:
+            view.csv(lambda: _words_table([case]))
+        else:
+            st.divider()
+            st.caption(f"The same in {untrusted.markdown(untrusted.plain(page.run2.name, 60))}, step {page.step2}")
+            try:
+                other = _case(page, page.run2, page.cls2, page.step2, where, share)
+            except DataError as reason:
+                raise Empty(untrusted.markdown(str(reason))) from None
+            _sentences(other)
+            view.csv(lambda: _words_table([c for c in (case, other) if c is not None]))
+    return other
+
+
+def _sentences(case: Case) -> None:
+    for place, finding in enumerate(case.verdict.findings):
+        text = untrusted.markdown(untrusted.plain(finding.text, 400))
+        if place == 0:
+            st.markdown(f"{ICONS[case.verdict.status]} **{text}**")
+        else:
+            st.markdown(text if finding.word != "not significant" else f":gray[{text}]")
+
+
+def _words_table(cases: list[Case]) -> dict[str, list[Any]]:
+    rows = [(c.run.name, f.topic, f.word, f.text) for c in cases for f in c.verdict.findings]
+    return {head: [row[i] for row in rows] for i, head in enumerate(("run", "topic", "conclusion", "sentence"))}
+
+
+# ---------------------------------------------------------------------- over the steps
+
+
+def _series(
+    case: Case, other: Case | None, values: Callable[[Evidence], np.ndarray], name: str, color: str
+) -> list[Series]:
+    found = [Series(name, values(case.evidence), color)]
+    if other is not None:
+        label = f"{name}, {untrusted.plotly(untrusted.plain(other.run.name, 30))}"
+        found.append(Series(label, values(other.evidence), color, dotted=True))
+    return found
+
+
+def _steps_view(
+    page: Page, view: View, series: list[Series], alt: str, y: str, decimals: int, limits: tuple[float, float] | None
+) -> None:
+    view.csv(
+        lambda: {
+            "series": [s.name for s in series for _ in s.values],
+            "step": [t for s in series for t in range(len(s.values))],
+            y: [float(v) for s in series for v in s.values],
+        }
+    )
+    figure = figures.over_steps(series, page.ink, step=page.step, y=y, decimals=decimals, limits=limits)
+    points = view.plot(figure, alt, height=PLOT_HEIGHT, select=True)
+    if points and state.fresh(f"why-{view.slug}", points[0]["customdata"]):
+        state.go(step=points[0]["customdata"][0])
+
+
+def _iou(page: Page, case: Case, other: Case | None) -> None:
+    where = "on the whole validation set" if case.evidence.set_iou is not None else "on the images measured"
+    with page.section(
+        "IoU", f"Of the class, {where}, percent. Click a step.", slug="iou",
+        formula=r"A_{t,c} = \frac{TP}{TP + FP + FN}", source="METHOD.md I.1",
+    ) as view:  # fmt: skip
+        series = _series(case, other, lambda e: 100 * e.iou, "IoU", figures.MAIN)
+        _steps_view(page, view, series, "IoU of the class over the steps", "IoU (%)", 1, (0, 100))
+
+
+def _relevance(page: Page, case: Case, other: Case | None) -> None:
+    with page.section(
+        "What speaks for it",
+        f"Agreement with step {case.evidence.source}: 1 is the same channels, or places.",
+        slug="agreement",
+        formula=r"R = Z \odot \frac{\partial s_c}{\partial Z}, \quad \cos(r^s_+, r^t_+), \quad "
+        r"r: \text{sum of } R \text{ over places, or over channels}",
+        source="METHOD.md D and I.5; s_c: the class's logit over its true pixels, positive parts compared",
+    ) as view:
+        series = _series(case, other, lambda e: e.over.relevance_profile, "channels", figures.MAIN)
+        series += _series(case, other, lambda e: e.over.relevance_map, "places", figures.SECOND)
+        _steps_view(page, view, series, "Agreement of relevance over the steps", "cosine", 2, (0, 1.03))
+
+
+def _prototype(page: Page, case: Case, other: Case | None) -> None:
+    with page.section(
+        "Did it move?",
+        "Drift of its prototype; above its spread it left the place where its pixels lay.",
+        slug="prototype",
+        formula=r"D_t = 1 - \cos(p^t, p^s), \qquad \text{spread}_s = \mathrm{mean}_i\,(1 - \cos(z_i, p^s))",
+        source="METHOD.md I.4, on the images measured",
+    ) as view:
+        series = _series(case, other, lambda e: e.over.drift, "drift", figures.MAIN)
+        spread = np.full(len(case.evidence.over.drift), case.evidence.over.spread[case.evidence.source])
+        series.append(Series(f"spread at step {case.evidence.source}", spread, figures.SECOND))
+        _steps_view(page, view, series, "Drift of the prototype over the steps", "1 − cosine", 4, None)
+
+
+# ---------------------------------------------------------------------- the two questions
+
+
+Draw = Callable[..., Any]
+
+
+def _ablation(page: Page, case: Case, other: Case | None) -> None:
+    with page.section(
+        "What carries the memory?",
+        f"Ablation: the channels that changed least since step {case.evidence.source} are set to 0. Below the grey "
+        "band: they carry more than random ones.",
+        slug="ablation",
+        formula=r"Z_c := 0 \text{ for the } k \text{ channels with the smallest } d_c",
+        source="METHOD.md I.3 and K.6; d: channel distance of the run, band: middle 90 % of random sets",
+    ) as view:
+        _effects(page, view, case, other, lambda e: e.ablation, figures.ablation_figure, "Ablation")
+
+
+def _transplant(page: Page, case: Case, other: Case | None) -> None:
+    with page.section(
+        "What was lost?",
+        f"Transplant: the channels that changed most get the values of step {case.evidence.source} back. Above the "
+        "grey band: what was lost lies in them.",
+        slug="transplant",
+        formula=r"Z^t_c := Z^s_c \text{ for the } k \text{ channels with the largest } d_c",
+        source="METHOD.md K.6; d: channel distance of the run, band: middle 90 % of random sets",
+    ) as view:
+        _effects(page, view, case, other, lambda e: e.transplant, figures.transplant_figure, "Transplant")
+
+
+def _effects(
+    page: Page,
+    view: View,
+    case: Case,
+    other: Case | None,
+    pick: Callable[[Any], EffectCurve | None],
+    draw: Draw,
+    title: str,
+) -> None:
+    """The curve of the open run, and beside it that of the compared one."""
+    both = [case] if other is None else [case, other]
+    view.csv(lambda: _effect_table(both, pick))
+    for column, one in zip(st.columns(len(both), gap="small"), both, strict=True):
+        with column:
+            name = untrusted.markdown(untrusted.plain(one.run.name, 40))
+            if len(both) > 1:
+                st.caption(name)
+            effects = one.evidence.effects
+            curve = pick(effects) if effects else None
+            if effects is None or curve is None:
+                st.caption(_why_no_curve(one))
+                continue
+            figure = draw(curve, page.ink, one.k, effects.active)
+            view.plot(figure, f"{title}: effect over the number of channels", height=EFFECT_HEIGHT,
+                      key=f"{view.slug}-{both.index(one)}")  # fmt: skip
+
+
+def _why_no_curve(case: Case) -> str:
+    about = case.verdict.about("channels") or case.verdict.findings[0]
+    return untrusted.markdown(untrusted.plain(about.text, 400))
+
+
+def _effect_table(cases: list[Case], pick: Callable[[Any], EffectCurve | None]) -> dict[str, list[Any]]:
+    rows: list[tuple[Any, ...]] = []
+    for one in cases:
+        curve = pick(one.evidence.effects) if one.evidence.effects else None
+        if curve is None:
+            continue
+        low, high = curve.interval()
+        for p, k in enumerate(curve.counts.tolist()):
+            controls = curve.controls[p]
+            rows.append((one.run.name, k, curve.effect[p], controls.mean(), controls.std(ddof=1), low[p], high[p]))
+    heads = ("run", "channels", "effect", "random mean", "random sd", "random 5 %", "random 95 %")
+    return {head: [row[i] for row in rows] for i, head in enumerate(heads)}
