@@ -30,10 +30,12 @@ METHOD_NAMES: dict[str, str] = {
     "grad-cam": "Grad-CAM", "integrated-gradients": "integrated gradients (slow)", "occlusion": "occlusion (slow)",
 }  # fmt: skip
 
-DEPTH_NAMES: dict[Depth, str] = {"latent": "the latent map", "pixels": "pixels"}
+DEPTH_NAMES: dict[Depth, str] = {"latent": "latent map", "pixels": "pixels"}
 
-ABOUT_NAMES: dict[About, str] = {
-    "true": "its true pixels", "predicted": "its predicted pixels", "pixel": "the pixel I click",
+ABOUT_NAMES: dict[About, str] = {"true": "true pixels", "predicted": "predicted pixels", "pixel": "clicked pixel"}
+
+ABOUT_WORDS: dict[About, str] = {
+    "true": "its true pixels", "predicted": "its predicted pixels", "pixel": "the clicked pixel",
 }  # fmt: skip
 
 MOST_AT_PIXELS = 4
@@ -170,47 +172,58 @@ def scene(page: Page) -> Scene:
         raise Empty(f"{name} is introduced at step {introduced}. Move the scrubber there, or choose another class.")
     shown = exhibit.shown(page.run, picture)
     truth = None if picture.truth is None else picture.truth == page.cls
-    questions = _choose(page, shown, truth is not None and bool(truth.any()))
+    questions = _choose(page, shown)
     own = _series(page.run, page.cls, page.step, picture, questions, truth)
     other = None
     if page.run2 is not None and page.run2.labels.step_of(page.cls2) <= page.step2:
         other = _series(page.run2, page.cls2, page.step2, picture, questions, truth, near=True)
     if not own.asked:
-        raise Empty(_nothing_asked(page, questions))
+        name = untrusted.markdown(page.class_info.name)
+        raise Empty(f"No step predicts {name} in this picture. Choose another class or image, or explain one pixel.")
     return Scene(page, picture, shown, questions, own, other)
 
 
-def _nothing_asked(page: Page, questions: Questions) -> str:
-    name = untrusted.markdown(page.class_info.name)
-    if questions.about == "pixel":
-        return f"Which pixel? Ask about {ABOUT_NAMES['predicted']} first, click one in the picture, and come back."
-    return f"No step predicts {name} in this picture. Choose another class or image, or ask about one pixel."
-
-
-def _choose(page: Page, shown: Shown, present: bool) -> Questions:
-    """The row of settings above the views."""
-    about_names: dict[str, str] = {k: v for k, v in ABOUT_NAMES.items() if present or k != "true"}
+def _choose(page: Page, shown: Shown) -> Questions:
+    """The settings in the page's toolbar, and the pixel that was clicked."""
+    true = None if shown.truth is None else shown.truth == page.cls
+    about_names: dict[str, str] = {
+        k: v for k, v in ABOUT_NAMES.items() if k != "true" or (true is not None and true.any())
+    }
     hidden: dict[str, Any] = {"label_visibility": "collapsed"}
-    pixel = kept_pixel(shown.size)
     with page.toolbar:
         st.markdown("Explain", width="content")
         about = settings.select(
-            "Explained pixels", "about", tuple(about_names), names=lambda k: about_names[k], width=184, **hidden
+            "Explained pixels", "about", tuple(about_names), names=lambda k: about_names[k], width=160, **hidden
         )
         st.markdown("by", width="content")
         method = settings.select(
-            "Method", "method", relevance_maps.METHODS, names=lambda k: METHOD_NAMES[k], width=214, **hidden
+            "Method", "method", relevance_maps.METHODS, names=lambda k: METHOD_NAMES[k], width=190, **hidden
         )
         st.markdown("at", width="content")
-        depths = relevance_maps.DEPTHS[method]
         depth = settings.select(
-            "Map", "depth", depths, names=lambda k: DEPTH_NAMES[cast(Depth, k)], width=146,
-            help="Where the map is drawn: at the latent map, on which the steps differ, or all the way down to pixels.",
+            "Map",
+            "depth",
+            relevance_maps.DEPTHS[method],
+            names=lambda k: DEPTH_NAMES[cast(Depth, k)],
+            width=124,
             **hidden,
-        )  # fmt: skip
+        )
+    pixel = kept_pixel(shown.size)
     if pixel:
         state.use("pixel", f"{pixel[0]}-{pixel[1]}")
+    elif about == "pixel":
+        pixel = middle_pixel(true, shown.size)
     return Questions(cast(About, about), method, cast(Depth, depth), pixel)
+
+
+def middle_pixel(true: np.ndarray | None, size: tuple[int, int]) -> tuple[int, int]:
+    """What is explained before a pixel is clicked: the true pixel (x, y) nearest to the middle of them, else of the
+    picture. Shape: true bool [H, W], size (W, H)."""
+    if true is None or not true.any():
+        return size[0] // 2, size[1] // 2
+    rows, columns = np.nonzero(true)
+    nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
+    return int(columns[nearest]), int(rows[nearest])
 
 
 def _series(
@@ -280,6 +293,3 @@ def compute(missing: Sequence[Asked], key: str) -> None:
             if not long:
                 tick()
     st.rerun()
-
-
-__all__ = ["ABOUT_NAMES", "DEPTH_NAMES", "METHOD_NAMES", "Questions", "Scene", "Series", "compute", "progress", "scene"]

@@ -7,20 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
-from dashboard import exhibit, relevance_maps, settings, state, untrusted
+from dashboard import design, exhibit, relevance_maps, settings, state, untrusted
 from dashboard.components.viewer import Layer, viewer
 from dashboard.components.viewer_state import keep_pixel, kept_settings
 from dashboard.figures import relevance as figures
-from dashboard.page import Empty, Page, View
+from dashboard.page import Empty, Page
 from dashboard.relevance_maps import Asked, Explained, Refused
-from dashboard.relevance_scene import ABOUT_NAMES, DEPTH_NAMES, METHOD_NAMES, Scene, Series, compute, progress, scene
-from lag_core.protocol import IGNORE
+from dashboard.relevance_scene import ABOUT_WORDS, DEPTH_NAMES, METHOD_NAMES, Scene, Series, compute, progress, scene
 
 if TYPE_CHECKING:
     from lag_core.explain.attribution_checks import Pointing, Randomised
 
 VIEWER = "relevance-viewer"
-HEIGHT, CHECKS_HEIGHT, LOWER_HEIGHT = 400, 353, 236
+HEIGHT, ROW_HEIGHT, CHANNELS_HEIGHT, SHUFFLED_HEIGHT = 430, 29, 290, 220
 VALUES_SIDE = 128
 
 SAME, SIMILAR = 0.9, 0.6
@@ -68,16 +67,13 @@ def render(page: Page) -> None:
     """Draw the page."""
     shared = scene(page)
     page.answer(answer(shared))
-    left, right = st.columns((1.8, 1), gap="small")
+    left, right = st.columns((1.55, 1), gap="small")
     with left:
         _maps(shared)
+        _shuffled(shared)
     with right:
         _checks(shared)
-    left, right = st.columns((1.8, 1), gap="small")
-    with left:
         _channels(shared)
-    with right:
-        _shuffled(shared)
 
 
 # ---------------------------------------------------------------------- the answer
@@ -89,7 +85,7 @@ def answer(shared: Scene) -> str:
         now = shared.now()
     except Empty as reason:
         return str(reason)
-    words = ABOUT_NAMES[shared.questions.about] if shared.questions.about != "pixel" else "the chosen pixel"
+    words = ABOUT_WORDS[shared.questions.about]
     before = shared.own.explained(shared.step - 1)
     then = f" ({_number(before.mean_logit)} after step {shared.step - 1})" if before else ""
     sentence = f"After step {shared.step}, **{shared.name}** gets a mean logit of **{_number(now.mean_logit)}** on"
@@ -168,19 +164,20 @@ def _maps(shared: Scene) -> None:
     formula, source = FORMULAS[method]
     with shared.page.section(
         "What speaks for the class",
-        "Blue: for it, orange: against it; the same scale in all maps. Point to read, click to choose a pixel.",
+        "Blue speaks for it, orange against it. Point to read the numbers, click to choose a pixel.",
         slug="relevance",
         inline=True,
         formula=formula,
-        source=f"{source}. s: the class's logit over {ABOUT_NAMES[shared.questions.about]}; drawn at "
-        f"{DEPTH_NAMES[depth]}, divided by the number of explained pixels",
+        source=f"{source}. s: the class's logit over {ABOUT_WORDS[shared.questions.about]}; drawn at "
+        f"the {DEPTH_NAMES[depth]}, divided by the number of explained pixels",
     ) as view:
         _offer_computing(shared)
-        layers, places, high = _layers(shared)
+        same = state.choose("scale", ("same", "own"), "same", "scale of the maps") == "same"
+        layers, places, high = _layers(shared, same)
         if not places:
             shared.now()
         view.csv(lambda: _map_table(shared))
-        beside = _beside(view, shared, places)
+        beside = _beside(shared, places)
         chosen = kept_settings(VIEWER, len(shared.page.run.classes), split="side")
         event = viewer(
             relevance_maps.grey(shared.picture.digest, _encoded=shared.shown.encoded),
@@ -204,7 +201,7 @@ def _maps(shared: Scene) -> None:
             report=True,
             filename=f"{view.file_stem}-{method}-step-{shared.step}",
         )
-        st.caption(f"Colours end at ±{1000 * high:.3g} · 10⁻³ logit, a mean over the explained pixels.")
+        _scale(high)
         if event and event.kind == "click":
             keep_pixel((event.x, event.y))
             if (event.x, event.y) != shared.questions.pixel:
@@ -226,28 +223,42 @@ def _offer_computing(shared: Scene) -> None:
         compute(missing, "maps")
 
 
-def _layers(shared: Scene) -> tuple[list[Layer], dict[str, int], float]:
-    """The layers of the viewer, the place of each by name, and the value at which their colours end.
+def _scale(high: float) -> None:
+    """What the colours mean, and whether the maps of a run share them."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        chosen = settings.segments(
+            "Scale", "scale", ("same", "own"), names={"same": "One scale a run", "own": "Each map its own"}.__getitem__,
+            label_visibility="collapsed",
+        )  # fmt: skip
+        ends = f"at ±{1000 * high:.3g} · 10⁻³ logit" if chosen == "same" else "where a map's values do"
+        st.caption(f"Colours end {ends}; maps are divided by the number of explained pixels.", width="content")
+
+
+def _layers(shared: Scene, same: bool) -> tuple[list[Layer], dict[str, int], float]:
+    """The layers of the viewer, the place of each by name, and the value at which the colours of the run end.
 
     The explained pixels, the maps of the run, the change, the maps of the compared run; empty without any map.
+    same: one scale for all maps of a run, not one for each.
     """
     own, other = shared.own, shared.other
     maps, maps2 = _mean_maps(own), _mean_maps(other) if other else {}
-    high = figures.scale_of([*maps.values(), *maps2.values()])
+    if not maps:
+        return [], {}, 1.0
+    high, high2 = (figures.scale_of(list(found.values())) for found in (maps, maps2))
     group = own.name if other else ""
     named: dict[str, Layer] = {}
     if shared.step in own.asked:
         named["asked"] = _asked_layer(shared, own.asked[shared.step])
     for t, values in maps.items():
-        named[f"step {t}"] = _coloured(shared, f"Step {t}", values, high, _note(own, t), group)
+        named[f"step {t}"] = _coloured(shared, f"Step {t}", values, high if same else None, _note(own, t), group)
     if shared.step in maps and shared.step - 1 in maps:
-        change = maps[shared.step] - maps[shared.step - 1]
-        named["change"] = _coloured(shared, "Change", change, high, f"since step {shared.step - 1}", group)
+        change, note = maps[shared.step] - maps[shared.step - 1], f"since step {shared.step - 1}"
+        named["change"] = _coloured(shared, "Change", change, high if same else None, note, group)
     for t, values in maps2.items():
         assert other is not None
-        named[f"run2 step {t}"] = _coloured(shared, f"Step {t}", values, high, _note(other, t), other.name)
-    if not maps:
-        return [], {}, high
+        named[f"run2 step {t}"] = _coloured(
+            shared, f"Step {t}", values, high2 if same else None, _note(other, t), other.name
+        )
     return list(named.values()), {name: i for i, name in enumerate(named)}, high
 
 
@@ -262,24 +273,29 @@ def _note(series: Series, step: int) -> str:
     return f"logit {_number(found.mean_logit)}" if found else ""
 
 
-def _coloured(shared: Scene, name: str, values: np.ndarray, high: float, note: str, group: str) -> Layer:
+def _coloured(shared: Scene, name: str, values: np.ndarray, high: float | None, note: str, group: str) -> Layer:
+    """A signed map as a layer; high: where its colours end, None for its own end."""
     full = relevance_maps.as_shown(shared.picture, values)
     rows, columns = exhibit.sampling(full.shape[0], full.shape[1], VALUES_SIDE)
     coarse = np.ascontiguousarray(1000 * full[np.ix_(rows, columns)])
-    return Layer(name, rgba=figures.signed(full, high), values=coarse, unit="· 10⁻³", note=note, group=group)
+    rgba = figures.signed(full, high or figures.scale_of([full]))
+    return Layer(name, rgba=rgba, values=coarse, unit="· 10⁻³", note=note, group=group)
 
 
 def _asked_layer(shared: Scene, asked: Asked) -> Layer:
-    """The explained pixels in the class's own colour."""
+    """The explained pixels in the accent."""
     height, width = shared.shown.size[::-1]
     rows, columns = (np.arange(n) * m // n for n, m in zip((height, width), asked.mask.shape, strict=True))
-    labels = np.where(asked.mask[np.ix_(rows, columns)], shared.page.cls, IGNORE).astype(np.uint8)
-    return Layer("Explained", labels, note=f"{int(asked.mask.sum())} pixels")
+    mask = asked.mask[np.ix_(rows, columns)]
+    rgba = np.zeros((height, width, 4), np.uint8)
+    rgba[mask] = (*design.rgb(design.ACCENT), 255)
+    count = int(asked.mask.sum())
+    return Layer("Explained", rgba=rgba, note=f"{count} pixel{'s' * (count != 1)}")
 
 
-def _beside(view: View, shared: Scene, places: dict[str, int]) -> int | None:
-    """What is on the other side of the divider: chosen in the head of the view."""
-    names = {"before": "the step before", "change": "the change", "asked": "explained pixels", "none": "nothing"}
+def _beside(shared: Scene, places: dict[str, int]) -> int | None:
+    """What is on the other side of the divider: chosen in the page's toolbar."""
+    names = {"before": "step before", "change": "change", "asked": "explained pixels", "none": "nothing"}
     found: dict[str, int | None] = {
         "before": places.get(f"step {shared.step - 1}"),
         "change": places.get("change"),
@@ -289,14 +305,15 @@ def _beside(view: View, shared: Scene, places: dict[str, int]) -> int | None:
         names["run2"] = f"{shared.other.name}, same step"
         found["run2"] = places.get(f"run2 step {shared.other.step}")
     offered = [name for name in names if name == "none" or found.get(name) is not None]
-    with view.actions:
+    with shared.page.toolbar:
+        st.markdown("beside", width="content")
         chosen = settings.select(
             "Beside the map",
             "relevance-beside",
             offered,
             names=lambda name: names[name],
             label_visibility="collapsed",
-            width=190,
+            width=150,
         )
     return found.get(chosen)
 
@@ -315,7 +332,7 @@ def _map_table(shared: Scene) -> dict[str, Any]:
 def _checks(shared: Scene) -> None:
     with shared.page.section(
         "How far to trust them",
-        "A column a map. Agreement is with the step before; chance is the class's share of the picture.",
+        "A column a map, agreement with the step before it; chance: the class's share of the picture.",
         slug="checks",
         formula=CHECK_FORMULA,
         source="METHOD.md I.5; T: the fifth of the picture with the largest values; thresholds in words are ours",
@@ -324,12 +341,14 @@ def _checks(shared: Scene) -> None:
         if not columns:
             shared.drawn()
         view.csv(lambda: _check_table(shared, columns, numbers=True))
-        pinned = st.column_config.TextColumn(width=176, pinned=True)
+        pinned, narrow = st.column_config.TextColumn(width=166, pinned=True), st.column_config.TextColumn(width=84)
+        table = _check_table(shared, columns, numbers=False)
         st.dataframe(
-            _check_table(shared, columns, numbers=False),
+            table,
             hide_index=True,
-            height=CHECKS_HEIGHT,
-            column_config={"check": pinned},
+            height=(ROW_HEIGHT + 1) * 10 + 4,
+            row_height=ROW_HEIGHT,
+            column_config=dict.fromkeys(table, narrow) | {"check": pinned},
             key="relevance-checks",
             alt="Conservation error, agreement and pointing score of every map",
         )
@@ -341,11 +360,11 @@ def _checks(shared: Scene) -> None:
 
 
 def _columns(shared: Scene) -> list[tuple[str, Series, int]]:
-    """Name, series and step of every map: the scrubber's step first, then the others."""
-    own = sorted(shared.own.results, key=lambda t: (t != shared.step, t))
+    """Name, series and step of every map: the scrubber's step first, then the one before, then the others."""
+    own = sorted(shared.own.results, key=lambda t: (t != shared.step, t != shared.step - 1, t))
     found = [(f"step {t}", shared.own, t) for t in own]
     if shared.other:
-        found += [(f"{shared.other.name}, {t}", shared.other, t) for t in shared.other.results]
+        found += [(f"compared {t}", shared.other, t) for t in sorted(shared.other.results, reverse=True)]
     return found
 
 
@@ -396,7 +415,6 @@ def _channels(shared: Scene) -> None:
         "Channels that speak for the class",
         f"Relevance of the latent channels at step {shared.step}; hollow: the step before.",
         slug="relevance-channels",
-        inline=True,
         formula=r"R_c = \frac{1}{|A|} \sum_{xy} R_{c,xy}, \qquad \sum_c R_c + \text{absorbed} = \bar s",
         source="METHOD.md D; by LRP, else gradient times input at the latent map; groups: METHOD.md C.1",
     ) as view:
@@ -409,7 +427,7 @@ def _channels(shared: Scene) -> None:
         figure = figures.channel_bars(
             now, before, shared.page.ink, invariant=invariant, names=(f"step {shared.step}", f"step {shared.step - 1}")
         )
-        view.plot(figure, "Relevance of the strongest latent channels", height=LOWER_HEIGHT)
+        view.plot(figure, "Relevance of the strongest latent channels", height=CHANNELS_HEIGHT)
         st.caption(channel_words(shared))
 
 
@@ -475,7 +493,7 @@ def _shuffled(shared: Scene) -> None:
         if not rows:
             return
         view.csv(lambda: _shuffled_table(rows))
-        view.plot(figures.randomised_lines(rows, shared.page.ink), "Rank correlation by part", height=LOWER_HEIGHT - 20)
+        view.plot(figures.randomised_lines(rows, shared.page.ink), "Rank correlation by part", height=SHUFFLED_HEIGHT)
         st.caption(shuffled_words(rows[0][1]))
 
 
