@@ -6,6 +6,7 @@ checks of it are in `attribution_checks`. Source: METHOD.md D.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
@@ -37,7 +38,8 @@ class Attribution:
     channels: float32 [C], relevance of each latent channel: by LRP, else gradient times input at the latent map.
     score: the sum of logits that is explained. absorbed: what biases and stabilisers keep (LRP alone, else 0).
     conservation: |sum of the map + absorbed - owed| / |owed|, where `owed` is the score for LRP, and the score
-    less that of the mean colour for integrated gradients; None where nothing is promised.
+    less that of the mean colour for integrated gradients; infinite where only that is 0, None where nothing is
+    promised.
     """
 
     method: Method
@@ -113,7 +115,8 @@ def _integrated_gradients(subject: Subject) -> Attribution:
         subject.images.clone().requires_grad_(), n_steps=PATH_STEPS, internal_batch_size=4
     )
     gap = abs(float(found.detach().double().sum()) - owed)
-    return _plain("integrated-gradients", subject, found.sum(1)[0], gap / abs(owed) if gap else 0.0)
+    error = gap / abs(owed) if owed else (math.inf if gap else 0.0)
+    return _plain("integrated-gradients", subject, found.sum(1)[0], error)
 
 
 @torch.no_grad()
