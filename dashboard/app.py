@@ -9,7 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import loaders, sidebar, state
+from dashboard import garbage, loaders, sidebar, state
 from dashboard.page import Page, guarded
 
 HERE = Path(__file__).resolve().parent
@@ -49,14 +49,13 @@ def main(default: str = "overview") -> None:
     if page is None:
         return
     link = st.sidebar.popover("Copy link", icon=":material/link:", width="stretch")
-    drawn = [
-        st.Page(_renderer(e, page), title=e.title, url_path=e.slug, default=e.slug == default) for e in PAGES
-    ]
+    drawn = [st.Page(_renderer(e, page), title=e.title, url_path=e.slug, default=e.slug == default) for e in PAGES]
     st.navigation(drawn, position="top").run()
     for sentence in state.take_notes():
         st.toast(sentence, icon=":material/info:", duration="long")
     sidebar.draw_link(link)
     state.publish()
+    garbage.spare_modules()
 
 
 def _renderer(entry: Entry, page: Page) -> Callable[[], None]:

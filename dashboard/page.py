@@ -182,7 +182,8 @@ class View:
         """
         name = key or self.slug
         options: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if select else {}
-        figure.update_layout(height=height)
+        if figure.layout.height != height:
+            figure.update_layout(height=height)
         event = st.plotly_chart(
             figure,
             height=height,

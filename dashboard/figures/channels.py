@@ -12,6 +12,7 @@ from dashboard import design, untrusted
 from dashboard.design import Ink
 from dashboard.figures.frame import class_label, clickable, frame
 from dashboard.figures.prototypes import colours
+from dashboard.figures.remembered import remembered
 from lag_core.explain.channels import ChannelSplit, GalleryEntry
 from lag_core.protocol import ClassInfo
 
@@ -30,6 +31,7 @@ HEAT_OPACITY, PAINT_OPACITY = 0.78, 0.62
 # ---------------------------------------------------------------------- distances
 
 
+@remembered
 def distance_curve(
     split: ChannelSplit, unit: str, ink: Ink, *, channel: int, compared: np.ndarray | None = None, name: str = ""
 ) -> go.Figure:
@@ -78,6 +80,7 @@ def distance_curve(
     return figure.update_layout(bargap=0, showlegend=True)
 
 
+@remembered
 def stability_bars(
     values: np.ndarray, chance: float, ink: Ink, *, step: int, compared: np.ndarray | None = None, name: str = ""
 ) -> go.Figure:
@@ -124,6 +127,7 @@ def stability_bars(
 # ---------------------------------------------------------------------- one channel
 
 
+@remembered
 def profile_lines(
     profiles: np.ndarray, classes: Sequence[ClassInfo], introduced: Sequence[int], ink: Ink, *, cls: int, step: int
 ) -> go.Figure:
@@ -152,6 +156,7 @@ def profile_lines(
     return figure
 
 
+@remembered
 def changed_bars(
     before: np.ndarray, after: np.ndarray, classes: Sequence[ClassInfo], ink: Ink, *, truth: np.ndarray | None = None
 ) -> go.Figure:
@@ -210,6 +215,7 @@ class EffectLine:
     """float [P], change of the measure in percentage points."""
 
 
+@remembered
 def effect_curves(
     counts: np.ndarray,
     lines: Sequence[EffectLine],

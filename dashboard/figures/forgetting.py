@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from dashboard import design, untrusted
 from dashboard.design import Ink
 from dashboard.figures.frame import class_label, clickable, frame, heat, outline, percent
+from dashboard.figures.remembered import remembered
 from lag_core.protocol import ClassInfo
 
 SMALLEST = 0.02
@@ -81,6 +82,7 @@ def kind_of(before: int, after: int, cls: int | None) -> str:
     return "lost" if before == cls else "stays wrong"
 
 
+@remembered
 def flow_diagram(
     runs: Sequence[tuple[str, np.ndarray]],
     classes: Sequence[ClassInfo],
@@ -236,6 +238,7 @@ def _translucent(color: str, opacity: float) -> str:
 # ---------------------------------------------------------------------- losses by step and class
 
 
+@remembered
 def lost_matrix(
     shares: np.ndarray,
     pixels: np.ndarray,
@@ -288,6 +291,7 @@ def _lost_words(
 # ---------------------------------------------------------------------- background shift
 
 
+@remembered
 def shift_bars(runs: Sequence[tuple[str, np.ndarray]], ink: Ink, *, step: int, background: bool = True) -> go.Figure:
     """What pixels of old classes are called after each step: stacked shares, percent, a bar a run and step.
 

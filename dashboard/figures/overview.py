@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from dashboard import design, untrusted
 from dashboard.design import Ink
 from dashboard.figures.frame import class_label, clickable, frame, heat, outline, percent, short_label
+from dashboard.figures.remembered import remembered
 from lag_core.protocol import ClassInfo
 
 CURVES: Mapping[str, str] = {"old": design.OLD, "new": design.NEW, "all": design.ALL}
@@ -17,6 +18,7 @@ MOST_UPRIGHT = 12
 """Columns up to which their short labels fit beside one another."""
 
 
+@remembered
 def iou_matrix(ious: np.ndarray, classes: Sequence[ClassInfo], ink: Ink, *, step: int, cls: int) -> go.Figure:
     """IoU of each class (row) after each step (column), percent; blank before a class is introduced.
 
@@ -41,6 +43,7 @@ def _iou_words(percent: float) -> str:
     return "not known yet" if np.isnan(percent) else f"{percent:.1f} % IoU"
 
 
+@remembered
 def curves(runs: Sequence[tuple[str, Mapping[str, np.ndarray]]], ink: Ink, *, step: int) -> go.Figure:
     """Mean IoU of old, new and all classes over the steps, percent: the first run solid, a second one dotted.
 
@@ -84,6 +87,7 @@ def row_shares(confusion: np.ndarray) -> np.ndarray:
     return np.divide(confusion, totals, out=np.full(confusion.shape, np.nan), where=totals > 0)
 
 
+@remembered
 def confusion_matrix(
     confusion: np.ndarray, classes: Sequence[ClassInfo], ink: Ink, *, cell: tuple[int, int] | None = None
 ) -> go.Figure:
@@ -109,6 +113,7 @@ def confusion_matrix(
     return figure
 
 
+@remembered
 def timeline(
     steps: Sequence[Sequence[ClassInfo]], notes: Sequence[str], ink: Ink, *, step: int, most: int = 6
 ) -> go.Figure:

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from dashboard import design, untrusted
 from dashboard.design import Ink
 from dashboard.figures.frame import class_label, clickable, frame, heat, outline, short_label
+from dashboard.figures.remembered import remembered
 from lag_core.explain.similarity import Path, Projection
 from lag_core.protocol import ClassInfo
 
@@ -53,6 +54,7 @@ def chosen_classes(moved: np.ndarray, cls: int, most: int = MOST_LINES) -> list[
 # ---------------------------------------------------------------------- paths
 
 
+@remembered
 def path_plane(
     paths: Sequence[Path],
     projection: Projection,
@@ -166,6 +168,7 @@ def _square_range(figure: go.Figure, points: np.ndarray) -> None:
 # ---------------------------------------------------------------------- over steps
 
 
+@remembered
 def over_steps(
     series: Sequence[Series],
     classes: Sequence[ClassInfo],
@@ -232,6 +235,7 @@ def _series_traces(one: Series, info: ClassInfo, ink: Ink, heavy: bool) -> list[
 # ---------------------------------------------------------------------- cosines
 
 
+@remembered
 def cosine_matrix(
     cosines: np.ndarray,
     rows: Sequence[str],

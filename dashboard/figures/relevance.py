@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from dashboard import design, untrusted
 from dashboard.design import Ink
 from dashboard.figures.frame import frame
+from dashboard.figures.remembered import remembered
 
 if TYPE_CHECKING:
     from lag_core.explain.attribution_checks import Randomised
@@ -54,6 +55,7 @@ def strongest(profiles: Sequence[np.ndarray], most: int = MOST_CHANNELS) -> np.n
     return chosen[np.argsort(-profiles[0][chosen], kind="stable")]
 
 
+@remembered
 def channel_bars(
     now: np.ndarray,
     before: np.ndarray | None,
@@ -105,6 +107,7 @@ def _bars(
     )
 
 
+@remembered
 def randomised_lines(rows: Sequence[tuple[str, Sequence[Randomised]]], ink: Ink) -> go.Figure:
     """Rank correlation of the true map with those of networks shuffled down to each part, for one or two runs.
 

@@ -18,6 +18,7 @@ from plotly.subplots import make_subplots
 from dashboard import design, untrusted
 from dashboard.design import Ink
 from dashboard.figures.frame import clickable, colorscale, frame, outline
+from dashboard.figures.remembered import remembered
 from dashboard.terms import HEADS_ONLY, short
 from lag_core.explain.effects import SEGMENTATION, Effect, StepEffects, TermEffect
 from lag_core.explain.history import History, smoothed
@@ -67,6 +68,7 @@ def term_color(name: str, ink: Ink, names: Sequence[str]) -> str:
     return design.TERMS.get(name) or design.SPARE[unknown.index(name) % len(design.SPARE)]
 
 
+@remembered
 def moved_matrix(steps: Sequence[StepEffects], ink: Ink, *, marked: int, last: int) -> go.Figure:
     """Median gradient norm of each term (row) at each step (column); darkest is the step's largest.
 
@@ -166,6 +168,7 @@ def _written(values: np.ndarray, texts: Sequence[Sequence[str]], ink: Ink) -> go
     )
 
 
+@remembered
 def gradient_norms(
     runs: Sequence[History], window: Window, ink: Ink, *, dead: Mapping[int, Sequence[str]]
 ) -> go.Figure:
@@ -193,6 +196,7 @@ def gradient_norms(
     return figure.update_layout(showlegend=True)
 
 
+@remembered
 def learning_rates(runs: Sequence[History], window: Window, ink: Ink) -> go.Figure:
     """Learning rate of each part of the network; logarithmic. At zero a part does not train yet."""
     names = tuple(runs[0].rate)
@@ -215,6 +219,7 @@ def learning_rates(runs: Sequence[History], window: Window, ink: Ink) -> go.Figu
     return figure.update_layout(showlegend=True)
 
 
+@remembered
 def pseudo_labels(runs: Sequence[History], window: Window, ink: Ink) -> go.Figure:
     """Coverage and precision of the pseudo-labels, percent; the compared run dotted."""
     figure = _time_frame(runs, window, ink, "%")
@@ -228,6 +233,7 @@ def pseudo_labels(runs: Sequence[History], window: Window, ink: Ink) -> go.Figur
     return figure.update_layout(showlegend=True)
 
 
+@remembered
 def throughput(runs: Sequence[History], window: Window, ink: Ink, names: Sequence[str]) -> go.Figure:
     """Images per second of each run. names: of the runs, for the hover."""
     figure = _time_frame(runs, window, ink, "images/s")
@@ -238,6 +244,7 @@ def throughput(runs: Sequence[History], window: Window, ink: Ink, names: Sequenc
     return figure
 
 
+@remembered
 def term_panels(runs: Sequence[History], window: Window, ink: Ink, *, columns: int = 3) -> go.Figure:
     """A panel for each term of the open run, scaled alone: raw value, and what it adds to the loss (filled).
 
