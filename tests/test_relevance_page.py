@@ -16,7 +16,7 @@ from dashboard.figures import relevance as figures
 from dashboard.relevance_maps import Asked, Explained, Refused
 from dashboard.relevance_scene import middle_pixel
 from lag_core.explain.attribution import Method, attribute
-from lag_core.explain.attribution_checks import Randomised
+from lag_core.explain.attribution_checks import Pointing, Randomised
 from lag_core.relevance.lrp import FoldedSegmenter, NotFinite
 from lag_core.relevance.target import Target
 
@@ -98,6 +98,20 @@ def test_a_map_that_does_not_need_the_weights_is_called_so():
 
     assert "depends on what was learned" in said(0.1, 0.2) and "do not read it" in said(0.1, 0.8)
     assert "is constant" in said(float("nan"), float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("inside", "area", "words"),
+    [
+        (0.87, 0.58, "aimed at the class"),
+        (0.3, 0.2, "a little more than chance"),
+        (0.2, 0.2, "no more than chance"),
+        (0.05, 0.3, "less than chance"),
+        (1.0, 1.0, "no more than chance"),
+    ],
+)
+def test_the_pointing_score_is_weighed_against_chance(inside, area, words):
+    assert page_file._aim(Pointing(inside, area, True)).endswith(f"{words}.")
 
 
 def test_before_a_click_a_true_pixel_in_the_middle_is_explained():

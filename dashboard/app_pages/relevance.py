@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from lag_core.explain.attribution_checks import Pointing, Randomised
 
 VIEWER = "relevance-viewer"
-HEIGHT, ROW_HEIGHT, CHANNELS_HEIGHT, SHUFFLED_HEIGHT = 430, 29, 290, 220
+HEIGHT, ROW_HEIGHT, CHANNELS_HEIGHT, SHUFFLED_HEIGHT = 430, 29, 290, 200
 VALUES_SIDE = 128
 
 SAME, SIMILAR = 0.9, 0.6
 """Cosines from which two maps count as alike in words, and below which they do not."""
-AIMED = 1.5
-"""Times chance from which a map counts as aimed at the class."""
+AIMED, CHANCE = 1 / 3, 0.05
+"""Of the way from chance to everything on the class: from where a map counts as aimed at it, and as chance."""
 EXACT, CLOSE = 1e-3, 0.05
 """Conservation errors up to which nothing, or little, is missing."""
 INDEPENDENT = 0.5
@@ -126,8 +126,10 @@ def _aim(found: Pointing | None) -> str:
     """What the pointing score says."""
     if found is None or np.isnan(found.inside):
         return ""
-    times = found.inside / found.area if found.area else 0.0
-    words = "aimed at the class" if times >= AIMED else "hardly more than chance" if times >= 1 else "less than chance"
+    gain = (found.inside - found.area) / (1 - found.area) if found.area < 1 else 0.0
+    words = "less than chance" if gain < -CHANCE else "no more than chance"
+    if gain > CHANCE:
+        words = "aimed at the class" if gain >= AIMED else "a little more than chance"
     return f"{_percent(found.inside)} of it lies on the class, {_percent(found.area)} of the picture: {words}."
 
 
@@ -144,7 +146,9 @@ def conservation_words(found: Explained, method: str) -> str:
     """What the conservation error of a map means."""
     name = METHOD_NAMES[method].removesuffix(" (slow)")
     if found.conservation is None:
-        return f"{name} promises no conservation: its values rank places, their sum means nothing."
+        return (
+            f"{name[:1].upper()}{name[1:]} promises no conservation: its values rank places, their sum means nothing."
+        )
     if not np.isfinite(found.conservation):
         return "The score is 0, so no share of it can be missing and the error has no value."
     error = f"Conservation error {found.conservation:.1g}"
@@ -494,7 +498,8 @@ def _shuffled(shared: Scene) -> None:
             return
         view.csv(lambda: _shuffled_table(rows))
         view.plot(figures.randomised_lines(rows, shared.page.ink), "Rank correlation by part", height=SHUFFLED_HEIGHT)
-        st.caption(shuffled_words(rows[0][1]))
+        for run, result in rows:
+            st.caption(f"{untrusted.markdown(run)}{': ' if run else ''}{shuffled_words(result)}")
 
 
 def _run_name(shared: Scene, asked: Asked) -> str:
