@@ -1,0 +1,151 @@
+"""The pictures of docs/tour.md and of the README: starts the app on a shipped run and photographs its pages.
+
+    python docs/make_pictures.py                     # needs Chromium (Debian: apt-get install chromium)
+    python docs/make_pictures.py --only steps-dark   # one of them
+
+Writes WebP files into assets/screenshots/, and a short animation of the step scrubber.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, NamedTuple
+from urllib.parse import urlencode
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "assets" / "screenshots"
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from streamlit_server import check_runs, served  # noqa: E402
+
+RUN = "aerial-2-2-1-finetune"
+CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
+WIDTH, HEIGHT = 1280, 800
+PATIENCE = 180_000
+"""Milliseconds to wait for a page, on a machine that does other work."""
+
+QUALITY = 80
+FRAME_WIDTH, FRAME_MS = 960, 1300
+"""Width and pace of the animation."""
+
+IMAGE = "rgb-val-0000"
+
+LOST = {"step": "1", "class": "building", "image": IMAGE}
+"""What the tour is about: step 1 lost the buildings."""
+
+
+class Shot(NamedTuple):
+    """A picture: its file, the page, what the link says, what must be there before it is taken."""
+
+    name: str
+    page: str
+    choices: dict[str, str]
+    wait_for: str
+    scheme: Literal["light", "dark"] = "light"
+
+
+PLOT, VIEWER = ".js-plotly-plot .main-svg", ".viewer .item"
+
+SHOTS = (
+    Shot("overview", "overview", {"class": "building"}, PLOT),
+    Shot("steps-light", "steps", LOST, VIEWER),
+    Shot("steps-dark", "steps", LOST, VIEWER, "dark"),
+    Shot("forgetting", "forgetting", LOST, PLOT),
+    Shot("channels", "channels", LOST, PLOT),
+    Shot("relevance", "relevance", LOST, VIEWER),
+    Shot("prototypes", "prototypes", LOST, PLOT),
+    Shot("why", "why", LOST, PLOT),
+    Shot("training", "training", {"step": "1"}, PLOT),
+)
+
+
+def chromium() -> str:
+    found = next((path for path in CHROMIUM if Path(path).exists()), None)
+    if found is None:
+        raise SystemExit("Pictures are taken with Chromium (Debian: apt-get install chromium).")
+    return found
+
+
+@contextmanager
+def opened(browser: Browser, url: str, shot: Shot) -> Iterator[Page]:
+    """The page of a shot, drawn to the end, at its top."""
+    context = browser.new_context(
+        viewport={"width": WIDTH, "height": HEIGHT}, color_scheme=shot.scheme, reduced_motion="reduce"
+    )
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    try:
+        page.goto(f"{url}/{shot.page}?{urlencode({'run': RUN, **shot.choices})}")
+        page.locator(shot.wait_for).first.wait_for()
+        settle(page)
+        yield page
+    finally:
+        context.close()
+
+
+def settle(page: Page) -> None:
+    """Wait until the script has run, nothing is stale, and what followed is drawn."""
+    page.wait_for_function(
+        """() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'
+            && !document.querySelector('[data-testid=stSpinner], [data-testid=stSkeleton]')"""
+    )
+    page.wait_for_timeout(2500)
+
+
+def photograph(page: Page) -> Image.Image:
+    return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+
+
+def take(browser: Browser, url: str, shot: Shot) -> Path:
+    """One picture, as WebP."""
+    path = FOLDER / f"{shot.name}.webp"
+    with opened(browser, url, shot) as page:
+        photograph(page).save(path, quality=QUALITY, method=6)
+    return path
+
+
+def animate(browser: Browser, url: str, steps: Sequence[int]) -> Path:
+    """The scrubber moved through `steps` on the Steps page, as an animation that repeats."""
+    path = FOLDER / "scrubber.webp"
+    frames = []
+    with opened(browser, url, Shot("scrubber", "steps", LOST | {"step": str(steps[0])}, VIEWER)) as page:
+        for step in steps:
+            page.evaluate("document.activeElement?.blur()")
+            while (now := int(page.get_by_role("slider", name="Step").first.input_value())) != step:
+                page.keyboard.press("l" if now < step else "j")
+                page.wait_for_timeout(1500)
+                settle(page)
+            picture = photograph(page)
+            frames.append(picture.resize((FRAME_WIDTH, FRAME_WIDTH * HEIGHT // WIDTH), Image.Resampling.LANCZOS))
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0, quality=70, method=6)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=ROOT / "checkpoints", help="folder of runs")
+    parser.add_argument("--only", nargs="+", help="names of pictures; `scrubber` is the animation")
+    args = parser.parse_args()
+    check_runs(args.runs, RUN)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    wanted = set(args.only or [*(shot.name for shot in SHOTS), "scrubber"])
+    with sync_playwright() as driver, served(args.runs) as server:
+        browser = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        paths = [take(browser, server.url, shot) for shot in SHOTS if shot.name in wanted]
+        if "scrubber" in wanted:
+            paths.append(animate(browser, server.url, (0, 1, 2)))
+        browser.close()
+    for path in paths:
+        print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1024:.0f} KiB")
+
+
+if __name__ == "__main__":
+    main()
