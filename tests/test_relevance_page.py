@@ -315,7 +315,7 @@ def test_hostile_links_fall_back(page):
     at = page.run()
     assert not at.exception and not at.error
     assert (at.session_state["method"], at.session_state["depth"]) == ("lrp", "latent")
-    assert at.session_state["about"] in ("true", "predicted") and at.session_state["scale"] == "same"
+    assert at.session_state["about"] in ("true", "predicted") and at.session_state["scale"] == "own"
 
 
 def test_a_depth_that_a_method_lacks_falls_back(page):

@@ -176,7 +176,7 @@ def _maps(shared: Scene) -> None:
         f"the {DEPTH_NAMES[depth]}, divided by the number of explained pixels",
     ) as view:
         _offer_computing(shared)
-        same = state.choose("scale", ("same", "own"), "same", "scale of the maps") == "same"
+        same = state.choose("scale", ("own", "same"), "own", "scale of the maps") == "same"
         layers, places, high = _layers(shared, same)
         if not places:
             shared.now()
@@ -231,7 +231,7 @@ def _scale(high: float) -> None:
     """What the colours mean, and whether the maps of a run share them."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         chosen = settings.segments(
-            "Scale", "scale", ("same", "own"), names={"same": "One scale a run", "own": "Each map its own"}.__getitem__,
+            "Scale", "scale", ("own", "same"), names={"own": "Each map its own scale", "same": "One a run"}.__getitem__,
             label_visibility="collapsed",
         )  # fmt: skip
         ends = f"at ±{1000 * high:.3g} · 10⁻³ logit" if chosen == "same" else "where a map's values do"
