@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import platform
 import statistics
 import time
@@ -184,7 +185,9 @@ def machine() -> dict[str, object]:
     return {
         "processor": platform.machine(),
         "model": _processor(),
+        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "load_average": [round(x, 1) for x in os.getloadavg()],
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,

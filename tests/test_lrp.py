@@ -185,6 +185,24 @@ def test_what_the_stabiliser_and_the_bias_keep_is_accounted_for(activation: nn.M
     assert (ledger.absorbed.abs() > 1e-9).all()
 
 
+@pytest.mark.parametrize("shape", CONVOLUTIONS)
+def test_what_only_a_bias_holds_up_is_spread_evenly(shape: str) -> None:
+    """Outputs that no input supports, by alpha1-beta0 without biases: equal parts to every input they see."""
+    conv = nn.Conv2d(2, 4, **CONVOLUTIONS[shape]).double()
+    with torch.no_grad():
+        conv.weight.copy_(-conv.weight.abs())
+        conv.bias.fill_(10.0)  # type: ignore[union-attr]
+    x = torch.rand(1, 2, 5, 4, dtype=torch.float64) + 0.1
+    layer = Convolution(conv, None, nn.ReLU())
+    _, start, found, ledger = run_layer(layer, x, torch.clone, alpha_beta_rule(bias=False), True)
+    seen = matrix_of(conv, (5, 4)) != 0
+    expected = np.zeros(x.numel())
+    for j, relevance in enumerate(start.numpy().ravel()):
+        expected[seen[:, j]] += relevance / seen[:, j].sum()
+    assert np.allclose(found.numpy().ravel(), expected)
+    assert float(ledger.absorbed) == 0
+
+
 def test_epsilon_damps_by_the_mean_of_the_layer() -> None:
     conv = nn.Conv2d(1, 1, 1, bias=False).double()
     nn.init.constant_(conv.weight, 1.0)
@@ -321,13 +339,19 @@ def test_a_recording_answers_the_same_question_twice_alike() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-def test_composite_keeps_the_sign_and_loses_nothing_in_the_backbone() -> None:
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_composite_brings_all_that_enters_the_backbone_to_the_pixels(backbone: str) -> None:
+    recording = FoldedSegmenter(segmenter(backbone)).record(torch.rand(1, 3, 48, 48) - 0.5)
+    pixels = recording.relevance(Target(2, disc()), "composite")
+    trunk = recording.relevance(Target(2, disc()), "composite", "trunk")
+    assert float(pixels.values.sum()) == pytest.approx(float(trunk.values.sum()), rel=1e-3)
+    assert float(pixels.absorbed) == pytest.approx(float(trunk.absorbed), rel=1e-3)
+
+
+def test_composite_keeps_the_sign() -> None:
     """alpha1-beta0 without biases: what enters the ResNet from above arrives at the pixels."""
     view = FoldedSegmenter(segmenter("resnet18"))
     recording = view.record(torch.rand(1, 3, 48, 48) - 0.5)
-    pixels = recording.relevance(Target(2), "composite")
-    stage = recording.relevance(Target(2), "composite", "trunk")
-    assert float(pixels.values.sum()) == pytest.approx(float(stage.values.sum()), rel=1e-4)
     start = torch.rand_like(recording.features)
     ledger = Ledger(1, start.device)
     rules = composites()["composite"]

@@ -91,6 +91,16 @@ class Convolution:
             s, w, None, self.stride, self.padding, self._left_over(like, s), self.groups, self.dilation
         )
 
+    def spread(self, s: Tensor, like: Tensor) -> Tensor:
+        kernel = self.weight.new_ones(self.groups, 1, *self.weight.shape[-2:])
+        geometry = (self.stride, self.padding)
+        seen = F.conv2d(torch.ones_like(like[:1, :1]), kernel[:1], None, *geometry, self.dilation)
+        per_group = s.unflatten(1, (self.groups, -1)).sum(2) / (seen * self.weight.shape[1])
+        even = F.conv_transpose2d(
+            per_group, kernel, None, *geometry, self._left_over(like, s), self.groups, self.dilation
+        )
+        return even.unsqueeze(2).expand(-1, -1, self.weight.shape[1], -1, -1).flatten(1, 2)
+
     def _left_over(self, like: Tensor, s: Tensor) -> list[int]:
         """Rows and columns at the input's far edge that no output has seen."""
         reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.weight.shape[-2:], strict=True)]
@@ -218,7 +228,7 @@ def _detached(parameter: Tensor | None) -> Tensor | None:
     return None if parameter is None else parameter.detach()
 
 
-class Spread:
+class MeanPool:
     """The mean over the map, a linear layer. Shape: [B, C, h, w] -> [B, C, 1, 1]."""
 
     def bias_with(self, weights: TensorMap) -> Tensor | None:
@@ -229,6 +239,9 @@ class Spread:
 
     def backward_with(self, s: Tensor, weights: TensorMap, like: Tensor) -> Tensor:
         return (s * self._weight(like, weights)).expand_as(like).clone()
+
+    def spread(self, s: Tensor, like: Tensor) -> Tensor:
+        return self.backward_with(s, identity, like)
 
     @staticmethod
     def _weight(x: Tensor, weights: TensorMap) -> Tensor:
@@ -244,7 +257,7 @@ class PooledBranch:
     """ASPP's image pooling: mean, projection, the same vector at every place again."""
 
     def __init__(self, module: ImagePooling):
-        self.layers = Chain([Spread(), chain_of(module.project)])
+        self.layers = Chain([MeanPool(), chain_of(module.project)])
 
     def run(self, x: Flow) -> tuple[Flow, Back]:
         y, back_layers = self.layers.run(x)

@@ -95,12 +95,15 @@ class Share(NamedTuple):
     """`coefficient` times the relevance, handed back in proportion to `terms`.
 
     aligned: z' of this share has the sign of the layer's output, wherever that is not zero.
+    spread: what the stabiliser would keep is handed back evenly to all inputs that the output sees. That is
+    next to nothing, but all the relevance of an output that no input supports: one that its bias alone holds up.
     """
 
     coefficient: float
     terms: tuple[Term, ...]
     bias: TensorMap
     aligned: bool = True
+    spread: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -141,7 +144,7 @@ def epsilon_rule(epsilon: float = 1e-6) -> Rule:
 def _signed(coefficient: float, same: TensorMap, other: TensorMap, bias: bool = True) -> Share:
     """Positive inputs see same(w), negative inputs other(w): f(a) g(w) has the sign of `same`."""
     terms = (Term(positive, same), Term(negative, other))
-    return Share(coefficient, terms, same if bias else zeros, aligned=coefficient > 0)
+    return Share(coefficient, terms, same if bias else zeros, aligned=coefficient > 0, spread=not bias)
 
 
 def gamma_rule(gamma: float = 0.25, epsilon: float = 1e-6) -> Rule:
@@ -155,7 +158,8 @@ def gamma_rule(gamma: float = 0.25, epsilon: float = 1e-6) -> Rule:
 def alpha_beta_rule(alpha: float = 1.0, beta: float = 0.0, bias: bool = True, epsilon: float = 1e-6) -> Rule:
     """LRP-alpha-beta: alpha times in proportion to agreeing contributions, minus beta times to opposing ones.
 
-    bias: whether biases take part, and so absorb relevance.
+    bias: True, and biases take part and absorb relevance; False, and all of it reaches the inputs (see
+    `Share.spread`): in MobileNets most of it would otherwise end in depthwise outputs that live on their bias.
     """
     if abs(alpha - beta - 1) > 1e-9 or beta < 0:
         raise ValueError(f"alpha = {alpha!r}, beta = {beta!r}: needs beta >= 0 and alpha - beta = 1")
@@ -226,6 +230,9 @@ class LinearMap(Protocol):
     def bias_with(self, weights: TensorMap) -> Tensor | None:
         """g(b), [channels]; None where there is no bias."""
 
+    def spread(self, s: Tensor, like: Tensor) -> Tensor:
+        """Each s_j in equal parts to the inputs that output j sees, in the shape of the input `like`."""
+
 
 class Passing(NamedTuple):
     """What entered and left a layer in the forward pass.
@@ -251,33 +258,39 @@ class Ledger:
         self.absorbed += kept.double().flatten(1).sum(1)
 
 
-def quotient(
-    relevance: Tensor,
-    z: Tensor,
-    epsilon: float,
-    ledger: Ledger,
-    *,
-    bias: Tensor | None = None,
-    upward: bool = False,
-    overwrite: bool = False,
-) -> Tensor:
-    """S = R / (z + eps sign z); books what the stabiliser keeps, S eps sign z, and what the bias keeps, S b.
+class Quotient(NamedTuple):
+    """S = R / (z + eps sign z), and eps sign z: [B, 1, 1, 1] where no z is negative, else of z's shape."""
 
-    eps is `epsilon` times the mean |z| of each image, at least the smallest normal number. upward: no z is
-    below zero, which saves the signs. overwrite: the result may take z's place.
+    s: Tensor
+    stabiliser: Tensor
+
+    def book(self, ledger: Ledger, bias: Tensor | None, spread: bool) -> None:
+        """What the bias keeps, S b, and what the stabiliser keeps unless it is spread."""
+        uniform = self.stabiliser.shape[1:] == (1, 1, 1)
+        if not (uniform or spread):
+            kept = torch.linalg.vecdot(self.s.flatten(1), self.stabiliser.flatten(1))
+            ledger.book(kept[:, None])
+        if bias is None and (spread or not uniform):
+            return
+        rate = self.s.new_zeros(()) if bias is None else bias
+        if uniform and not spread:
+            rate = rate + self.stabiliser[:, :, 0, 0]
+        ledger.book(self.s.sum((2, 3)) * rate)
+
+
+def quotient(
+    relevance: Tensor, z: Tensor, epsilon: float, *, upward: bool = False, overwrite: bool = False
+) -> Quotient:
+    """R shared out by z, stabilised.
+
+    eps is `epsilon` times the mean |z| of each image, and never so small that S would overflow. upward: no z
+    is below zero, which saves the signs. overwrite: the result may take z's place.
     """
-    all_but_batch = (1, 2, 3)
-    total = (z if upward else z.abs()).sum(all_but_batch, keepdim=True)
-    eps = (total * (epsilon / z[0].numel())).clamp(min=torch.finfo(z.dtype).tiny)
+    total = (z if upward else z.abs()).sum((1, 2, 3), keepdim=True)
+    eps = (total * (epsilon / z[0].numel())).clamp(min=torch.finfo(z.dtype).tiny ** 0.5)
     signed = eps if upward else torch.copysign(eps, z)
     s = torch.add(z, signed, out=z if overwrite else None)
-    torch.div(relevance, s, out=s)
-    per_channel = eps[:, :, 0, 0] if upward else s.new_zeros(())
-    if not upward:
-        ledger.book(torch.linalg.vecdot(s.flatten(1), signed.flatten(1))[:, None])
-    if upward or bias is not None:
-        ledger.book(s.sum((2, 3)) * (per_channel if bias is None else per_channel + bias))
-    return s
+    return Quotient(torch.div(relevance, s, out=s), signed)
 
 
 def propagate(layer: LinearMap, rule: Rule, passing: Passing, relevance: Tensor, ledger: Ledger) -> Tensor:
@@ -322,10 +335,14 @@ def _propagate_share(
     z = passing.outputs if share.is_plain else _outputs_of(layer, share, terms, mapped, bias, upward)
     if share.coefficient != 1:
         relevance = relevance * share.coefficient
-    s = quotient(relevance, z, epsilon, ledger, bias=bias, upward=upward, overwrite=not share.is_plain)
-    return _total(
-        [layer.backward_with(s, term.weights, a).mul_(value) for term, value in zip(terms, mapped, strict=True)]
-    )
+    found = quotient(relevance, z, epsilon, upward=upward, overwrite=not share.is_plain)
+    found.book(ledger, bias, share.spread)
+    parts = [
+        layer.backward_with(found.s, term.weights, a).mul_(value) for term, value in zip(terms, mapped, strict=True)
+    ]
+    if share.spread:
+        parts.append(layer.spread(found.s * found.stabiliser, a))
+    return _total(parts)
 
 
 def _outputs_of(
@@ -355,9 +372,12 @@ def propagate_sum(
             if upward_share and not (plain or share.is_one_signed):
                 z.clamp_(min=0)
             weighted = of_sign if share.coefficient == 1 else of_sign * share.coefficient
-            s = quotient(weighted, z, rule.epsilon, ledger, upward=upward_share, overwrite=not plain)
+            shared = quotient(weighted, z, rule.epsilon, upward=upward_share, overwrite=not plain)
+            shared.book(ledger, None, share.spread)
             for results, value in zip(found, mapped, strict=True):
-                results.append(value * s if plain else value.mul_(s))
+                results.append(value * shared.s if plain else value.mul_(shared.s))
+                if share.spread:
+                    results.append(shared.s * (shared.stabiliser / len(parts)))
     return [_total(results) for results in found]
 
 
