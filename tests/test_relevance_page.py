@@ -114,6 +114,16 @@ def test_the_pointing_score_is_weighed_against_chance(inside, area, words):
     assert page_file._aim(Pointing(inside, area, True)).endswith(f"{words}.")
 
 
+def test_the_groups_are_weighed_by_what_speaks_for_the_class_or_else_against_it():
+    invariant = np.array([True, False, False, True])
+    assert "50 % of channels hold 75 % of what speaks for it" in page_file.group_words(
+        np.array([3.0, 1, -9, 0]), invariant
+    )
+    assert "hold 25 % of what speaks against it; no channel" in page_file.group_words(
+        np.array([-1.0, -3, 0, 0]), invariant
+    )
+
+
 def test_before_a_click_a_true_pixel_in_the_middle_is_explained():
     true = np.zeros((9, 9), bool)
     assert middle_pixel(true, (9, 9)) == middle_pixel(None, (9, 9)) == (4, 4)

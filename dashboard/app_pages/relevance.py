@@ -445,14 +445,22 @@ def channel_words(shared: Scene) -> str:
     if told and told[0][0] is shared.own:
         more = "".join(f" (in {untrusted.markdown(s.name)}: {c:.2f})" for s, c in told[1:])
         sentences.append(f"Profiles of steps {shared.step - 1} and {shared.step}: cosine **{told[0][1]:.2f}**{more}.")
-    positive = np.maximum(now, 0)
-    if shared.split is not None and positive.sum() > 0:
-        share = float(positive[shared.split.invariant].sum() / positive.sum())
-        size = float(shared.split.invariant.mean())
-        sentences.append(f"The invariant {_percent(size)} of channels hold {_percent(share)} of what speaks for it.")
-    elif shared.step > 0:
-        sentences.append("No channel moved measurably at this step: there is no invariant or specific group.")
+    if shared.split is not None and now.any():
+        sentences.append(group_words(now, shared.split.invariant))
+    elif shared.split is None and shared.step > 0:
+        sentences.append("No distances of channels are known here, or none moved: there is no invariant group.")
     return " ".join(sentences) or "No earlier step knows the class: there is nothing to compare with."
+
+
+def group_words(profile: np.ndarray, invariant: np.ndarray) -> str:
+    """How much of what speaks for the class the invariant channels hold; of what speaks against, if nothing does."""
+    speaks = bool((profile > 0).any())
+    weight = np.maximum(profile if speaks else -profile, 0)
+    share = float(weight[invariant].sum() / weight.sum())
+    what = "for it" if speaks else "against it; no channel speaks for it"
+    return (
+        f"The invariant {_percent(float(invariant.mean()))} of channels hold {_percent(share)} of what speaks {what}."
+    )
 
 
 def profile_cosine(series: Series) -> float | None:
