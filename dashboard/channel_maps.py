@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lag_core.explain.interventions import Curve, Intervention
+    from lag_core.explain.survey_pass import Metric
     from lag_core.explain.trace import Trace
-    from lag_core.method.decoupling import Metric
 
 Basis = Literal["validation", "training", "image"]
 """On which images distances are measured: `lag survey`'s, the training's own, or the selected one."""
@@ -167,7 +167,7 @@ def _relevance(
 ) -> tuple[np.ndarray, str]:
     import torch
 
-    from lag_core.relevance.latent import channel_profile, latent_relevance
+    from lag_core.explain.evidence import channel_profile, latent_relevance
 
     trace = loaders.trace(_run, _picture)
     mask, words = _asked(trace, _picture, step, cls)

@@ -25,12 +25,10 @@ from lag_core.runs import Run
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lag_core.explain.attribution import Method
+    from lag_core.explain.attribution import FoldedSegmenter, Method, Recording, Target
     from lag_core.explain.attribution_checks import Randomised
     from lag_core.explain.trace import Trace
     from lag_core.model.segmenter import Segmenter
-    from lag_core.relevance.lrp import FoldedSegmenter, Recording
-    from lag_core.relevance.target import Target
 
 Depth = Literal["latent", "pixels"]
 About = Literal["true", "predicted", "pixel"]
@@ -222,7 +220,7 @@ def explain(asked: Sequence[Asked], tick: Tick | None = None) -> list[Result]:
 
 
 def _computed(asked: Asked, recordings: dict[str, Recording], tick: Tick | None) -> Result:
-    from lag_core.relevance.lrp import NotFinite
+    from lag_core.explain.attribution import NotFinite
 
     result: Result
     try:
@@ -266,8 +264,7 @@ def _by_method(asked: Asked, recordings: dict[str, Recording], tick: Tick | None
 
 def _attributed(asked: Asked, trace: Trace, model: Segmenter, features: Tensor | None = None) -> Explained:
     """Any method by a network that is the step's own or a copy. features: of its trunk, where they are there."""
-    from lag_core.explain.attribution import attribute
-    from lag_core.relevance.lrp import FoldedSegmenter
+    from lag_core.explain.attribution import FoldedSegmenter, attribute
 
     target, images = _target(asked, trace), _images(trace)
     inputs = images
@@ -296,7 +293,7 @@ def _lrp(asked: Asked, trace: Trace, recording: Recording) -> Explained:
 
 
 def _gradient_at_latent(asked: Asked, trace: Trace, model: Segmenter, features: Tensor) -> Explained:
-    from lag_core.relevance.latent import latent_relevance
+    from lag_core.explain.attribution import latent_relevance
 
     target, output = _target(asked, trace), model.behind_trunk(features)
     weights = target.weights(output.logits)
@@ -321,7 +318,7 @@ def _recording(asked: Asked, trace: Trace, recordings: dict[str, Recording]) -> 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _views(digest: str, *, _run: Run) -> list[FoldedSegmenter]:
     """The networks of every step as LRP sees them, with one trunk."""
-    from lag_core.relevance.lrp import FoldedSegmenter
+    from lag_core.explain.attribution import FoldedSegmenter
 
     networks = loaders.networks(_run).steps
     first = FoldedSegmenter(networks[0])
@@ -367,7 +364,7 @@ def _images(trace: Trace) -> Tensor:
 def _target(asked: Asked, trace: Trace) -> Target:
     import torch
 
-    from lag_core.relevance.target import Target
+    from lag_core.explain.attribution import Target
 
     mask = np.zeros((trace.square, trace.square), np.float32)
     mask[: trace.inside[0], : trace.inside[1]] = asked.mask
@@ -404,8 +401,8 @@ def check(asked: Asked, tick: Tick | None = None) -> tuple[Randomised, ...] | Re
     """
     import torch
 
+    from lag_core.explain.attribution import NotFinite
     from lag_core.explain.attribution_checks import randomised
-    from lag_core.relevance.lrp import NotFinite
 
     trace = loaders.trace(asked.run, asked.picture)
 

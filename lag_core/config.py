@@ -323,6 +323,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "method.nsc_every": (1, 1_000_000),
     "method.nsc_classes": (1, 1000),
     "method.channel_warmup": (0, 1_000_000),
+    "method.replay_kd": (0.0, 1e6),
     "method.replay_samples": (1, 100_000),
     "log.events_every": (1, 1_000_000),
     "log.gradients_every": (1, 1_000_000),

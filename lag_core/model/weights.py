@@ -48,7 +48,7 @@ def _from_file(config: ModelConfig) -> Backbone:
 
 
 def located(weights: str) -> Path | None:
-    """The file that `weights` names, from the working directory or else from the project's folder; None: there is none."""
+    """The file that `weights` names, from here or else from the project's folder; None: there is none."""
     here, inside = Path(weights), Path(__file__).parents[2] / weights
     return next((path for path in (here, inside) if path.is_file()), None)
 
