@@ -24,9 +24,9 @@ def plain(text: object, longest: int = LONGEST) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def markdown(text: object) -> str:
+def markdown(text: object, longest: int = LONGEST) -> str:
     """`text` as literal Markdown: no emphasis, link, image, colour, emoji or formula comes into force."""
-    return _MARKDOWN.sub(r"\\\1", plain(text))
+    return _MARKDOWN.sub(r"\\\1", plain(text, longest))
 
 
 def plotly(text: object) -> str:

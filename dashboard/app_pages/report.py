@@ -119,7 +119,7 @@ def _offer(page: Page, made: Made) -> None:
     held = made.contents
     st.caption(f"{held.size / 2**20:.1f} MiB · {held.pictures} pictures · {held.plots} plots")
     for sentence in held.words:
-        st.markdown(untrusted.markdown(untrusted.plain(sentence, 400)))
+        st.markdown(untrusted.markdown(sentence, 400))
     st.markdown(":gray[It also holds:]")
     st.markdown("\n".join(f"* {line}" for line in CONTENTS[1:]))
 

@@ -19,8 +19,8 @@ from lag_core.explain import verdict as verdicts
 from lag_core.explain.verdict import EffectCurve, Evidence, Verdict
 from lag_core.runs import Run
 
-PLOT_HEIGHT = 208
-EFFECT_HEIGHT = 236
+PLOT_HEIGHT = 236
+EFFECT_HEIGHT = 290
 WHERE: dict[str, str] = {"image": "this image", "set": "validation set"}
 SHARES: dict[str, str] = {"1/16": "1/16", "1/8": "1/8", "1/4": "1/4", "1/2": "1/2", "3/4": "3/4"}
 ICONS: dict[str, str] = {
@@ -114,7 +114,7 @@ def _answer(case: Case) -> str:
     """The first sentence of the verdict and what follows most from it (Markdown)."""
     first = case.verdict.findings[0].text
     claimed = [f for f in case.verdict.findings[1:] if f.word in ("carried", "restored", "heads", "frozen")]
-    return untrusted.markdown(untrusted.plain(" ".join([first, *(f.text for f in claimed[:1])]), 500))
+    return untrusted.markdown(" ".join([first, *(f.text for f in claimed[:1])]), 600)
 
 
 # ---------------------------------------------------------------------- the card
@@ -137,7 +137,7 @@ def _card(page: Page, case: Case, where: Where, share: float) -> Case | None:
             view.csv(lambda: _words_table([case]))
         else:
             st.divider()
-            st.caption(f"The same in {untrusted.markdown(untrusted.plain(page.run2.name, 60))}, step {page.step2}")
+            st.caption(f"The same in {untrusted.markdown(page.run2.name, 60)}, step {page.step2}")
             try:
                 other = _case(page, page.run2, page.cls2, page.step2, where, share)
             except DataError as reason:
@@ -149,7 +149,7 @@ def _card(page: Page, case: Case, where: Where, share: float) -> Case | None:
 
 def _sentences(case: Case) -> None:
     for place, finding in enumerate(case.verdict.findings):
-        text = untrusted.markdown(untrusted.plain(finding.text, 400))
+        text = untrusted.markdown(finding.text, 400)
         if place == 0:
             st.markdown(f"{ICONS[case.verdict.status]} **{text}**")
         else:
@@ -190,10 +190,15 @@ def _steps_view(
         state.go(step=points[0]["customdata"][0])
 
 
+def _dotted(other: Case | None) -> str:
+    """What dotted lines are."""
+    return "" if other is None else f" Dotted: {untrusted.markdown(other.run.name, 40)}."
+
+
 def _iou(page: Page, case: Case, other: Case | None) -> None:
     where = "on the whole validation set" if case.evidence.set_iou is not None else "on the images measured"
     with page.section(
-        "IoU", f"Of the class, {where}, percent. Click a step.", slug="iou",
+        "IoU", f"Of the class, {where}. Click a step.{_dotted(other)}", slug="iou",
         formula=r"A_{t,c} = \frac{TP}{TP + FP + FN}", source="METHOD.md I.1",
     ) as view:  # fmt: skip
         series = _series(case, other, lambda e: 100 * e.iou, "IoU", figures.MAIN)
@@ -202,8 +207,9 @@ def _iou(page: Page, case: Case, other: Case | None) -> None:
 
 def _relevance(page: Page, case: Case, other: Case | None) -> None:
     with page.section(
-        "What speaks for it",
-        f"Agreement with step {case.evidence.source}: 1 is the same channels, or places.",
+        "Relevance",
+        f"Agreement with step {case.evidence.source} of the channels (blue) and places (orange) that speak for it."
+        f"{_dotted(other)}",
         slug="agreement",
         formula=r"R = Z \odot \frac{\partial s_c}{\partial Z}, \quad \cos(r^s_+, r^t_+), \quad "
         r"r: \text{sum of } R \text{ over places, or over channels}",
@@ -216,8 +222,8 @@ def _relevance(page: Page, case: Case, other: Case | None) -> None:
 
 def _prototype(page: Page, case: Case, other: Case | None) -> None:
     with page.section(
-        "Did it move?",
-        "Drift of its prototype; above its spread it left the place where its pixels lay.",
+        "Drift",
+        f"Of its prototype (blue); above the spread of its pixels (orange) it left its place.{_dotted(other)}",
         slug="prototype",
         formula=r"D_t = 1 - \cos(p^t, p^s), \qquad \text{spread}_s = \mathrm{mean}_i\,(1 - \cos(z_i, p^s))",
         source="METHOD.md I.4, on the images measured",
@@ -237,8 +243,8 @@ Draw = Callable[..., Any]
 def _ablation(page: Page, case: Case, other: Case | None) -> None:
     with page.section(
         "What carries the memory?",
-        f"Ablation: the channels that changed least since step {case.evidence.source} are set to 0. Below the grey "
-        "band: they carry more than random ones.",
+        f"Ablation: the channels that changed least since step {case.evidence.source} are set to 0 (blue). Below the "
+        "grey band of random channels: they carry more.",
         slug="ablation",
         formula=r"Z_c := 0 \text{ for the } k \text{ channels with the smallest } d_c",
         source="METHOD.md I.3 and K.6; d: channel distance of the run, band: middle 90 % of random sets",
@@ -249,8 +255,8 @@ def _ablation(page: Page, case: Case, other: Case | None) -> None:
 def _transplant(page: Page, case: Case, other: Case | None) -> None:
     with page.section(
         "What was lost?",
-        f"Transplant: the channels that changed most get the values of step {case.evidence.source} back. Above the "
-        "grey band: what was lost lies in them.",
+        f"Transplant: the channels that changed most are as in step {case.evidence.source} again (orange). Above the "
+        "grey band of random channels: what was lost lies in them.",
         slug="transplant",
         formula=r"Z^t_c := Z^s_c \text{ for the } k \text{ channels with the largest } d_c",
         source="METHOD.md K.6; d: channel distance of the run, band: middle 90 % of random sets",
@@ -272,7 +278,7 @@ def _effects(
     view.csv(lambda: _effect_table(both, pick))
     for column, one in zip(st.columns(len(both), gap="small"), both, strict=True):
         with column:
-            name = untrusted.markdown(untrusted.plain(one.run.name, 40))
+            name = untrusted.markdown(one.run.name, 40)
             if len(both) > 1:
                 st.caption(name)
             effects = one.evidence.effects
@@ -287,7 +293,7 @@ def _effects(
 
 def _why_no_curve(case: Case) -> str:
     about = case.verdict.about("channels") or case.verdict.findings[0]
-    return untrusted.markdown(untrusted.plain(about.text, 400))
+    return untrusted.markdown(about.text, 400)
 
 
 def _effect_table(cases: list[Case], pick: Callable[[Any], EffectCurve | None]) -> dict[str, list[Any]]:

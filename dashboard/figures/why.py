@@ -46,8 +46,11 @@ def over_steps(
                 y=one.values,
                 mode="lines+markers",
                 line={"color": one.color, "width": 2, "dash": "dot" if one.dotted else "solid"},
-                marker={"size": 7, "color": ink.surface if one.dotted else one.color, "line": {"color": one.color}}
-                | {"line": {"color": one.color, "width": 1.5}},
+                marker={
+                    "size": 7,
+                    "color": ink.surface if one.dotted else one.color,
+                    "line": {"color": one.color, "width": 1.5},
+                },
                 name=one.name,
                 hoverinfo="skip",
             )
@@ -58,19 +61,19 @@ def over_steps(
     steps = max((len(s.values) for s in series), default=1)
     figure.update_xaxes(tickvals=list(range(steps)) if steps <= 20 else None, range=[-0.25, steps - 0.75])
     figure.update_yaxes(range=limits, rangemode="tozero", exponentformat="power")
-    return figure.update_layout(showlegend=len(series) > 1)
+    return figure
 
 
 def ablation_figure(curve: EffectCurve, ink: Ink, k: int, active: int) -> go.Figure:
     """What carries the memory: the IoU lost by taking the k most invariant channels away."""
     line = EffectLine("invariant", "most invariant", design.INVARIANT, _from_zero(curve.effect))
-    return _curves(curve, line, ink, k, active, "change of IoU (points)")
+    return _curves(curve, line, ink, k, active, "IoU, points")
 
 
 def transplant_figure(curve: EffectCurve, ink: Ink, k: int, active: int) -> go.Figure:
     """What was lost: the IoU won by putting the k most changed channels back."""
     line = EffectLine("changed", "most changed", design.SPECIFIC, _from_zero(curve.effect))
-    return _curves(curve, line, ink, k, active, "change of IoU (points)")
+    return _curves(curve, line, ink, k, active, "IoU, points")
 
 
 def _curves(curve: EffectCurve, line: EffectLine, ink: Ink, k: int, active: int, y: str) -> go.Figure:
@@ -81,7 +84,7 @@ def _curves(curve: EffectCurve, line: EffectLine, ink: Ink, k: int, active: int,
     every = np.concatenate([line.values, band[0], band[2]])
     if np.abs(every).max() < 1:  # below a point nothing is claimed, so nothing should look large
         figure.update_yaxes(range=[-1.05, 1.05])
-    return figure
+    return figure.update_layout(showlegend=False)
 
 
 def _from_zero(fractions: np.ndarray) -> np.ndarray:

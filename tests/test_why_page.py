@@ -1,0 +1,229 @@
+"""Why preserved and Report, without a browser: figures as objects, words as the library's, work that is asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from shapes import tiny_run, write_shapes
+from streamlit.testing.v1 import AppTest
+
+from dashboard import design, untrusted
+from dashboard.figures import why as figures
+from dashboard.figures.why import Series
+from lag_core.explain.evidence import from_validation, one_picture, why_preserved
+from lag_core.explain.trace import Networks
+from lag_core.explain.verdict import EffectCurve
+from lag_core.runs import open_run
+
+torch.set_num_threads(1)
+CLS = 1
+
+
+def named(figure, name):
+    return next(t for t in figure.data if t.name == name)
+
+
+# ---------------------------------------------------------------------- figures
+
+
+def test_a_line_for_each_series_and_a_mark_for_each_value():
+    values = np.array([np.nan, 40.0, 20.0])
+    series = [Series("IoU", values), Series("other", values / 2, figures.SECOND, dotted=True)]
+    found = figures.over_steps(series, design.LIGHT, step=2, y="IoU (%)", decimals=1, limits=(0, 100))
+    line, dotted = named(found, "IoU"), named(found, "other")
+    assert np.array_equal(line.y, values, equal_nan=True) and list(line.x) == [0, 1, 2]
+    assert line.line.dash == "solid" and dotted.line.dash == "dot" and dotted.marker.color == design.LIGHT.surface
+    clicks = named(found, "cells")
+    assert [list(d) for d in clicks.customdata] == [[1], [2], [1], [2]]
+    assert clicks.text[0] == "IoU<br>step 1: 40.0"
+    assert list(found.layout.yaxis.range) == [0, 100]
+    assert found.layout.shapes[0].x0 == 2
+
+
+def curve(size=0.3):
+    rng = np.random.default_rng(0)
+    return EffectCurve(np.array([1, 2, 4]), np.array([-0.1, -0.2, -0.3]) * size / 0.3, rng.normal(0, 0.01, (3, 20)))
+
+
+@pytest.mark.parametrize("draw", [figures.ablation_figure, figures.transplant_figure])
+def test_an_effect_stands_beside_its_band_from_no_channel_on(draw):
+    measured = curve()
+    found = draw(measured, design.DARK, 2, 8)
+    line = next(t for t in found.data if t.name in ("most invariant", "most changed"))
+    assert list(line.x) == [0, 1, 2, 4] and np.allclose(line.y, [0, -10, -20, -30])
+    low, high = measured.interval()
+    assert np.allclose(named(found, "random channels, 90 %").y, 100 * np.array([0, *low]))
+    assert np.allclose(named(found, "high").y, 100 * np.array([0, *high]))
+    ring = named(found, "shown")
+    assert (ring.x[0], ring.y[0]) == (2, pytest.approx(-20))
+
+
+def test_effects_below_a_point_do_not_look_large():
+    small = EffectCurve(np.array([1]), np.array([-0.002]), np.full((1, 20), 0.001))
+    assert list(figures.ablation_figure(small, design.LIGHT, 1, 8).layout.yaxis.range) == [-1.05, 1.05]
+    assert figures.ablation_figure(curve(), design.LIGHT, 1, 8).layout.yaxis.range is None
+
+
+# ---------------------------------------------------------------------- pages
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs of coloured rectangles: one that moves, one whose extractor is frozen."""
+    root = tmp_path_factory.mktemp("why")
+    data = write_shapes(root / "shapes", val_images=8)
+    for method in ("finetune", "reference"):
+        tiny_run(data, root / "runs" / f"shapes-{method}", method)
+    return root / "runs"
+
+
+@pytest.fixture
+def app(runs, monkeypatch, tmp_path):
+    """The app on a page, not yet run."""
+    monkeypatch.setenv("LAG_RUNS", str(runs))
+    monkeypatch.setenv("LAG_CACHE", str(tmp_path))
+    monkeypatch.delenv("LAG_DATA", raising=False)
+
+    def opened(slug, **query):
+        def script(slug):
+            from dashboard import app
+
+            app.main(default=slug)
+
+        at = AppTest.from_function(script, default_timeout=250, args=(slug,))
+        run = open_run(runs / "shapes-finetune")
+        dataset = run.open_dataset()
+        image = next(n for n in dataset.ids("val") if run.classes[CLS].id in dataset.mask(n))
+        asked = {"run": "shapes-finetune", "class": run.classes[CLS].name, "step": "2", "image": image, "run2": "none"}
+        at.query_params.update(asked | query)
+        return at
+
+    return opened
+
+
+def said(at):
+    return " ".join(m.value for m in at.markdown)
+
+
+def sound(at):
+    return not at.exception and not at.error and not at.warning
+
+
+def test_the_words_are_the_librarys(app, runs):
+    at = app("why").run()
+    assert sound(at)
+    run = open_run(runs / "shapes-finetune")
+    dataset = run.open_dataset()
+    name = at.session_state["image"]
+    from lag_core.data.remap import truth
+
+    pictures = one_picture(dataset.image(name), truth(dataset.mask(name), run.labels), CLS, "red")
+    _, verdict = why_preserved(Networks(run), pictures, CLS, 2)
+    for finding in verdict.findings:
+        assert untrusted.markdown(finding.text, 400) in said(at)
+
+
+def test_a_frozen_run_beside_a_moving_one(app):
+    at = app("why", run2="shapes-reference").run()
+    assert sound(at) and "the extractor is frozen" in said(at).replace("\\", "")
+
+
+def test_the_validation_set_is_measured_when_asked(app, runs):
+    at = app("why", why="set").run()
+    assert sound(at) and "Not measured yet" in at.info[0].value
+    button = next(b for b in at.button if b.label.startswith("Measure"))
+    at = button.click().run()
+    assert sound(at) and not at.info
+    run = open_run(runs / "shapes-finetune")
+    pictures = from_validation(run, run.open_dataset(), CLS)
+    _, verdict = why_preserved(Networks(run), pictures, CLS, 2)
+    assert untrusted.markdown(verdict.findings[0].text, 400) in said(at)
+    assert button.label == f"Measure {len(pictures)} images"
+    again = app("why", why="set").run()
+    assert not again.info, "another session need not ask again"
+
+
+def _work():
+    """A page of one piece of work, which stops half way if its button "Cancel" was clicked before."""
+    import streamlit as st
+
+    from dashboard import reasons
+    from dashboard.page import guarded
+
+    with guarded("work"):
+        reasons.wait_for_asking("key", False, "Measure", "Not yet.")
+        st.markdown("went on")
+
+
+def test_what_was_cancelled_waits_for_a_click():
+    at = AppTest.from_function(_work).run()
+    assert said(at) == "went on"
+    at.session_state["_work_stopped"] = "another"
+    assert said(at.run()) == "went on", "another work that was cancelled does not matter"
+    at.session_state["_work_stopped"] = "key"
+    at = at.run()
+    assert not at.markdown and at.info[0].value == "Cancelled."
+    assert said(at.button[0].click().run()) == "went on"
+
+
+def _long_work():
+    from pathlib import Path
+    from types import SimpleNamespace
+
+    import streamlit as st
+
+    from dashboard import reasons
+    from dashboard.page import guarded
+
+    def work():
+        yield from (0.25, 0.5)
+        return "done"
+
+    with guarded("work"):
+        reasons.wait_for_asking("key", True, "Measure", "Not yet.")
+        st.markdown(reasons.worked_off(work(), SimpleNamespace(digest="d", path=Path()), "key", "Measuring"))
+
+
+def test_work_is_asked_for_done_and_its_bar_taken_away():
+    at = AppTest.from_function(_long_work).run()
+    assert at.info[0].value == "Not yet."
+    at = at.button[0].click().run()
+    assert said(at) == "done" and not at.info and not at.button
+
+
+def test_a_class_that_the_picture_lacks_is_a_sentence(app, runs):
+    run = open_run(runs / "shapes-finetune")
+    dataset = run.open_dataset()
+    name = next(n for n in dataset.ids("val") if run.classes[CLS].id not in dataset.mask(n))
+    at = app("why", image=name).run()
+    assert sound(at) and "shows no red" in at.info[0].value
+
+
+def test_before_the_class_is_known_nothing_is_claimed(app, runs):
+    run = open_run(runs / "shapes-finetune")
+    last = run.classes[-1]
+    dataset = run.open_dataset()
+    name = next(n for n in dataset.ids("val") if last.id in dataset.mask(n))
+    at = app("why", image=name, step="0", **{"class": last.name}).run()
+    assert sound(at) and "does not know it yet" in said(at)
+
+
+@pytest.mark.parametrize(("key", "value"), [("why", "<b>"), ("share", "2"), ("report_set", "maybe")])
+def test_hostile_settings_fall_back(app, key, value):
+    at = app("report" if key == "report_set" else "why", **{key: value}).run()
+    assert sound(at) and "which is not here" in at.toast[0].value
+
+
+def test_the_report_is_made_when_asked_and_offered(app):
+    at = app("report").run()
+    assert sound(at) and "the prediction of every step" in said(at)
+    at = next(b for b in at.button if b.label == "Make the report").click().run()
+    assert sound(at) and not any(b.label == "Make the report" for b in at.button)
+    made = at.session_state["_report"]
+    assert made.page.startswith("<!doctype html>") and made.contents.pictures >= 7 and made.contents.plots >= 3
+    for sentence in made.contents.words:
+        assert untrusted.markdown(sentence, 400) in said(at)
+    at.session_state["step"] = 1
+    at = at.run()
+    assert any(b.label == "Make the report" for b in at.button), "a report of another state is not offered"
