@@ -27,6 +27,9 @@ PATIENCE = 180.0
 FAILED = "could not be drawn"
 """What the app says in place of a view that raised something unforeseen."""
 
+HOME = "overview"
+"""The page at the bare address."""
+
 _VALUES = {"slider", "selectbox", "button_group", "checkbox", "number_input"}
 _FINISHED = (ForwardMsg.FINISHED_SUCCESSFULLY, ForwardMsg.FINISHED_WITH_COMPILE_ERROR)
 
@@ -63,10 +66,13 @@ class Client:
         with suppress(OSError):
             self._socket.close()
 
-    def open(self, page: str = "", query: str = "") -> None:
+    def open(self, page: str = HOME, query: str = "") -> None:
         """Open an address, or follow a link: a page by its slug, the query without question mark."""
         self.query = dict(parse_qsl(query))
-        self._run(query=query, name="" if self._pages else page, script=self._pages.get(page, ""))
+        path = "" if page == HOME else page
+        if self._pages and path not in self._pages:
+            raise ServerError(f"The app has no page {page!r}.")
+        self._run(query=query, name="" if self._pages else path, script=self._pages.get(path, ""))
 
     def turn_to(self, page: str) -> None:
         """Choose another page in the navigation; like the browser it drops the query."""
@@ -180,6 +186,8 @@ class Client:
             self._cached[message.hash] = message
         if kind == "new_session":
             self.elements = {}
+        elif kind == "page_not_found":
+            raise ServerError("The app has no such page.")
         elif kind == "navigation":
             self._page = message.navigation.page_script_hash
             self._pages = {p.url_pathname: p.page_script_hash for p in message.navigation.app_pages}

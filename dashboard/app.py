@@ -9,7 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import garbage, loaders, sidebar, state
+from dashboard import garbage, loaders, sidebar, state, tour
 from dashboard.page import Page, guarded
 
 HERE = Path(__file__).resolve().parent
@@ -49,6 +49,7 @@ def main(default: str = "overview") -> None:
     if page is None:
         return
     link = st.sidebar.popover("Copy link", icon=":material/link:", width="stretch")
+    tour.offer()
     drawn = [st.Page(_renderer(e, page), title=e.title, url_path=e.slug, default=e.slug == default) for e in PAGES]
     st.navigation(drawn, position="top").run()
     for sentence in state.take_notes():

@@ -43,7 +43,7 @@ LOST = {"step": "1", "class": "building", "image": IMAGE}
 
 
 class Shot(NamedTuple):
-    """A picture: its file, the page, what the link says, what must be there before it is taken."""
+    """A picture: its file, the page's address (Overview has the bare one), the link's choices, what to wait for."""
 
     name: str
     page: str
@@ -55,7 +55,7 @@ class Shot(NamedTuple):
 PLOT, VIEWER = ".js-plotly-plot .main-svg", ".viewer .item"
 
 SHOTS = (
-    Shot("overview", "overview", {"class": "building"}, PLOT),
+    Shot("overview", "", {"class": "building"}, PLOT),
     Shot("steps-light", "steps", LOST, VIEWER),
     Shot("steps-dark", "steps", LOST, VIEWER, "dark"),
     Shot("forgetting", "forgetting", LOST, PLOT),
