@@ -92,9 +92,11 @@ def test_opens_on_the_last_step_beside_the_truth(page):
 
 
 def test_the_strip_moves_the_global_scrubber(page):
+    from playwright.sync_api import expect
+
     page.locator(".viewer .item", has_text="Step 0").first.click()
     page.wait_for_url("**step=0**")
-    assert page.get_by_role("slider", name="Step Step").input_value() == "0"
+    expect(page.get_by_role("slider", name="Step Step")).to_have_value("0", timeout=30_000)
     settle(page)
     assert tags(page)[0].startswith("Step 0")
     page.keyboard.press("l")
