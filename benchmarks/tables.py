@@ -33,7 +33,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def spread(values: list[float | None]) -> str:
-    """"38.3 ± 1.1" in percent; a dash where a value is not defined."""
+    """ "38.3 ± 1.1" in percent; a dash where a value is not defined."""
     known = [100 * v for v in values if v is not None]
     if not known:
         return "-"

@@ -55,9 +55,7 @@ def _buttons(step: int, last: int) -> None:
         _button("Next", "step.next", "L", _move, (1, last), step == last)
 
 
-def _button(
-    label: str, key: str, shortcut: str, act: Callable[..., None], args: tuple[int, ...], off: bool
-) -> None:
+def _button(label: str, key: str, shortcut: str, act: Callable[..., None], args: tuple[int, ...], off: bool) -> None:
     st.button(label, key, on_click=act, args=args, disabled=off, shortcut=shortcut, width="stretch")
 
 

@@ -48,9 +48,7 @@ def draw_link(slot: st.delta_generator.DeltaGenerator) -> None:
 def _explain_no_runs(catalogue: Catalogue) -> None:
     with st.container(width=720):
         st.markdown("### No run to look at yet")
-        st.markdown(
-            "Train one (a few minutes on two cores), or point the dashboard at a folder that holds runs:"
-        )
+        st.markdown("Train one (a few minutes on two cores), or point the dashboard at a folder that holds runs:")
         st.code(
             "python -m lag_core train --config configs/aerial-2-2-1.toml --method finetune\n"
             "LAG_RUNS=/folder/with/runs streamlit run dashboard/app.py",
@@ -93,9 +91,7 @@ def _choose_class(run: Run) -> int:
 def class_names(run: Run) -> list[str]:
     """A name for each class index, unique: equal names get their dataset id behind them."""
     names = [untrusted.plain(c.name, 60) for c in run.classes]
-    return [
-        f"{n} ({c.id})" if names.count(n) > 1 or not n else n for n, c in zip(names, run.classes, strict=True)
-    ]
+    return [f"{n} ({c.id})" if names.count(n) > 1 or not n else n for n, c in zip(names, run.classes, strict=True)]
 
 
 def _telling_class(run: Run) -> int:
@@ -138,6 +134,4 @@ def _list_broken(catalogue: Catalogue) -> None:
     count = len(catalogue.broken)
     with st.expander(f"{count} run{'s' * (count > 1)} cannot be opened", icon=":material/warning:"):
         for run in catalogue.broken:
-            st.markdown(
-                f"**{untrusted.markdown(run.name)}**: {untrusted.markdown(untrusted.plain(run.reason, 600))}"
-            )
+            st.markdown(f"**{untrusted.markdown(run.name)}**: {untrusted.markdown(untrusted.plain(run.reason, 600))}")

@@ -80,9 +80,7 @@ def _is_news(session: MutableMapping[Any, Any], current: dict[str, str]) -> bool
 
 def go(**wishes: object) -> NoReturn:
     """Run the app again with these values, checked as if a link had brought them (`cls` is `class`)."""
-    st.session_state[_WISHES] = {
-        "class" if key == "cls" else key: str(value) for key, value in wishes.items()
-    }
+    st.session_state[_WISHES] = {"class" if key == "cls" else key: str(value) for key, value in wishes.items()}
     st.rerun(scope="app")
 
 

@@ -93,9 +93,7 @@ def test_a_floor_uses_only_floors_below_it(module: str) -> None:
         other = part_of(name)
         # `from lag_core import open_run`: the public API stands above all floors.
         assert other in FLOORS, f"{module} imports {name}: import it from the module that defines it"
-        assert other == part or FLOORS[other] < FLOORS[part], (
-            f"{module} imports {name}: arrows point down only"
-        )
+        assert other == part or FLOORS[other] < FLOORS[part], f"{module} imports {name}: arrows point down only"
 
 
 def test_explain_and_training_do_not_know_each_other() -> None:
@@ -152,9 +150,7 @@ def loaded_with(module: str) -> dict[str, str]:
 @pytest.mark.parametrize("module", WITHOUT_TORCH)
 def test_reading_results_needs_no_torch(module: str) -> None:
     heavy = {
-        name: by
-        for name, by in loaded_with(f"lag_core.{module}").items()
-        if name.split(".")[0].startswith("torch")
+        name: by for name, by in loaded_with(f"lag_core.{module}").items() if name.split(".")[0].startswith("torch")
     }
     assert not heavy
 
@@ -162,9 +158,7 @@ def test_reading_results_needs_no_torch(module: str) -> None:
 def test_reading_results_loads_no_torch_in_truth() -> None:
     lines = [*(f"import lag_core.{module}" for module in WITHOUT_TORCH), "import sys"]
     code = "; ".join([*lines, "sys.exit(1 if {'torch', 'streamlit', 'plotly'} & set(sys.modules) else 0)"])
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr or "torch, streamlit or plotly was loaded"
 
 
@@ -177,9 +171,7 @@ def test_pure_modules_touch_no_file_clock_or_global_chance(module: str) -> None:
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in TOUCHES_THE_WORLD_BY_NAME, f"{module}:{node.lineno} calls {called}"
-            assert not called.startswith("np.random."), (
-                f"{module}:{node.lineno} calls {called}: take a generator"
-            )
+            assert not called.startswith("np.random."), f"{module}:{node.lineno} calls {called}: take a generator"
 
 
 def test_ids_change_in_one_place_only() -> None:
@@ -188,11 +180,7 @@ def test_ids_change_in_one_place_only() -> None:
     for module, path in (LAG_CORE | DASHBOARD).items():
         if module in ("lag_core.protocol", "lag_core.data.remap", "lag_core.training.continual"):
             continue
-        used = {
-            node.attr
-            for node in ast.walk(ast.parse(path.read_text("utf-8")))
-            if isinstance(node, ast.Attribute)
-        }
+        used = {node.attr for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Attribute)}
         assert not used & tables, f"{module} uses {used & tables}: call lag_core.data.remap"
 
 

@@ -106,9 +106,7 @@ def test_distances_that_training_left(tmp_path: Path) -> None:
     assert np.isnan(found[0]).all() and found[1].tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(
-    ("inside", "size"), [((64, 48), (64, 48)), ((64, 40), (130, 81)), ((17, 33), (17, 33))]
-)
+@pytest.mark.parametrize(("inside", "size"), [((64, 48), (64, 48)), ((64, 40), (130, 81)), ((17, 33), (17, 33))])
 def test_maps_lie_over_the_picture_as_the_logits_do(inside: tuple[int, int], size: tuple[int, int]) -> None:
     maps = RNG.random((2, 4, 4)).astype(np.float32)
     expected = full_size(torch.from_numpy(maps)[None], 64, inside, size)[0].numpy()

@@ -27,9 +27,7 @@ def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     write_run(root, "aerial-2-2-1-finetune", kept=0.15)
     write_run(root, "aerial-2-2-1-reference", method="reference", kept=0.9)
-    write_run(
-        root, "z-lag", method="lag", kept=0.8, warnings=["Term **spm** has no gradient"], measured=False
-    )
+    write_run(root, "z-lag", method="lag", kept=0.8, warnings=["Term **spm** has no gradient"], measured=False)
     for name, text in (("newer", '{"schema": 99}'), ("torn", '{"schema"')):
         (root / name).mkdir()
         (root / name / "run.json").write_text(text)
@@ -80,9 +78,7 @@ def test_headline_numbers_are_those_of_the_metrics(app, runs):
 
 
 def test_every_page_value_comes_from_the_link(app):
-    app.query_params.update(
-        {"run": "aerial-2-2-1-reference", "step": "1", "class": "tree", "image": "irrg-val-0003"}
-    )
+    app.query_params.update({"run": "aerial-2-2-1-reference", "step": "1", "class": "tree", "image": "irrg-val-0003"})
     at = app.run()
     state_ = at.session_state
     assert (state_["run"], state_["step"], state_["class"], state_["image"]) == (

@@ -170,9 +170,7 @@ def test_choosing_another_thumbnail(browser, address):
 
 
 def test_a_hostile_link_is_mended_with_a_message(browser, address):
-    with window(
-        browser, f"{address}/?step=99&class=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E", width=1280
-    ) as page:
+    with window(browser, f"{address}/?step=99&class=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E", width=1280) as page:
         page.get_by_text("0 to 2 is possible").wait_for()
         ready(page)
         assert step_shown(page) == 2

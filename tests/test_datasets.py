@@ -150,9 +150,7 @@ def test_broken_split_lists_are_said(folder: Path) -> None:
 
 def test_a_missing_root_is_said(tmp_path: Path) -> None:
     for name in ("folder", "voc", "ade20k", "isprs"):
-        with pytest.raises(
-            DatasetMissing, match=rf"dataset '{name}': there is no folder .*nowhere; set data\.root"
-        ):
+        with pytest.raises(DatasetMissing, match=rf"dataset '{name}': there is no folder .*nowhere; set data\.root"):
             opened(name, tmp_path / "nowhere")
 
 

@@ -104,9 +104,7 @@ def test_fates_follow_each_other_only_as_defined() -> None:
     labels = LabelSpace(((0, 1), (2,), (3,), (4,), (5,)), background=0, unknown=False)
     states = fates(*random_maps(labels, seed=3, side=60), labels)
     for before, after in pairwise(states):
-        pairs = {
-            (Fate(a), Fate(b)) for a, b in zip(before.ravel().tolist(), after.ravel().tolist(), strict=True)
-        }
+        pairs = {(Fate(a), Fate(b)) for a, b in zip(before.ravel().tolist(), after.ravel().tolist(), strict=True)}
         assert all(b in allowed[a] for a, b in pairs)
 
 

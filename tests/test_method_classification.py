@@ -40,9 +40,7 @@ def test_binary_cross_entropy_is_a_sum_over_channels_and_a_mean_over_pixels(batc
             q = 1 / (1 + math.exp(-logits[b, k, y, x].item()))
             p = q if labels[b, y, x] == k else 1 - q
             total -= math.log(p) * weight[b, y, x].item()
-    assert binary_cross_entropy(logits, labels, weight).item() == pytest.approx(
-        total / len(pixels(labels)), rel=1e-5
-    )
+    assert binary_cross_entropy(logits, labels, weight).item() == pytest.approx(total / len(pixels(labels)), rel=1e-5)
 
 
 def test_softplus_and_its_gradients_equal_torch():
@@ -75,22 +73,16 @@ def test_unbiased_cross_entropy_sums_the_old_channels_for_the_background(batch):
         k = int(labels[b, y, x])
         mass = p[b, :4, y, x].sum() if k == 0 else p[b, k, y, x]
         total -= math.log(mass)
-    assert unbiased_cross_entropy(logits, labels, 4).item() == pytest.approx(
-        total / len(pixels(labels)), rel=1e-5
-    )
+    assert unbiased_cross_entropy(logits, labels, 4).item() == pytest.approx(total / len(pixels(labels)), rel=1e-5)
 
 
 @pytest.mark.parametrize("n_old", [0, 1])
 def test_unbiased_cross_entropy_without_old_classes_is_cross_entropy(batch, n_old):
     logits, labels, weight = batch
-    assert torch.allclose(
-        unbiased_cross_entropy(logits, labels, n_old, weight), cross_entropy(logits, labels, weight)
-    )
+    assert torch.allclose(unbiased_cross_entropy(logits, labels, n_old, weight), cross_entropy(logits, labels, weight))
 
 
-@pytest.mark.parametrize(
-    "loss", [binary_cross_entropy, cross_entropy, lambda z, y: unbiased_cross_entropy(z, y, 3)]
-)
+@pytest.mark.parametrize("loss", [binary_cross_entropy, cross_entropy, lambda z, y: unbiased_cross_entropy(z, y, 3)])
 @pytest.mark.parametrize("dtype", HALVES)
 def test_losses_are_finite_in_half_precision_and_zero_without_labels(loss, dtype, batch):
     _, labels, _ = batch

@@ -68,9 +68,7 @@ def test_relevance_agrees_with_finite_differences(models, scene):
     masks = torch.stack([regions[0] == 3, regions[2] == 4])
     ours = latent_relevance(teacher, latent[[0, 2]], torch.tensor([3, 4]), masks)
     for row, (b, k) in enumerate([(0, 3), (2, 4)]):
-        assert torch.allclose(
-            ours[row].double(), slow_relevance(teacher, latent[b], k, masks[row]), atol=1e-5
-        )
+        assert torch.allclose(ours[row].double(), slow_relevance(teacher, latent[b], k, masks[row]), atol=1e-5)
     single = latent_relevance(teacher, latent[:1], 3, masks[:1].float())
     assert torch.allclose(single, ours[:1], atol=1e-6)
 
@@ -137,9 +135,7 @@ def test_few_classes_are_drawn_by_seed(scene):
     generators = [torch.Generator().manual_seed(seed) for seed in range(20)]
     draws = [tuple(choose_pairs(regions, 1, g).channels.unique().tolist()) for g in generators]
     assert set(draws) == {(1,), (3,), (4,)}
-    assert draws[7] == tuple(
-        choose_pairs(regions, 1, torch.Generator().manual_seed(7)).channels.unique().tolist()
-    )
+    assert draws[7] == tuple(choose_pairs(regions, 1, torch.Generator().manual_seed(7)).channels.unique().tolist())
 
 
 def slow_nsc(student, teacher, new: Tensor, old: Tensor, regions: Tensor) -> float:
@@ -168,9 +164,7 @@ def test_consistency_agrees_with_a_loop(models, scene):
     new, old, regions = scene
     pairs = choose_pairs(regions, 9, torch.Generator())
     ours = semantic_consistency(student, teacher, new, old, pairs)
-    assert (
-        ours.item() == pytest.approx(slow_nsc(student, teacher, new, old, regions), rel=1e-4) and ours > 0.01
-    )
+    assert ours.item() == pytest.approx(slow_nsc(student, teacher, new, old, regions), rel=1e-4) and ours > 0.01
 
 
 def test_consistency_of_equal_models_is_exactly_zero(models, scene):
@@ -205,9 +199,7 @@ def test_gradient_agrees_with_finite_differences(models, scene):
     for place in ((0, 0, 2, 2), (2, 4, 1, 3), (0, 3, 4, 0)):
         shift = torch.zeros_like(new)
         shift[place] = 1e-6
-        up, down = (
-            semantic_consistency(student, teacher, (new + s).detach(), old, pairs) for s in (shift, -shift)
-        )
+        up, down = (semantic_consistency(student, teacher, (new + s).detach(), old, pairs) for s in (shift, -shift))
         assert grad[place].item() == pytest.approx(((up - down) / 2e-6).item(), rel=1e-3, abs=1e-7)
 
 

@@ -52,9 +52,7 @@ def test_sigmoid_distillation_has_the_gradient_of_binary_cross_entropy():
 
 def test_softmax_distillation_equals_torch():
     student, teacher = torch.randn(2, 5, 3, 4), torch.randn(2, 3, 3, 4)
-    kl = F.kl_div(
-        (student[:, :3] / 2).log_softmax(1), (teacher / 2).log_softmax(1), log_target=True, reduction="none"
-    )
+    kl = F.kl_div((student[:, :3] / 2).log_softmax(1), (teacher / 2).log_softmax(1), log_target=True, reduction="none")
     ours = distil_logits(student, teacher, activation="softmax", temperature=2.0)
     assert torch.allclose(ours, kl.sum(1).mean() * 4, atol=1e-6)
 

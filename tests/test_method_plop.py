@@ -16,9 +16,7 @@ def slow_embedding(features: torch.Tensor, scales: tuple[int, ...]) -> list[floa
     for s in scales:
         for i in range(s):
             for j in range(s):
-                region = features[
-                    :, i * height // s : (i + 1) * height // s, j * width // s : (j + 1) * width // s
-                ]
+                region = features[:, i * height // s : (i + 1) * height // s, j * width // s : (j + 1) * width // s]
                 for c in range(channels):
                     values += [float(row.mean()) for row in region[c]]
                     values += [float(column.mean()) for column in region[c].T]

@@ -37,9 +37,7 @@ def scores(logits: Tensor, b: int, y: int, x: int, activation: str) -> list[floa
 @pytest.mark.parametrize("rule", ["hard", "soft"])
 def test_threshold_rules_agree_with_a_loop(rule, activation, batch):
     logits, labels = batch
-    pseudo = pseudo_labels(
-        logits, labels, SPACE, 1, rule=rule, threshold=0.6, margin=0.2, activation=activation
-    )
+    pseudo = pseudo_labels(logits, labels, SPACE, 1, rule=rule, threshold=0.6, margin=0.2, activation=activation)
     count = 0
     for b, y, x in torch.ones_like(labels).nonzero().tolist():
         p = scores(logits, b, y, x, activation)

@@ -26,9 +26,7 @@ bg 89.3, aeroplane 79.3, bicycle 38.2, bird 86.0, boat 62.8, bottle 74.7, bus 87
 def labels_and_answers(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, n, (3, 17, 19)).astype(np.uint8)
-    prediction = np.where(rng.random(truth.shape) < 0.6, truth, rng.integers(0, n, truth.shape)).astype(
-        np.uint8
-    )
+    prediction = np.where(rng.random(truth.shape) < 0.6, truth, rng.integers(0, n, truth.shape)).astype(np.uint8)
     truth[rng.random(truth.shape) < 0.2] = IGNORE
     return truth, prediction
 

@@ -54,9 +54,7 @@ def test_voc(voc_root: Path, above: int) -> None:
     assert task_of(DataConfig(task="15-1"), dataset.info).steps[5] == (20,)
 
 
-@pytest.mark.parametrize(
-    ("listing", "long_lines"), [("train_aug", False), ("train_aug", True), ("trainaug", False)]
-)
+@pytest.mark.parametrize(("listing", "long_lines"), [("train_aug", False), ("train_aug", True), ("trainaug", False)])
 def test_voc_augmented(voc_root: Path, listing: str, long_lines: bool) -> None:
     augment_voc(voc_root, listing, long_lines)
     dataset = opened("voc", voc_root)
@@ -69,15 +67,11 @@ def test_what_lacks_of_voc_is_said(voc_root: Path) -> None:
     augment_voc(voc_root)
     lists = voc_root / "ImageSets" / "Segmentation"
     (lists / "train_aug.txt").unlink()
-    with pytest.raises(
-        DatasetMissing, match=r"no train_aug\.txt: looked for .*; get VOCtrainval_11-May-2012\.tar"
-    ):
+    with pytest.raises(DatasetMissing, match=r"no train_aug\.txt: looked for .*; get VOCtrainval_11-May-2012\.tar"):
         opened("voc", voc_root)
     augment_voc(voc_root)
     (voc_root / "JPEGImages" / "2008_000008.jpg").unlink()
-    with pytest.raises(
-        DatasetMissing, match="incomplete: 1 of 3 train images are missing, the first is '2008_000008'"
-    ):
+    with pytest.raises(DatasetMissing, match="incomplete: 1 of 3 train images are missing, the first is '2008_000008'"):
         opened("voc", voc_root)
     shutil.rmtree(voc_root / "SegmentationClassAug")
     shutil.rmtree(voc_root / "SegmentationClass")
@@ -129,9 +123,7 @@ def test_ade20k(ade_root: Path, above: int) -> None:
 
 def test_what_lacks_of_ade20k_is_said(ade_root: Path) -> None:
     (ade_root / "annotations" / "training" / "ADE_train_00000002.png").unlink()
-    with pytest.raises(
-        DatasetMissing, match=r"1 of 2 train masks are missing.*get ADEChallengeData2016\.zip"
-    ):
+    with pytest.raises(DatasetMissing, match=r"1 of 2 train masks are missing.*get ADEChallengeData2016\.zip"):
         opened("ade20k", ade_root)
     (ade_root / "images" / "training" / "ADE_train_00000001.jpg").unlink()
     (ade_root / "images" / "training" / "ADE_train_00000002.jpg").unlink()

@@ -51,9 +51,7 @@ def test_drift_is_measured_from_where_a_class_begins() -> None:
             if not known or np.isnan(p.mean[[t, origin], k]).any():
                 assert np.isnan(array[t, k])
             else:
-                assert array[t, k] == pytest.approx(
-                    1 - angle_cosine(p.mean[t, k], p.mean[origin, k]), abs=1e-6
-                )
+                assert array[t, k] == pytest.approx(1 - angle_cosine(p.mean[t, k], p.mean[origin, k]), abs=1e-6)
 
 
 def test_a_class_that_only_grows_does_not_drift() -> None:
@@ -139,9 +137,7 @@ def test_the_picture_does_not_flip() -> None:
     """The same prototypes in another order, and with another sign of the SVD, give the same axes."""
     p = random_prototypes()
     turned = Prototypes(p.mean[::-1, ::-1].copy(), p.spread)
-    np.testing.assert_allclose(
-        similarity.fit_projection(p).axes, similarity.fit_projection(turned).axes, atol=1e-6
-    )
+    np.testing.assert_allclose(similarity.fit_projection(p).axes, similarity.fit_projection(turned).axes, atol=1e-6)
     for axis in similarity.fit_projection(p).axes:
         assert axis[np.abs(axis).argmax()] > 0
 
@@ -174,15 +170,9 @@ def test_stored_prototypes_and_the_unknown(tmp_path: Path) -> None:
         mean = np.arange(rows * 2, dtype=np.float32).reshape(rows, 2) + 100 * t
         count = np.ones(rows, np.float32)
         count[0] = t > 0
-        write_tensors(
-            path / f"analysis_{t:02d}.safetensors", {"prototypes.mean": mean, "prototypes.count": count}
-        )
+        write_tensors(path / f"analysis_{t:02d}.safetensors", {"prototypes.mean": mean, "prototypes.count": count})
     found = similarity.stored(run)
     assert found.mean[1, 0].tolist() == [102, 103] and found.mean[2, 4].tolist() == [210, 211]
     assert found.known.tolist() == [[True] * 2 + [False] * 3, [True] * 4 + [False], [True] * 5]
     unknown = similarity.unknown_embeddings(run)
-    assert (
-        unknown is not None
-        and np.isnan(unknown[0]).all()
-        and unknown[1:].tolist() == [[100, 101], [200, 201]]
-    )
+    assert unknown is not None and np.isnan(unknown[0]).all() and unknown[1:].tolist() == [[100, 101], [200, 201]]

@@ -83,9 +83,7 @@ def test_partitioned_voc_uses_every_image_once(voc: Present) -> None:
     steps = [images_of_step(voc, labels, step, "partitioned") for step in range(6)]
     assert sorted(name for step in steps for name in step) == sorted(voc)
     # An image with classes of n steps falls into each with probability 1 / n.
-    expected = sum(
-        1 / sum(not set(s).isdisjoint(found) for s in labels.steps) for found in voc.values() if 16 in found
-    )
+    expected = sum(1 / sum(not set(s).isdisjoint(found) for s in labels.steps) for found in voc.values() if 16 in found)
     assert len(steps[1]) == pytest.approx(expected, abs=4 * expected**0.5)
 
 
@@ -164,9 +162,7 @@ def test_random_selection_keeps_file_order_and_grows() -> None:
     labels = space("2-1", 4)
 
     def kept(fraction: float, seed: int = 0) -> list[str]:
-        return images_of_step(
-            many(200), labels, 2, "overlapped", fraction=fraction, selection="random", seed=seed
-        )
+        return images_of_step(many(200), labels, 2, "overlapped", fraction=fraction, selection="random", seed=seed)
 
     assert kept(0.2) == sorted(kept(0.2)) == kept(0.2)
     assert set(kept(0.2)) < set(kept(0.5)) < set(kept(1.0))
@@ -203,10 +199,7 @@ def test_each_step_sees_its_domain_alone(setting: str) -> None:
         names = images_of_step(present, labels, step, setting, **options)  # type: ignore[arg-type]
         assert names and {domain_of(name) for name in names} == {"rgb" if step == 0 else "irrg"}
         if setting != "partitioned":
-            own = {
-                name: present[name]
-                for name in of_domain(present, domain_of, domain_of_step(("rgb", "irrg"), step))
-            }
+            own = {name: present[name] for name in of_domain(present, domain_of, domain_of_step(("rgb", "irrg"), step))}
             assert names == images_of_step(own, labels, step, setting)
 
 

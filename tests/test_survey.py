@@ -155,9 +155,7 @@ def cells(s: Surveyed, traces: list[Trace], step: int) -> tuple[np.ndarray, np.n
         square = np.full((trace.square, trace.square), 255, np.uint8)
         height, width = trace.inside
         for y, x in np.ndindex(height, width):
-            square[y, x] = true[
-                int((y + 0.5) * true.shape[0] / height), int((x + 0.5) * true.shape[1] / width)
-            ]
+            square[y, x] = true[int((y + 0.5) * true.shape[0] / height), int((x + 0.5) * true.shape[1] / width)]
         side = trace.square // latent.shape[1]
         for y, x in np.ndindex(covered(latent.shape[1:], trace.square, trace.inside)):
             values.append(latent[:, y, x])
@@ -166,9 +164,7 @@ def cells(s: Surveyed, traces: list[Trace], step: int) -> tuple[np.ndarray, np.n
 
 
 @pytest.mark.parametrize("step", [0, 2])
-def test_latent_statistics_are_those_of_all_pixels(
-    surveyed: Surveyed, traces: list[Trace], step: int
-) -> None:
+def test_latent_statistics_are_those_of_all_pixels(surveyed: Surveyed, traces: list[Trace], step: int) -> None:
     found = surveyed.survey
     values, classes = cells(surveyed, traces, step)
     np.testing.assert_allclose(found.channel_mean[step], values.mean(0), rtol=1e-3, atol=1e-5)
@@ -275,17 +271,13 @@ def test_a_damaged_survey_is_refused(surveyed: Surveyed, tmp_path: Path, damage:
     elif damage == "gone":
         (run.path / ARRAYS).unlink()
     else:
-        changed = (
-            {**about, "schema": 99} if damage == "schema" else {k: v for k, v in about.items() if k != "file"}
-        )
+        changed = {**about, "schema": 99} if damage == "schema" else {k: v for k, v in about.items() if k != "file"}
         write_json(run.path / METADATA, changed)
     with pytest.raises(SurveyMissing, match="lag survey"):
         open_survey(run)
 
 
-def test_the_command_writes_it(
-    surveyed: Surveyed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_it(surveyed: Surveyed, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from lag_core.cli import main
 
     run = copy_of(surveyed.run, tmp_path / "copy")
@@ -313,7 +305,5 @@ def test_flows_of_a_pixel_by_pixel_count() -> None:
 def test_reading_needs_no_torch() -> None:
     modules = ("survey", "forgetting", "similarity", "channels", "cache", "latent_maps")
     code = "; ".join([*(f"import lag_core.explain.{m}" for m in modules), "import sys"])
-    result = subprocess.run(
-        [sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], cwd=ROOT, check=False
-    )
+    result = subprocess.run([sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], cwd=ROOT, check=False)
     assert result.returncode == 0

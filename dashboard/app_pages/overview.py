@@ -109,9 +109,7 @@ def _worst_loss(page: Page, found: Scores) -> str:
         return "No class is worse than it was."
     best = int(np.nanargmax(ious[:-1, cls]))
     name = untrusted.markdown(page.run.classes[cls].name)
-    return (
-        f"**{name}** lost most: {_percent(ious[best, cls])} after step {best}, now {_percent(ious[-1, cls])}."
-    )
+    return f"**{name}** lost most: {_percent(ious[best, cls])} after step {best}, now {_percent(ious[-1, cls])}."
 
 
 _MEANING = {
@@ -226,9 +224,7 @@ def _confusion(page: Page, found: Scores) -> None:
         source="N counts validation pixels: truth i, prediction j",
         slug="confusion",
     ) as view:
-        view.csv(
-            {"true": [c.name for c in classes], **{c.name: list(matrix[:, j]) for j, c in enumerate(classes)}}
-        )
+        view.csv({"true": [c.name for c in classes], **{c.name: list(matrix[:, j]) for j, c in enumerate(classes)}})
         cell = _chosen_cell(seen)
         points = view.plot(
             figures.confusion_matrix(matrix, classes, page.ink, cell=cell),
@@ -288,8 +284,7 @@ def _all_runs(page: Page) -> None:
         number = st.column_config.NumberColumn(format="%.1f", width=62)
         event: Any = st.dataframe(
             {"": [_mark(page, run) for run in runs], **table},
-            column_config={"": st.column_config.TextColumn(width=24)}
-            | dict.fromkeys(HEADLINE.values(), number),
+            column_config={"": st.column_config.TextColumn(width=24)} | dict.fromkeys(HEADLINE.values(), number),
             hide_index=True,
             height=min(38 + 35 * len(runs), TABLE_HEIGHT),
             on_select="rerun",
