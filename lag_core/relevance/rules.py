@@ -258,24 +258,38 @@ class Ledger:
         self.absorbed += kept.double().flatten(1).sum(1)
 
 
+NEGLIGIBLE = 1e-4
+"""Share of a layer's relevance that a stabiliser may keep although its share says `spread`: it is booked."""
+
+
 class Quotient(NamedTuple):
     """S = R / (z + eps sign z), and eps sign z: [B, 1, 1, 1] where no z is negative, else of z's shape."""
 
     s: Tensor
     stabiliser: Tensor
 
-    def book(self, ledger: Ledger, bias: Tensor | None, spread: bool) -> None:
-        """What the bias keeps, S b, and what the stabiliser keeps unless it is spread."""
+    def book(self, ledger: Ledger, bias: Tensor | None) -> None:
+        """What the stabiliser keeps, S eps sign z, and what the bias keeps, S b."""
         uniform = self.stabiliser.shape[1:] == (1, 1, 1)
-        if not (uniform or spread):
-            kept = torch.linalg.vecdot(self.s.flatten(1), self.stabiliser.flatten(1))
-            ledger.book(kept[:, None])
-        if bias is None and (spread or not uniform):
-            return
-        rate = self.s.new_zeros(()) if bias is None else bias
-        if uniform and not spread:
-            rate = rate + self.stabiliser[:, :, 0, 0]
-        ledger.book(self.s.sum((2, 3)) * rate)
+        if not uniform:
+            ledger.book(torch.linalg.vecdot(self.s.flatten(1), self.stabiliser.flatten(1))[:, None])
+        if uniform or bias is not None:
+            rate = self.stabiliser[:, :, 0, 0] if uniform else self.s.new_zeros(())
+            ledger.book(self.s.sum((2, 3)) * (rate if bias is None else rate + bias))
+
+    def unsupported(self, relevance: Tensor, ledger: Ledger) -> Tensor | None:
+        """Relevance of outputs that no input supports, taken back from the stabiliser; None if there is little.
+
+        Shape: relevance [B, D, h, w] -> [B, D, h, w].
+        """
+        kept = self.s * self.stabiliser
+        limit = NEGLIGIBLE * relevance.abs().sum((1, 2, 3), keepdim=True)
+        much = kept.abs().sum((1, 2, 3), keepdim=True) > limit
+        if not much.any():
+            return None
+        kept *= much
+        ledger.book(-kept)
+        return kept
 
 
 def quotient(
@@ -336,12 +350,12 @@ def _propagate_share(
     if share.coefficient != 1:
         relevance = relevance * share.coefficient
     found = quotient(relevance, z, epsilon, upward=upward, overwrite=not share.is_plain)
-    found.book(ledger, bias, share.spread)
+    found.book(ledger, bias)
     parts = [
         layer.backward_with(found.s, term.weights, a).mul_(value) for term, value in zip(terms, mapped, strict=True)
     ]
-    if share.spread:
-        parts.append(layer.spread(found.s * found.stabiliser, a))
+    if share.spread and (alone := found.unsupported(relevance, ledger)) is not None:
+        parts.append(layer.spread(alone, a))
     return _total(parts)
 
 
@@ -373,11 +387,12 @@ def propagate_sum(
                 z.clamp_(min=0)
             weighted = of_sign if share.coefficient == 1 else of_sign * share.coefficient
             shared = quotient(weighted, z, rule.epsilon, upward=upward_share, overwrite=not plain)
-            shared.book(ledger, None, share.spread)
+            shared.book(ledger, None)
+            alone = shared.unsupported(weighted, ledger) if share.spread else None
             for results, value in zip(found, mapped, strict=True):
                 results.append(value * shared.s if plain else value.mul_(shared.s))
-                if share.spread:
-                    results.append(shared.s * (shared.stabiliser / len(parts)))
+                if alone is not None:
+                    results.append(alone / len(parts))
     return [_total(results) for results in found]
 
 
