@@ -5,7 +5,7 @@
     found.map, found.channels, found.error
 
 Source: METHOD.md D (what to explain) and I.5 (conservation error); rules: `rules.py`. The engine is ours;
-docs/adr/lrp-engine.md says why.
+docs/adr/0002-lrp-engine.md says why.
 """
 
 from __future__ import annotations
@@ -165,7 +165,8 @@ def lrp(
 
     Shape: inputs images [B, 3, H, W] (normalised) or trunk features [B, T, h, w]; target a `Target` or the
     weights [B, K, h, w] of the logits. composite: "epsilon" (epsilon everywhere), "composite" (z-box at the
-    image, alpha1-beta0 in the backbone, epsilon in ASPP and heads), or one of `rules.composites`.
+    image, alpha1-beta0 in the backbone, epsilon in ASPP and heads), or one of `rules.composites`
+    ("composite-gamma" is for ResNets: in MobileNets its biases absorb nearly everything).
     Errors: ValueError for a shape, channel or name that does not fit; TypeError for a layer that LRP does not
     know; `NotFinite`.
     """
