@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lag_core.explain.trace import Trace
     from lag_core.runs import Run, open_run
     from lag_core.training.continual import train
+    from lag_core.training.evaluation import evaluate
 
-__all__ = ["Run", "open_run", "train"]
+__all__ = ["Run", "Trace", "evaluate", "open_run", "train"]
 
-_HOMES = {"Run": "lag_core.runs", "open_run": "lag_core.runs", "train": "lag_core.training.continual"}
+_HOMES = {
+    "Run": "lag_core.runs",
+    "Trace": "lag_core.explain.trace",
+    "evaluate": "lag_core.training.evaluation",
+    "open_run": "lag_core.runs",
+    "train": "lag_core.training.continual",
+}
 
 
 def __getattr__(name: str) -> Any:
