@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import streamlit as st
@@ -116,6 +117,16 @@ def contrast(one: Sequence[int], other: Sequence[int]) -> float:
 def text_on(color: Sequence[int]) -> str:
     """Black or white, whichever reads better on `color`."""
     return "#FFFFFF" if contrast(color, (255, 255, 255)) > contrast(color, (0, 0, 0)) else "#000000"
+
+
+def ramp_table(ramp: Sequence[str], count: int) -> tuple[Color, ...]:
+    """`count` colours along a ramp, from its first stop to its last."""
+    return _ramp_table(tuple(ramp), count)
+
+
+@lru_cache(maxsize=32)
+def _ramp_table(ramp: tuple[str, ...], count: int) -> tuple[Color, ...]:
+    return tuple(on_ramp(ramp, i / (count - 1)) for i in range(count))
 
 
 def on_ramp(ramp: Sequence[str], value: float) -> Color:

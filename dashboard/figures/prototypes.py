@@ -290,7 +290,7 @@ def labels(classes: Sequence[ClassInfo], ink: Ink) -> tuple[list[str], list[str]
 
 def colours(values: np.ndarray, low: float, high: float, ramp: Sequence[str]) -> np.ndarray:
     """A map in the colours of a ramp. Shape: float [H, W] -> uint8 [H, W, 4]."""
-    table = np.array([design.on_ramp(ramp, i / 255) for i in range(256)], np.uint8)
+    table = np.array(design.ramp_table(ramp, 256), np.uint8)
     places = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
     rgba = np.full((*values.shape, 4), 255, np.uint8)
     rgba[..., :3] = table[np.rint(places * 255).astype(np.uint8)]

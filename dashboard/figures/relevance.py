@@ -41,7 +41,7 @@ def scale_of(maps: Sequence[np.ndarray]) -> float:
 def signed(values: np.ndarray, high: float) -> np.ndarray:
     """A map from -high to high: orange against, blue for, transparent at 0. Shape: float [H, W] -> uint8 [H, W, 4]."""
     steps = np.linspace(-1, 1, 255)
-    colors = np.array([design.on_ramp(design.DIVERGING, (v + 1) / 2) for v in steps], np.float32)
+    colors = np.array(design.ramp_table(design.DIVERGING, 255), np.float32)
     opacity = np.abs(steps) ** VISIBLE * 255
     table = np.column_stack([colors, opacity]).round().astype(np.uint8)
     places = np.rint((np.clip(values / high, -1, 1) + 1) * 127).astype(np.uint8)
