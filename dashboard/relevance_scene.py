@@ -79,10 +79,10 @@ class Series:
 
     def agreement(self, step: int) -> Agreement | None:
         """How alike the maps of `step` and of the step before are."""
-        from lag_core.explain.attribution_checks import agreement
-
         now, before = self.explained(step), self.explained(step - 1)
-        return agreement(now.map, before.map) if now and before else None
+        if now is None or before is None:
+            return None
+        return _agreement(self.asked[step].key, self.asked[step - 1].key, _now=now.map, _before=before.map)
 
     def pointing(self, step: int) -> Pointing | None:
         """How much of a step's map lies on the true pixels of the class."""
@@ -97,6 +97,13 @@ class Series:
         """Relevance of each latent channel for the mean logit, float32 [C]."""
         found = self.explained(step)
         return None if found is None else found.channels / found.pixels
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _agreement(now: str, before: str, *, _now: np.ndarray, _before: np.ndarray) -> Agreement:
+    from lag_core.explain.attribution_checks import agreement
+
+    return agreement(_now, _before)
 
 
 @dataclass(frozen=True)

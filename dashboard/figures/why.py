@@ -12,6 +12,7 @@ from dashboard import design
 from dashboard.design import Ink
 from dashboard.figures.channels import EffectLine, effect_curves
 from dashboard.figures.frame import clickable, frame
+from dashboard.figures.remembered import remembered
 from lag_core.explain.verdict import EffectCurve
 
 MAIN, SECOND = "#0072B2", "#D55E00"
@@ -30,6 +31,7 @@ class Series:
     """Of the compared run."""
 
 
+@remembered
 def over_steps(
     series: Sequence[Series], ink: Ink, *, step: int, y: str, decimals: int, limits: tuple[float, float] | None = None
 ) -> go.Figure:
@@ -64,12 +66,14 @@ def over_steps(
     return figure
 
 
+@remembered
 def ablation_figure(curve: EffectCurve, ink: Ink, k: int, active: int) -> go.Figure:
     """What carries the memory: the IoU lost by taking the k most invariant channels away."""
     line = EffectLine("invariant", "most invariant", design.INVARIANT, _from_zero(curve.effect))
     return _curves(curve, line, ink, k, active, "IoU, points")
 
 
+@remembered
 def transplant_figure(curve: EffectCurve, ink: Ink, k: int, active: int) -> go.Figure:
     """What was lost: the IoU won by putting the k most changed channels back."""
     line = EffectLine("changed", "most changed", design.SPECIFIC, _from_zero(curve.effect))
@@ -80,7 +84,9 @@ def _curves(curve: EffectCurve, line: EffectLine, ink: Ink, k: int, active: int,
     low, high = curve.interval()
     band = (_from_zero(low), _from_zero(np.median(curve.controls, axis=1)), _from_zero(high))
     counts = np.concatenate([[0], curve.counts])
-    figure = effect_curves(counts, [line], ink, y=y, chosen=(line.order, k), band=band, total=active)
+    figure = go.Figure(
+        effect_curves(counts, [line], ink, y=y, chosen=(line.order, k), band=band, total=active)
+    )  # a copy: that one is shared
     every = np.concatenate([line.values, band[0], band[2]])
     if np.abs(every).max() < 1:  # below a point nothing is claimed, so nothing should look large
         figure.update_yaxes(range=[-1.05, 1.05])
