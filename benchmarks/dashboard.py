@@ -33,8 +33,13 @@ SETTLED = 300
 """Interactions after which the caches, which are bounded, have filled: what still grows then would be a leak."""
 
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
-FIRST_PICTURE = """() => document.querySelector('.js-plotly-plot .main-svg .trace, .js-plotly-plot .main-svg .hm')
-    || [...document.querySelectorAll('[data-testid=stSidebar] img')].some((i) => i.naturalWidth > 40)"""
+FIRST_PICTURE = """() => {
+    if (document.querySelector('.js-plotly-plot .main-svg .trace, .js-plotly-plot .main-svg .hm')) return 'plot';
+    const inside = (root) => [...root.querySelectorAll('*')].some(
+        (e) => (e.tagName === 'IMG' && e.naturalWidth > 40) || (e.shadowRoot && inside(e.shadowRoot)));
+    return inside(document) ? 'photograph' : false;
+}"""
+"""A plot, or a photograph in the gallery, whose component has a shadow root."""
 
 
 def summary(seconds: Sequence[float], cpu: float) -> dict[str, float]:

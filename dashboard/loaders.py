@@ -211,7 +211,7 @@ def trace(run: Run, image: Picture) -> Trace:
         return _trace(run.digest, image.digest, _run=run, _pixels=image.pixels)
 
 
-@st.cache_resource(max_entries=12, show_spinner="Running the network of every step…", show_time=True)
+@st.cache_resource(max_entries=8, show_spinner="Running the network of every step…", show_time=True)
 def _trace(run_digest: str, image_digest: str, *, _run: Run, _pixels: np.ndarray) -> Trace:
     from lag_core.explain.trace import Trace
 

@@ -56,7 +56,7 @@ LONG = ("integrated-gradients", "occlusion")
 SHUFFLED_MAPS = 8
 """Maps of the check with shuffled weights: the true one, heads, ASPP and the five stages of the backbone."""
 
-IN_MEMORY = 64
+IN_MEMORY = 32
 """Results kept in memory, a quarter of a MiB each at 256 pixels; older ones come from the disk again."""
 
 
