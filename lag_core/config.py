@@ -85,6 +85,8 @@ class OptimConfig:
     """Lower bound of a later step's iterations: a step with few images would otherwise hardly train (METHOD.md K.4)."""
     batch: int = 16
     lr_head: float = 0.01
+    """Heads at step 0."""
+    lr_head_later: float = 0.01
     lr_aspp: float = 0.01
     """ASPP at step 0."""
     lr_aspp_later: float = 1e-3
@@ -292,6 +294,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "optim.min_iterations": (0, 10_000_000),
     "optim.batch": (1, 4096),
     "optim.lr_head": (0.0, 100.0),
+    "optim.lr_head_later": (0.0, 100.0),
     "optim.lr_aspp": (0.0, 100.0),
     "optim.lr_aspp_later": (0.0, 100.0),
     "optim.lr_stage": (0.0, 100.0),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lag_core.method.objective import Batch, Objective, Result, Term
-from lag_core.model.segmenter import Segmenter
+from lag_core.model.segmenter import Output, Segmenter
 from lag_core.training.optimiser import Schedule, set_modes, trunk_trains
 
 
@@ -97,10 +97,16 @@ class StepLoop:
     def _forward(self, batch: Batch, progress: float, iteration: int, skip: frozenset[str]) -> Result:
         with torch.autocast(batch.inputs.device.type, self.amp, enabled=self.amp is not None):
             features = self.student.trunk(batch.inputs) if self.trunk_trains else batch.inputs
-            student = self.student.behind_trunk(features)
             with torch.no_grad():
                 teacher = self.teacher.behind_trunk(features) if self.teacher is not None else None
+            student = self._student_output(features, teacher)
             return self.objective(self.student, self.teacher, student, teacher, batch, progress, iteration, skip)
+
+    def _student_output(self, features: Tensor, teacher: Output | None) -> Output:
+        """The student's answer. While heads alone train, it shares the teacher's latent map, to the bit."""
+        if teacher is None or any(part.name != "heads" for part in self.schedule.found):
+            return self.student.behind_trunk(features)
+        return Output(teacher.stage, teacher.latent, self.student.decode(teacher.latent))
 
     def _look_for_dead(self, terms: Mapping[str, Term]) -> None:
         """A term whose value depends on no trainable parameter is named, once."""

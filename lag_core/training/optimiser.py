@@ -37,7 +37,7 @@ def parts(model: Segmenter, config: Config, labels: LabelSpace, step: int) -> li
                 Part("backbone", (model.backbone,), optim.lr_stage),
             ]
         )
-    found = [Part("heads", tuple(_trained_heads(model, config, labels)), optim.lr_head)]
+    found = [Part("heads", tuple(_trained_heads(model, config, labels)), optim.lr_head_later)]
     if config.method.extractor == "live":
         delay = optim.extractor_delay
         behind = tuple(model.backbone.stages_after(config.model.shared))
