@@ -1,0 +1,150 @@
+"""Plots of the sweeps: `python benchmarks/plots.py` draws assets/plots/*.svg from benchmarks/results/*.json.
+
+Text and axes are grey, so that a plot reads on a light page and on a dark one. Needs matplotlib (in the extra "dev").
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+RESULTS, PLOTS = ROOT / "benchmarks" / "results", ROOT / "assets" / "plots"
+ORDER = ("finetune", "plop", "mib", "reference", "lag", "reference with replay", "lag+", "joint")
+COLORS = dict(
+    zip(ORDER, ("#888888", "#CC79A7", "#E69F00", "#0072B2", "#009E73", "#56B4E9", "#D55E00", "#888888"), strict=True)
+)
+"""Okabe and Ito's palette: told apart by colour-blind readers."""
+GREY = "#808080"
+
+Rows = Sequence[dict[str, Any]]
+
+
+def rows_of(name: str) -> Rows:
+    """The rows of a sweep; none where it has not run."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def by_name(rows: Rows, column: str) -> dict[str, list[float]]:
+    """Values of a column in percent, a list over seeds for each run."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        groups[row["name"]].append(100 * row[column])
+    return groups
+
+
+def methods(name: str, title: str) -> None:
+    """Old, new and all classes of every method: each seed a dot, their mean a bar."""
+    rows = rows_of(name)
+    if not rows:
+        return
+    columns = ("old", "new", "all")
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3.2), sharey=True)
+    for place, column in zip(axes, columns, strict=True):
+        groups = by_name(rows, column)
+        names = [n for n in ORDER if n in groups]
+        for y, method in enumerate(names):
+            values = groups[method]
+            place.plot([mean(values)] * 2, [y - 0.3, y + 0.3], color=COLORS[method], linewidth=3)
+            place.plot(values, [y] * len(values), "o", color=COLORS[method], markersize=5, alpha=0.6)
+        place.set_yticks(range(len(names)), names)
+        place.set_xlabel(f"{column} classes, mIoU %")
+        place.set_xlim(left=0)
+        tidy(place)
+    figure.suptitle(title, color=GREY)
+    save(figure, name)
+
+
+def limited(name: str, whole: str) -> None:
+    """mIoU against the share of the later steps' images that is left."""
+    rows = rows_of(name)
+    if not rows:
+        return
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharex=True)
+    for place, column in zip(axes, ("old", "all"), strict=True):
+        full, part = by_name(rows_of(whole), column), by_name(rows, column)
+        for method in ORDER:
+            points = {int(m[1]): v for n, v in part.items() if (m := re.fullmatch(rf"{re.escape(method)} (\d+) %", n))}
+            if not points:
+                continue
+            points |= {100: full[method]} if method in full else {}
+            line(place, points, method)
+        place.set_xlabel("images of the later steps, %")
+        place.set_ylabel(f"{column} classes, mIoU %")
+        tidy(place)
+    axes[0].legend(frameon=False, labelcolor=GREY)
+    save(figure, name)
+
+
+def line(place: Axes, points: dict[int, list[float]], method: str) -> None:
+    """Means over seeds with their standard deviation."""
+    x = sorted(points)
+    spread = [stdev(points[i]) if len(points[i]) > 1 else 0.0 for i in x]
+    place.errorbar(x, [mean(points[i]) for i in x], spread, label=method, color=COLORS[method], marker="o", capsize=3)
+
+
+def changes(name: str, base: str, title: str) -> None:
+    """What each change of `base` does: difference of mIoU, seed by seed."""
+    rows = rows_of(name)
+    if not rows:
+        return
+    reference = {row["seed"]: 100 * row["all"] for row in rows if row["name"] == base}
+    groups: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if row["name"] != base and row["seed"] in reference:
+            groups[row["name"].removeprefix(f"{base} ")].append(100 * row["all"] - reference[row["seed"]])
+    figure, place = plt.subplots(figsize=(6.5, 0.3 * len(groups) + 1))
+    for y, values in enumerate(groups.values()):
+        place.plot(values, [y] * len(values), "o", color=COLORS["lag"], markersize=5, alpha=0.6)
+        place.plot([mean(values)] * 2, [y - 0.3, y + 0.3], color=COLORS["lag"], linewidth=3)
+    place.axvline(0, color=GREY, linewidth=1)
+    place.set_yticks(range(len(groups)), list(groups))
+    place.invert_yaxis()
+    place.set_xlabel(f"mIoU of all classes less {base}'s, points ({title})")
+    tidy(place)
+    save(figure, name)
+
+
+def tidy(place: Axes) -> None:
+    """Grey axes, no frame."""
+    place.tick_params(colors=GREY)
+    place.xaxis.label.set_color(GREY)
+    place.yaxis.label.set_color(GREY)
+    for name, spine in place.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color(GREY)
+    place.grid(axis="x", color=GREY, alpha=0.2)
+
+
+def save(figure: Any, name: str) -> None:
+    """The same bytes for the same numbers."""
+    PLOTS.mkdir(parents=True, exist_ok=True)
+    figure.tight_layout()
+    figure.savefig(PLOTS / f"{name}.svg", transparent=True, metadata={"Date": None})
+    plt.close(figure)
+
+
+def main(argv: Iterable[str] = ()) -> None:
+    plt.rcParams.update({"svg.hashsalt": "lag", "svg.fonttype": "none", "font.family": "sans-serif"})
+    methods("animals-3-1", "animals 3-1: cat, dog, person | horse | cow | sheep")
+    methods("animals-2-2", "animals 2-2: cat, dog | person, horse | cow, sheep")
+    methods("aerial-2-2-1", "aerial 2-2-1, class and domain")
+    methods("camvid-6-5", "CamVid 6-5")
+    changes("ablation-animals-3-1", "lag", "animals 3-1")
+    limited("limited-animals-3-1", "animals-3-1")
+
+
+if __name__ == "__main__":
+    main()
