@@ -233,6 +233,39 @@ def test_residual_addition_is_a_layer_with_weights_one(kind: str, rectified: boo
     assert np.allclose(found.numpy().ravel(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("epsilon", [1e-9, 0.1])
+@pytest.mark.parametrize("projected", [True, False])
+@pytest.mark.parametrize("rectified", [True, False])
+def test_a_residual_block_under_epsilon_is_one_linear_layer(epsilon: float, projected: bool, rectified: bool) -> None:
+    """The last convolution of the body, the shortcut and the addition, with the biases of both: one matrix."""
+    torch.manual_seed(2)
+    body = nn.Conv2d(3, 3, 3, padding=1).double()
+    shortcut = nn.Conv2d(3, 3, 1).double() if projected else None
+    x = torch.randn(1, 3, 3, 2, dtype=torch.float64)
+    layer = Residual(chain_of(body), None if shortcut is None else chain_of(shortcut), rectified)
+    y, start, found, ledger = run_layer(
+        layer, x, lambda y: torch.randn_like(y) * (y != 0), epsilon_rule(epsilon), False
+    )
+    matrix, places = matrix_of(body, (3, 2)), y[0, 0].numel()
+    bias = body.bias.detach().repeat_interleave(places).numpy()
+    if shortcut is None:
+        matrix = matrix + np.eye(x.numel())
+    else:
+        matrix = matrix + matrix_of(shortcut, (3, 2))
+        bias = bias + shortcut.bias.detach().repeat_interleave(places).numpy()
+    relevance, own = start.numpy().ravel(), epsilon * float(y.abs().mean())
+    expected = divided(x.numpy().ravel()[:, None] * matrix, bias, relevance, own)
+    assert np.allclose(found.numpy().ravel(), expected, rtol=1e-9)
+    assert float(found.sum() + ledger.absorbed) == pytest.approx(float(start.sum()), abs=1e-9)
+
+
+def test_a_residual_block_of_another_form_is_refused() -> None:
+    conv = nn.Conv2d(2, 2, 1)
+    for body, skip in (([conv, nn.ReLU()], None), ([conv], [conv, conv]), ([conv], [nn.MaxPool2d(1)])):
+        with pytest.raises(TypeError, match="LRP knows"):
+            Residual(chain_of(body), None if skip is None else chain_of(skip), True)
+
+
 def test_max_pooling_gives_all_to_the_winner() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 7, 6, dtype=torch.float64)

@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file
 from shapes import tiny_config, tiny_run, write_shapes
 
-from lag_core.config import ConfigError
+from lag_core.config import ConfigError, resolve
 from lag_core.data.splits import hold_out
 from lag_core.method.objective import Objective, Result, Term
 from lag_core.method.presets import PRESETS
@@ -21,6 +21,7 @@ from lag_core.training.continual import ContinualTraining, label_spaces, step_im
 from lag_core.training.evaluation import evaluate, totals
 from lag_core.training.features import FeatureStore, batch_order, iterations_per_epoch
 from lag_core.training.loop import NotFiniteError, gradient_norms, weighted_sum
+from lag_core.training.optimiser import Part, Schedule
 from lag_core.training.reporting import Reporter
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -353,3 +354,13 @@ def test_aerial_trains_by_domains(tmp_path: Path) -> None:
     assert run.domains == ("rgb", "irrg")
     parts = [run.confusions(domain) for domain in run.domains]
     assert np.array_equal(sum(parts), run.confusions())  # type: ignore[arg-type]
+
+
+def test_a_later_step_warms_up_each_part_from_when_it_joins():
+    heads, aspp = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    found = [Part("heads", (heads,), 1.0), Part("aspp", (aspp,), 0.5, delay=0.4)]
+    config = resolve({"optim": {"warmup": 0.2, "power": 0.0}})
+    rates = {t: Schedule(found, config, step=1).step(t) for t in (0.0, 0.1, 0.2, 0.4, 0.5, 0.9)}
+    assert [rate["heads"] for rate in rates.values()] == pytest.approx([0.0, 0.5, 1.0, 1.0, 1.0, 1.0])
+    assert [rate["aspp"] for rate in rates.values()] == pytest.approx([0.0, 0.0, 0.0, 0.0, 0.25, 0.5])
+    assert Schedule(found, config, step=0).step(0.0) == {"heads": 1.0, "aspp": 0.0}

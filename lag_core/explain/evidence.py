@@ -30,7 +30,7 @@ from lag_core.explain.trace import Networks
 from lag_core.explain.verdict import ChannelEffects, EffectCurve, Evidence, OverSteps, Verdict
 from lag_core.method.decoupling import Metric, channel_distance
 from lag_core.metrics import confusion
-from lag_core.model.prediction import class_probabilities, label_map
+from lag_core.model.prediction import label_map
 from lag_core.model.segmenter import Output, upsample
 from lag_core.protocol import LabelSpace
 from lag_core.relevance.latent import channel_profile, latent_relevance, relevance_map
@@ -411,8 +411,8 @@ def _effect_curve(question: Intervention, ranked: np.ndarray, measure: Measure, 
 
 
 def iou_of(truths: np.ndarray, cls: int, labels: LabelSpace, loss: str) -> Measure:
-    """Measures the IoU of one class over all images together, as interventions.class_iou does, without sorting out
-    which other class won: several times faster.
+    """Measures the IoU of one class over all images together: one number of interventions.class_iou, without the
+    confusions of the others.
 
     Shape: truths uint8 [N, g, g] class indices, 255 where nothing counts; the measure gives float64 [1].
     """
@@ -420,16 +420,9 @@ def iou_of(truths: np.ndarray, cls: int, labels: LabelSpace, loss: str) -> Measu
     size = (truths.shape[1], truths.shape[2])
 
     def measure(logits: Tensor) -> np.ndarray:
-        seen = logits.shape[1] - labels.offset
-        scores = class_probabilities(upsample(logits, size), labels, loss)
-        own = scores[:, cls]
-        won = torch.ones_like(own, dtype=torch.bool)  # the first class with the highest score wins, as in argmax
-        if cls:
-            won &= own > scores[:, :cls].amax(1)
-        if cls + 1 < seen:
-            won &= own >= scores[:, cls + 1 :].amax(1)
         where = true.to(logits.device)
-        won &= where < seen  # classes still to come and places without a label do not count
+        counted = where < logits.shape[1] - labels.offset  # not the classes still to come, nor places without a label
+        won = (label_map(upsample(logits, size), labels, loss) == cls) & counted
         mine = where == cls
         union = int((won | mine).sum())
         return np.array([int((won & mine).sum()) / union if union else np.nan])

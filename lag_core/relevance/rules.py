@@ -135,6 +135,11 @@ class Rule:
         if not self.epsilon > 0:
             raise ValueError(f"rule {self.name}: epsilon = {self.epsilon!r}, but a denominator needs epsilon > 0")
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether every output hands all its relevance back in proportion to its own summands."""
+        return self.shares_below is None and len(self.shares) == 1 and self.shares[0].is_plain
+
 
 def epsilon_rule(epsilon: float = 1e-6) -> Rule:
     """LRP-epsilon: every contribution counts with its sign."""

@@ -206,7 +206,7 @@ class ContinualTraining:
             seed=config.optim.seed,
             memory=memory,
         )
-        schedule = Schedule(found, config)
+        schedule = Schedule(found, config, step)
         if states:
             student.load_state_dict(states["student"])
             schedule.optimiser.load_state_dict(states["optimiser"])

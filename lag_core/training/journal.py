@@ -165,7 +165,15 @@ def new_info(
 
 _LATER_ONLY = {
     "data": {"fraction", "selection"},
-    "optim": {"epochs_later", "min_iterations", "lr_head_later", "lr_aspp_later", "lr_stage_later", "extractor_delay"},
+    "optim": {
+        "epochs_later",
+        "min_iterations",
+        "lr_head_later",
+        "lr_aspp_later",
+        "lr_stage_later",
+        "extractor_delay",
+        "warmup",
+    },
 }
 """Keys without influence on step 0. Of the method, only `loss`, `unknown` and `labels` have one."""
 

@@ -83,13 +83,15 @@ def set_modes(model: Segmenter, found: Iterable[Part], step: int) -> None:
 
 
 class Schedule:
-    """SGD with momentum under a poly schedule; each part joins after its delay.
+    """SGD with momentum under a poly schedule; each part joins after its delay, and after step 0 warms up.
 
-    lr(t) = lr * (1 - t)**power, t in [0, 1) the progress of the step. Source: METHOD.md F.
+    lr(t) = lr * min(1, (t - delay) / warmup) * (1 - t)**power, t in [0, 1) the progress of the step. Source:
+    METHOD.md F; the delay and the warm-up of each part are ours: a new head starts with a large loss.
     """
 
-    def __init__(self, found: list[Part], config: Config):
+    def __init__(self, found: list[Part], config: Config, step: int = 0):
         self.found = found
+        self.warmup = config.optim.warmup if step else 0.0
         self.power = config.optim.power
         groups = [{"params": part.parameters(), "lr": part.lr, "name": part.name} for part in found]
         self.optimiser = torch.optim.SGD(
@@ -110,7 +112,7 @@ class Schedule:
         rates = {}
         for group, part in zip(self.optimiser.param_groups, self.found, strict=True):
             joined = progress >= part.delay
-            group["lr"] = part.lr * (1 - progress) ** self.power if joined else 0.0
+            group["lr"] = part.lr * self._warm(progress - part.delay) * (1 - progress) ** self.power if joined else 0.0
             rates[part.name] = group["lr"]
             if not joined:
                 for parameter in group["params"]:
@@ -118,3 +120,7 @@ class Schedule:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         return rates
+
+    def _warm(self, since: float) -> float:
+        """Factor of a part that joined `since` ago, as a share of the step."""
+        return min(1.0, since / self.warmup) if self.warmup > 0 else 1.0
