@@ -160,6 +160,9 @@ class MethodConfig:
     """Weight of the replay of class statistics (ours)."""
     replay_at: Literal["latent", "trunk"] = "latent"
     """Where statistics are kept and replay begins: at Z, or at the frozen trunk's output."""
+    replay_maps: Literal["drawn", "carried"] = "drawn"
+    """"trunk": maps drawn from the statistics, or the step's own images, objects and surroundings carried over to the
+    old classes (needs replay_covariance = "full")."""
     replay_kd: float = 1.0
     """"trunk": weight of the teacher's answers on the replayed maps."""
     replay_samples: int = 8
@@ -348,6 +351,9 @@ def _check(config: Config) -> None:
         raise ConfigError(f"model.aspp_rates = {rates}: expected one or more rates of at least 1")
     if config.optim.lr_stage_later > 0 and config.model.shared == "layer4":
         raise ConfigError('optim.lr_stage_later > 0 needs model.shared = "layer3": layer4 is part of the frozen trunk')
+    method = config.method
+    if method.replay_maps == "carried" and (method.replay_at, method.replay_covariance) != ("trunk", "full"):
+        raise ConfigError('method.replay_maps = "carried" needs replay_at = "trunk" and replay_covariance = "full"')
     if config.data.measure == "held" and config.data.holdout == 0:
         raise ConfigError('data.measure = "held" needs data.holdout > 0: nothing is held out')
     if config.data.dataset != "aerial" and not config.data.root:

@@ -22,6 +22,7 @@ from lag_core.method.prototypes import class_means, semantic_invariance
 from lag_core.method.pseudo_labels import PseudoLabels
 from lag_core.method.regions import confident_regions, resize_labels
 from lag_core.method.replay import patch_logits
+from lag_core.method.transport import Carrier
 from lag_core.model.segmenter import Output, Segmenter, upsample
 from lag_core.protocol import IGNORE, LabelSpace
 
@@ -41,11 +42,15 @@ class Scene:
     """The student's output."""
     old: Output | None
     """The teacher's output; None at step 0."""
+    features: Tensor
+    """float [B, T, h, w] the trunk's output."""
     targets: Tensor
     """int64 [B, s, s] this step's labels."""
     fused: PseudoLabels | None
     """The labels with the teacher's pseudo-labels in them; None without."""
     memory: Memory
+    carrier: Carrier | None
+    """What carries this step's objects over to old classes; None unless replay_maps is "carried"."""
     score: ChannelScore
 
     @property
@@ -168,16 +173,26 @@ def replayed(scene: Scene, old: Output) -> Tensor:
 
 def _replayed_maps(scene: Scene) -> Tensor:
     assert scene.teacher is not None
-    config = scene.config
-    maps, labels = scene.memory.statistics.sample_maps(
-        scene.old_classes, config.replay_samples, size_of(scene.new.latent), scene.generator(), config.replay_covariance
-    )
-    maps, labels = maps.to(scene.new.latent.device), labels.to(scene.new.latent.device)
+    maps, labels = _maps_of_old_classes(scene)
+    if len(maps) == 0:
+        return maps.sum()
     new = scene.student.behind_trunk(maps)
     with torch.no_grad():
         old = scene.teacher.behind_trunk(maps)
     kept = distil_logits(new.logits, old.logits, activation=scene.activation)  # type: ignore[arg-type]
-    return _told_apart(scene, new.logits, labels) + config.replay_kd * kept
+    return _told_apart(scene, new.logits, labels) + scene.config.replay_kd * kept
+
+
+def _maps_of_old_classes(scene: Scene) -> tuple[Tensor, Tensor]:
+    """Trunk features [N, T, h, w] of old classes with labels int64 [N, h, w]: drawn, or made of the batch's images."""
+    config, device = scene.config, scene.new.latent.device
+    if scene.carrier is not None:
+        wanted = scene.old_classes, config.replay_samples, scene.generator()
+        return scene.carrier.carry(scene.features, scene.latent_labels, *wanted)
+    maps, labels = scene.memory.statistics.sample_maps(
+        scene.old_classes, config.replay_samples, size_of(scene.new.latent), scene.generator(), config.replay_covariance
+    )
+    return maps.to(device), labels.to(device)
 
 
 def _told_apart(scene: Scene, logits: Tensor, labels: Tensor) -> Tensor:

@@ -182,7 +182,10 @@ def first_step_keys(config: Config) -> list[tuple[str, str]]:
     """(section, key) of whatever step 0 depends on."""
     tables = configuration.to_dict(config)
     keys = [(s, k) for s in ("data", "model", "optim") for k in tables[s] if k not in _LATER_ONLY.get(s, set())]
-    return [*keys, *(("method", k) for k in ("loss", "unknown", "labels", "replay_covariance", "replay_at"))]
+    return [
+        *keys,
+        *(("method", k) for k in ("loss", "unknown", "labels", "replay_covariance", "replay_at", "replay_maps")),
+    ]
 
 
 def first_step_differences(one: Config, other: Config) -> list[str]:

@@ -1,0 +1,106 @@
+"""Carrying objects of a new class over to old ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lag_core.config import ConfigError, resolve
+from lag_core.method.memory import Memory, surroundings_of
+from lag_core.method.replay import ClassStatistics
+from lag_core.method.transport import Carrier, gaussian_transport, matrix_power, with_ridge
+from lag_core.protocol import LabelSpace
+
+SPACE = LabelSpace(((0, 1, 2), (3,)), background=0, unknown=True)
+"""Channels: 0 unknown, 1 background, 2 and 3 old, 4 new."""
+
+
+def covariance(seed: int, size: int = 5) -> Tensor:
+    mix = torch.randn(size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return mix @ mix.T + 0.1 * torch.eye(size, dtype=torch.float64)
+
+
+def test_the_transport_gives_the_target_its_moments():
+    s, t, mean, to = covariance(0), covariance(1), torch.randn(5).double(), torch.randn(5).double()
+    matrix, shift = gaussian_transport(mean, s, to, t)
+    a = matrix.double()
+    assert torch.allclose(a @ mean + shift.double(), to, atol=1e-5)
+    assert torch.allclose(a @ with_ridge(s) @ a.T, with_ridge(t), atol=1e-4)
+    assert torch.allclose(a, a.T, atol=1e-5), "the optimal transport is symmetric, a Cholesky factor's would not be"
+    assert torch.linalg.eigvalsh(a).min() > 0
+
+
+def test_the_transport_to_itself_changes_nothing():
+    s, mean = covariance(2), torch.randn(5).double()
+    matrix, shift = gaussian_transport(mean, s, mean, s)
+    assert torch.allclose(matrix, torch.eye(5), atol=1e-5) and shift.abs().max() < 1e-5
+
+
+def test_powers_of_a_matrix_multiply():
+    s = covariance(3)
+    assert torch.allclose(matrix_power(s, 0.5) @ matrix_power(s, 0.5), s)
+    assert torch.allclose(matrix_power(s, -0.5) @ s @ matrix_power(s, -0.5), torch.eye(5, dtype=torch.float64))
+
+
+def test_surroundings_are_the_unlabelled_pixels_of_images_that_show_the_class():
+    labels = torch.tensor([[[0, 2, 2], [1, 2, 2]], [[0, 0, 0], [0, 3, 2]]])
+    around = surroundings_of(labels, 2, 2)
+    assert around.tolist() == [[[2, 255, 255], [2, 255, 255]], [[255] * 3] * 2], (
+        "one pixel of it does not make an image"
+    )
+
+
+@pytest.fixture
+def filled() -> tuple[Memory, Tensor, Tensor]:
+    """Statistics of old and new classes from images in which each class has its own colours."""
+    generator = torch.Generator().manual_seed(0)
+    statistics = [ClassStatistics(5, 5, full=True, rectified=False) for _ in range(2)]
+    memory = Memory(5, 5, *statistics)
+    features = torch.randn(9, 5, 6, 6, generator=generator)
+    labels = torch.zeros(9, 6, 6, dtype=torch.int64)
+    for image in range(9):
+        channel = (2, 3, 4)[image % 3]
+        labels[image, 1:4, 1:5] = channel
+        features[image] += 3.0 * channel * torch.nn.functional.one_hot(torch.tensor(channel), 5)[:, None, None]
+    memory.add_statistics([2, 3, 4], features, labels, 2)
+    return memory, features, labels
+
+
+def test_a_carried_map_has_the_old_class_where_the_new_one_was(filled):
+    memory, features, labels = filled
+    carrier = Carrier(memory.statistics, memory.surroundings, SPACE, 1)
+    maps, named = carrier.carry(features, labels, [2, 3], 3, torch.Generator().manual_seed(1))
+    assert maps.shape == (6, 5, 6, 6) and named.shape == (6, 6, 6)
+    assert named.flatten(1).amax(1).tolist() == [2, 2, 2, 3, 3, 3], "the new class is gone"
+    assert all(((named[i] > 1) == (labels[2] == 4)).all() for i in range(6)), "the shape stays"
+    for i, k in enumerate((2, 2, 2, 3, 3, 3)):
+        inside = maps[i][:, named[i] == k].mean(1).double()
+        others = [(inside - memory.statistics.mean[j]).norm() for j in (2, 3, 4)]
+        assert min(others) == others[k - 2], "nearest to the class that it stands for"
+
+
+def test_carrying_agrees_with_a_loop_over_pixels(filled):
+    memory, features, labels = filled
+    carrier = Carrier(memory.statistics, memory.surroundings, SPACE, 1)
+    maps, _ = carrier.carry(features[2:3], labels[2:3], [3], 1, torch.Generator())
+    for y in range(6):
+        for x in range(6):
+            known = memory.statistics if labels[2, y, x] == 4 else memory.surroundings
+            moments = known.mean[4], known.covariance()[4], known.mean[3], known.covariance()[3]
+            matrix, shift = gaussian_transport(*moments)
+            assert torch.allclose(maps[0, :, y, x], matrix @ features[2, :, y, x] + shift, atol=1e-4)
+
+
+def test_same_generator_same_maps_and_none_without_a_new_class(filled):
+    memory, features, labels = filled
+    carrier = Carrier(memory.statistics, memory.surroundings, SPACE, 1)
+    once, again = (carrier.carry(features, labels, [2], 4, torch.Generator().manual_seed(5))[0] for _ in range(2))
+    assert once.equal(again)
+    assert len(carrier.carry(features[:2], labels[:2], [2], 4, torch.Generator())[0]) == 0
+    assert len(carrier.carry(features, labels, [], 4, torch.Generator())[0]) == 0
+
+
+def test_carried_maps_need_full_covariances_at_the_trunk():
+    with pytest.raises(ConfigError, match="carried"):
+        resolve({"method": {"replay_maps": "carried", "replay_at": "trunk", "replay_covariance": "diagonal"}})
