@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -157,6 +157,17 @@ class Run:
             raise RunError(f"{self.name} has no step {step}; it has steps 0 to {self.last_step}")
         return step
 
+    def class_index(self, cls: str | int) -> int:
+        """Index of the class of that name (an index passes); RunError lists the classes that there are."""
+        names = [one.name for one in self.classes]
+        if isinstance(cls, str):
+            if cls not in names:
+                raise RunError(f"{cls!r} is no class of {self.name}; it has {', '.join(names)}")
+            return names.index(cls)
+        if not 0 <= cls < len(names):
+            raise RunError(f"class {cls} is no class of {self.name}; it has classes 0 to {len(names) - 1}")
+        return int(cls)
+
     def tensors(self, step: int) -> dict[str, np.ndarray]:
         """Every tensor of the network after `step`, float32: the steps' deltas laid over one another."""
         self.checked_step(step)
@@ -209,8 +220,18 @@ class Run:
         return dataset
 
 
-def open_run(path: str | Path) -> Run:
-    """Open a run folder. RunError if it is none, is damaged, or was written by a newer version."""
+RunKind = TypeVar("RunKind", bound=Run)
+
+
+@overload
+def open_run(path: str | Path) -> Run: ...
+@overload
+def open_run(path: str | Path, kind: type[RunKind]) -> RunKind: ...
+def open_run(path: str | Path, kind: type[Run] = Run) -> Run:
+    """Open a run folder. RunError if it is none, is damaged, or was written by a newer version.
+
+    `kind`: the class of what is returned (explain.explained_run adds questions to it).
+    """
     path = Path(path)
     if not (path / "run.json").is_file():
         raise RunError(f"{path} is not a run folder: it holds no run.json")
@@ -222,7 +243,7 @@ def open_run(path: str | Path) -> Run:
         raise RunError(
             f"{path / 'run.json'} has schema {schema}, this version reads up to {SCHEMA}; update the project"
         )
-    return Run(path, info)
+    return kind(path, info)
 
 
 def list_runs(root: str | Path) -> list[Run | BrokenRun]:

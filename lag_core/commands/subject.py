@@ -57,34 +57,18 @@ def read_subject(run: Run, options: argparse.Namespace) -> Subject:
 
     step = run.checked_step(options.step)
     image, truth = _read_picture(run, options)
-    cls = class_index(run, options.cls) if options.cls is not None else telling_class(run, truth, step)
+    cls = run.class_index(options.cls) if options.cls is not None else telling_class(run, truth, step)
     if truth is not None and truth.shape != image.shape[:2]:
         raise ConfigError(f"{options.mask} is of another size than {options.image}")
     return Subject(Path(options.image).name, image, truth, cls, step)
 
 
 def _read_picture(run: Run, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray | None]:
-    from lag_core.data.pictures import read_image, read_mask
-    from lag_core.data.remap import truth
+    from lag_core.explain.picture import read_picture
 
-    if Path(options.image).is_file():
-        mask = None if options.mask is None else truth(read_mask(options.mask), run.labels)
-        return read_image(options.image), mask
-    if options.mask is not None:
+    if options.mask is not None and not Path(options.image).is_file():
         raise ConfigError(f"--mask belongs to a picture file; there is no file {options.image}")
-    dataset = run.open_dataset(options.data)
-    if options.image not in dataset.ids("val"):
-        some = ", ".join(dataset.ids("val")[:3])
-        raise ConfigError(f"--image {options.image!r} is no file and no validation image of the run ({some}, …)")
-    return dataset.image(options.image), truth(dataset.mask(options.image), run.labels)
-
-
-def class_index(run: Run, name: str) -> int:
-    """Index of the class of that name; ConfigError lists those that there are."""
-    names = [one.name for one in run.classes]
-    if name not in names:
-        raise ConfigError(f"--class {name!r} is no class of {run.name}; it has {', '.join(names)}")
-    return names.index(name)
+    return read_picture(run, options.image, options.mask, options.data)
 
 
 def telling_class(run: Run, truth: np.ndarray | None, step: int) -> int:

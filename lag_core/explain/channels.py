@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from lag_core.explain.latent_maps import on_image
 from lag_core.runs import Run
 
 if TYPE_CHECKING:
@@ -93,6 +94,40 @@ def image_distances(trace: Trace, step: int, source: int, metric: Metric = "entr
     old, new = trace.output(source).latent, trace.output(step).latent
     seed = trace.run.config.optim.seed
     return channel_distance(old, new, metric, seed=seed).cpu().numpy().astype(np.float32)
+
+
+def metric_of(run: Run) -> Metric:
+    """The channel metric that the run was trained with; the default for runs whose split was drawn at random."""
+    chosen: Metric = run.config.method.channel_metric
+    return "entropy_kl" if chosen == "random" else chosen
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The channels of Z between two steps on one picture, and where each group is active."""
+
+    source: int
+    """The earlier step."""
+    split: ChannelSplit
+    invariant: np.ndarray
+    """float32 [H, W], mean of Z^2 of the later step over the invariant channels."""
+    specific: np.ndarray
+    """float32 [H, W], the same of the others."""
+
+
+def moved(trace: Trace, step: int, source: int) -> Moved:
+    """Distance, split and energy maps of one image, with the metric and the share of the run. Loads torch."""
+    found = split(image_distances(trace, step, source, metric_of(trace.run)), trace.run.config.method.rho)
+    latent = trace.latent(step)
+    maps = np.stack([energy_map(latent, group) for group in (found.invariant, found.specific)])
+    invariant, specific = on_image(maps, trace.square, trace.inside, trace.size)
+    return Moved(source, found, invariant, specific)
+
+
+def run_splits(run: Run) -> tuple[ChannelSplit | None, ...]:
+    """The split that training left at each step from 1 on (`run_distances`); None where a step left none."""
+    rho = run.config.method.rho
+    return tuple(None if np.isnan(row).any() or not len(row) else split(row, rho) for row in run_distances(run))
 
 
 def jaccard(first: np.ndarray, second: np.ndarray) -> float:

@@ -9,21 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
-from lag_core.data.transforms import fit, to_input, unfit_scores
-from lag_core.explain import channels, evidence, forgetting, similarity, verdict
-from lag_core.explain.attribution import Attribution, attribute
+from lag_core.explain import evidence, forgetting, similarity, verdict
+from lag_core.explain.attribution import Attribution
 from lag_core.explain.cache import ResultCache
-from lag_core.explain.channels import ChannelSplit
+from lag_core.explain.channels import Moved
 from lag_core.explain.evidence import Examples, NoExamples, Work
 from lag_core.explain.forgetting import Provenance
-from lag_core.explain.latent_maps import on_image
-from lag_core.explain.survey import read_survey
 from lag_core.explain.trace import Networks, Trace
 from lag_core.explain.verdict import Evidence
 from lag_core.relevance.lrp import NotFinite
-from lag_core.relevance.target import Target
 from lag_core.runs import Run
 
 
@@ -46,25 +41,17 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Moved:
-    """The channels of Z between the step that introduced the class and the step asked about, on the picture."""
-
-    source: int
-    split: ChannelSplit
-    invariant: np.ndarray
-    """float32 [H, W], mean of Z^2 over the invariant channels."""
-    specific: np.ndarray
-    """float32 [H, W], the same of the others."""
-
-
-@dataclass(frozen=True)
 class Spoken:
     """Which places speak for the class at a step: LRP of its logit summed over the picture."""
 
     step: int
-    map: np.ndarray
-    """float32 [H, W]."""
     found: Attribution
+    """Its map over the picture."""
+
+    @property
+    def map(self) -> np.ndarray:
+        """float32 [H, W]."""
+        return self.found.map
 
 
 @dataclass(frozen=True)
@@ -78,6 +65,7 @@ class Explanation:
     """Class indices uint8 [T, H, W], one map a step."""
     provenance: Provenance | None
     moved: Moved | None
+    """Between the step that introduced the class and the step asked about."""
     relevance: tuple[Spoken, ...]
     """At the step that introduced the class, and at the one asked about."""
     cosine: np.ndarray | None
@@ -97,7 +85,7 @@ def collect(
     """All parts. `examples`: the validation images that the class is measured on, too. RunError for a wrong step."""
     run = networks.run
     run.checked_step(subject.step)
-    trace = Trace(networks, subject.image)
+    trace = Trace(networks, subject.image, subject.truth)
     maps = []
     for step in trace.steps:
         maps.append(trace.prediction(step))
@@ -140,17 +128,11 @@ def _provenance(subject: Subject, predictions: np.ndarray, run: Run, missing: di
 
 
 def _moved(trace: Trace, subject: Subject, missing: dict[str, str]) -> Moved | None:
-    run = trace.run
-    source = run.labels.step_of(subject.cls)
+    source = trace.run.labels.step_of(subject.cls)
     if subject.step <= source:
         missing["channels"] = f"Step {source} introduces the class: there is no later step to compare yet."
         return None
-    distance = channels.image_distances(trace, subject.step, source, evidence.metric_of(run))
-    split = channels.split(distance, run.config.method.rho)
-    latent = trace.latent(subject.step)
-    maps = np.stack([channels.energy_map(latent, group) for group in (split.invariant, split.specific)])
-    shown = on_image(maps, trace.square, trace.inside, trace.size)
-    return Moved(source, split, shown[0], shown[1])
+    return trace.channels(subject.step, source)
 
 
 def _relevance(trace: Trace, subject: Subject, missing: dict[str, str]) -> Work[tuple[Spoken, ...]]:
@@ -162,29 +144,19 @@ def _relevance(trace: Trace, subject: Subject, missing: dict[str, str]) -> Work[
     found = []
     for place, step in enumerate(steps):
         try:
-            found.append(_spoken(trace, subject.cls, step))
+            found.append(Spoken(step, trace.relevance(step, subject.cls)))
         except NotFinite as reason:
             missing["relevance"] = _sentence(reason)
         yield 0.2 + 0.2 * (place + 1) / len(steps)
     return tuple(found)
 
 
-def _spoken(trace: Trace, cls: int, step: int) -> Spoken:
-    square = fit(trace.image, trace.square)[0][None]
-    images = torch.from_numpy(to_input(square)).to(trace.networks.device)
-    inside = torch.zeros(trace.square, trace.square)
-    inside[: trace.inside[0], : trace.inside[1]] = 1
-    found = attribute(trace.networks.steps[step], images, Target(cls + trace.run.labels.offset, inside), "lrp")
-    return Spoken(step, unfit_scores(found.map[None], trace.inside, trace.size)[0], found)
-
-
 def _cosine(trace: Trace, subject: Subject, missing: dict[str, str]) -> np.ndarray | None:
-    survey = read_survey(trace.run)
-    known = similarity.stored(trace.run) if survey is None else similarity.measured(survey)
+    known = similarity.of_run(trace.run)
     if known.mean.shape[-1] != trace.run.config.model.latent or not known.known[subject.step, subject.cls]:
         missing["prototype"] = f"There is no prototype of the class: run `lag survey {trace.run.path}`."
         return None
-    return similarity.image_cosines(trace, subject.step, known.mean[subject.step, subject.cls][None])[0]
+    return trace.similarity(subject.step, known.mean[subject.step, subject.cls][None])[0]
 
 
 def _sentence(reason: Exception) -> str:

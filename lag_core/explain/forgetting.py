@@ -22,8 +22,9 @@ from enum import IntEnum
 
 import numpy as np
 
-from lag_core.metrics import plasticity
+from lag_core import metrics
 from lag_core.protocol import IGNORE, LabelSpace
+from lag_core.runs import Run, RunError
 
 NO_STEP = -1
 """Stands for "at no step" in arrays of steps."""
@@ -204,13 +205,60 @@ def rank_images(
     ]
 
 
+@dataclass(frozen=True)
+class RunForgetting:
+    """What a run kept on its validation set. T steps, K class indices."""
+
+    iou: np.ndarray
+    """float64 [T, K], IoU of each class after each step; NaN before it is introduced."""
+    forgetting: np.ndarray
+    """float64 [K], the best earlier IoU less that of the last step; NaN for classes that the last step introduced."""
+    mean_forgetting: float
+    """Its mean over the classes known before the last step."""
+    bwt: float
+    """Backward transfer: mean over the same classes of the last IoU less that of the step that introduced them."""
+    intransigence: np.ndarray | None
+    """float64 [K]; None without a joint run."""
+    shift: BackgroundShift
+    """Where the pixels of old classes go, counts [T, K]."""
+
+
+def of_run(run: Run, joint: Run | None = None) -> RunForgetting:
+    """Forgetting from the run's metrics. `joint`: a run of the same classes, trained on all at once.
+
+    RunError for a run without metrics; ValueError for a joint run of other classes.
+    """
+    confusions = _confusions(run)
+    ious = metrics.iou_matrix(confusions, run.labels)
+    lacked = None
+    if joint is not None:
+        if joint.classes != run.classes:
+            raise ValueError(f"{joint.name} has other classes than {run.name}, so their IoUs cannot be compared")
+        lacked = intransigence(ious, metrics.iou_matrix(_confusions(joint), joint.labels)[-1])
+    return RunForgetting(
+        iou=ious,
+        forgetting=metrics.forgetting(ious),
+        mean_forgetting=metrics.mean_forgetting(ious),
+        bwt=metrics.bwt(ious),
+        intransigence=lacked,
+        shift=background_shift(confusions, run.labels),
+    )
+
+
+def _confusions(run: Run) -> np.ndarray:
+    found = run.confusions()
+    if found is None:
+        raise RunError(f"{run.name} has no metrics yet: run `lag evaluate {run.path} --write`")
+    return found
+
+
 def intransigence(ious: np.ndarray, joint: np.ndarray) -> np.ndarray:
     """joint_c - A[s_c, c]: what a class lacked, when it was introduced, to training on all data at once.
 
     Shape: IoU matrix float [T, K] (metrics.iou_matrix), IoUs of a joint run [K] -> float64 [K]. Source:
     METHOD.md I.2.
     """
-    return joint - plasticity(ious)
+    return joint - metrics.plasticity(ious)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def transplant(latent: Tensor, source: Tensor, channels: Channels) -> Tensor:
 
 def _indices(channels: Channels, latent: Tensor) -> Tensor:
     """Channels as an index; ValueError for one that does not exist or occurs twice."""
-    chosen = np.asarray(channels, np.int64)
+    chosen = np.ascontiguousarray(channels, np.int64)  # torch takes no reversed view
     count = latent.shape[1]
     if chosen.ndim != 1 or len(np.unique(chosen)) != len(chosen) or ((chosen < 0) | (chosen >= count)).any():
         raise ValueError(f"channels {list(channels)}: expected different numbers in 0..{count - 1}")

@@ -59,6 +59,14 @@ def stored(run: Run) -> Prototypes:
     return Prototypes(mean, np.full(mean.shape[:2], np.nan, np.float32))
 
 
+def of_run(run: Run) -> Prototypes:
+    """The measured prototypes of a run with a survey, else those that training left."""
+    from lag_core.explain.survey import read_survey
+
+    survey = read_survey(run)
+    return stored(run) if survey is None else measured(survey)
+
+
 def unknown_embeddings(run: Run) -> np.ndarray | None:
     """The embedding of the unknown class after each step, as training left it (row 0 of the stored
     prototypes).

@@ -1,18 +1,44 @@
-"""One image through every step of a run; the trunk runs once."""
+"""One image through every step of a run, the trunk once, and the questions that can be put to it.
+
+Each question is answered by the module that is about it; a `Trace` only hands over what it has.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lag_core.data.transforms import content_size, fit, to_input
+from lag_core.data.transforms import content_size, fit, fit_mask, resize_labels, to_input, unfit_scores
+from lag_core.explain import channels as latent_channels
+from lag_core.explain import forgetting, similarity
+from lag_core.explain.channels import Moved
+from lag_core.explain.forgetting import Provenance
+from lag_core.explain.interventions import (
+    Channels,
+    Curve,
+    Intervention,
+    Measure,
+    ablation,
+    class_iou,
+    curve,
+    transplantation,
+)
 from lag_core.model.prediction import class_probabilities, full_size, label_map
 from lag_core.model.segmenter import Output, Segmenter, upsample
 from lag_core.model.weights import load_steps
 from lag_core.runs import Run
+
+if TYPE_CHECKING:
+    from lag_core.explain.attribution import Attribution, Method
+
+Where = np.ndarray | tuple[int, int]
+"""Part of a picture: a mask, bool [H, W], or one pixel (row, column)."""
 
 
 class Networks:
@@ -27,17 +53,34 @@ class Networks:
         return len(self.steps)
 
 
+@dataclass(frozen=True)
+class Effect:
+    """What changing channels of Z does to one picture, next to random channels of the same number."""
+
+    measured: tuple[str, ...]
+    """What `curve` measures, by its last axis: IoU of each class known at the step, by name; without a truth the share
+    of the pixels that change their class."""
+    curve: Curve
+    prediction: np.ndarray
+    """Class indices uint8 [H, W] after the last, largest change of the curve."""
+
+
 class Trace:
     """What every step makes of one image. Arrays are NumPy; computed when asked for, and kept.
 
     `image` is uint8 [H, W, 3]. The network sees it in a square of side `square`, of which it fills `inside` (h, w);
-    latent maps and logits have the square's proportions, predictions and scores the image's.
+    latent maps and logits have the square's proportions, predictions and scores the image's. `truth`: class indices
+    uint8 [H, W], 255 where nothing is annotated; None without annotation. `name`: of the file or validation image, not
+    to be trusted where it is shown. Classes are asked for by index or name.
+    Questions raise RunError for a step or class that the run has not, ValueError for what does not fit the picture.
     """
 
-    def __init__(self, networks: Networks, image: np.ndarray):
+    def __init__(self, networks: Networks, image: np.ndarray, truth: np.ndarray | None = None, name: str = ""):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"expected an image uint8 [H, W, 3], found {image.dtype} {image.shape}")
-        self.networks, self.image = networks, image
+        if truth is not None and truth.shape != image.shape[:2]:
+            raise ValueError(f"the truth has the size {truth.shape}, the image {image.shape[:2]}")
+        self.networks, self.image, self.truth, self.name = networks, image, truth, name
         self.run = networks.run
         self.square = self.run.config.data.size
         self.inside = content_size(image.shape[0], image.shape[1], self.square)
@@ -59,13 +102,16 @@ class Trace:
         """Hexadecimal digest of the image's pixels."""
         return image_digest(self.image)
 
+    def inputs(self) -> Tensor:
+        """The image as the network takes it, float32 [1, 3, S, S]."""
+        square = fit(self.image, self.square)[0][None]
+        return torch.from_numpy(to_input(square)).to(self.networks.device)
+
     @torch.no_grad()
     def trunk(self) -> Tensor:
         """Features at the end of the shared trunk, float32 [1, T, h, w]."""
         if self._trunk is None:
-            square = fit(self.image, self.square)[0][None]
-            inputs = torch.from_numpy(to_input(square)).to(self.networks.device)
-            self._trunk = self.networks.steps[0].trunk(inputs)
+            self._trunk = self.networks.steps[0].trunk(self.inputs())
         return self._trunk
 
     @torch.no_grad()
@@ -102,6 +148,144 @@ class Trace:
         full = full_size(self.output(step).logits, self.square, self.inside, self.inside)
         scores = class_probabilities(full, self.run.labels, self.run.config.method.loss)
         return upsample(scores, grid)[0].clamp(0, 1).cpu().numpy()
+
+    # ------------------------------------------------------------------ questions
+
+    def provenance(self, step: int | None = None) -> Provenance:
+        """The fate of each pixel by `step` (default: the last): explain.forgetting. ValueError without a truth."""
+        if self.truth is None:
+            raise ValueError("without a truth there is no telling what was right: give the trace one")
+        last = self.run.checked_step(step)
+        maps = np.stack([self.prediction(t) for t in self.steps[: last + 1]])
+        return forgetting.provenance(maps, self.truth, self.run.labels, last)
+
+    def channels(self, step: int, source: int | None = None) -> Moved:
+        """Distance and split of the channels from `source` (default: the step before) to `step`: explain.channels."""
+        return latent_channels.moved(self, self.run.checked_step(step), self._earlier(step, source))
+
+    def relevance(self, step: int, cls: int | str, method: Method = "lrp", where: Where | None = None) -> Attribution:
+        """Which places of the picture, and which channels, speak for a class at a step: explain.attribution.
+
+        The map is float32 [H, W]; score, absorbed share and conservation error are those of the network's square,
+        before it was brought to the picture's size. `where`: the pixels whose logits are explained (default: all).
+        """
+        from lag_core.explain.attribution import Target, attribute
+
+        target = Target(self._known(cls, step) + self.run.labels.offset, self._mask(where))
+        found = attribute(self.networks.steps[step], self.inputs(), target, method)
+        return replace(found, map=unfit_scores(found.map[None], self.inside, self.size)[0])
+
+    def similarity(self, step: int, prototypes: np.ndarray | None = None) -> np.ndarray:
+        """Cosine of each pixel's Z to each prototype: explain.similarity. float32 [K, H, W].
+
+        `prototypes` [K, C]; default: the run's own at the step, NaN for classes without one.
+        """
+        self.run.checked_step(step)
+        known = similarity.of_run(self.run).mean[step] if prototypes is None else prototypes
+        return similarity.image_cosines(self, step, known)
+
+    def ablate(
+        self,
+        step: int,
+        channels: Channels,
+        *,
+        mean: np.ndarray | None = None,
+        counts: Sequence[int] | None = None,
+        controls: int = 20,
+        seed: int = 0,
+    ) -> Effect:
+        """What carries the memory? The first k of `channels` are set to 0, or to `mean` [C], for each k of `counts`.
+
+        Default: all of them at once. `controls`: random sets of k channels beside each. No network is touched.
+        """
+        self.run.checked_step(step)
+        fill = None if mean is None else torch.from_numpy(np.asarray(mean, np.float32))
+        question = ablation(self.output(step).latent, self.networks.steps[step].decode, fill)
+        return self._effect(question, step, channels, counts, controls, seed)
+
+    def transplant(
+        self,
+        step: int,
+        channels: Channels,
+        source: int | None = None,
+        *,
+        counts: Sequence[int] | None = None,
+        controls: int = 20,
+        seed: int = 0,
+    ) -> Effect:
+        """What was lost? The first k of `channels` get their values of `source` (default: the step before) back.
+
+        `counts`, `controls`: as in `ablate`.
+        """
+        own, old = self.output(self.run.checked_step(step)).latent, self.output(self._earlier(step, source)).latent
+        question = transplantation(own, old, self.networks.steps[step].decode)
+        return self._effect(question, step, channels, counts, controls, seed)
+
+    def _effect(
+        self,
+        question: Intervention,
+        step: int,
+        channels: Channels,
+        counts: Sequence[int] | None,
+        controls: int,
+        seed: int,
+    ) -> Effect:
+        chosen = np.asarray(channels, np.int64)
+        numbers = [len(chosen)] if counts is None else list(counts)
+        largest = max(numbers, default=0)
+        if largest > len(chosen):
+            raise ValueError(f"{largest} channels are to be changed, but only {len(chosen)} are named")
+        others = np.setdiff1d(np.arange(question.latent.shape[1]), chosen)
+        names, measure = self._measure(step)
+        found = curve(question, np.concatenate([chosen, others]), numbers, measure, controls, seed)
+        with torch.no_grad():
+            logits = question.decode(question.change(chosen[:largest]))
+        return Effect(names, found, self.prediction(step, logits))
+
+    def _measure(self, step: int) -> tuple[tuple[str, ...], Measure]:
+        """What an effect at `step` is measured by, see `Effect`."""
+        if self.truth is None:
+            before = self.prediction(step)
+            return ("changed pixels",), lambda logits: np.array([(self.prediction(step, logits) != before).mean()])
+        known = self.run.classes[: self.run.labels.seen(step)]
+        square = fit_mask(self.truth, self.square)[None]
+        return tuple(one.name for one in known), class_iou(square, self.run.labels, self.run.config.method.loss)
+
+    def _earlier(self, step: int, source: int | None) -> int:
+        """`source`, or the step before. ValueError where there is none."""
+        if source is None and step == 0:
+            raise ValueError("there is no step before step 0: ask about a later step")
+        return step - 1 if source is None else self.run.checked_step(source)
+
+    def _known(self, cls: int | str, step: int) -> int:
+        """Class index. ValueError for a class that `step` does not know yet."""
+        index = self.run.class_index(cls)
+        self.run.checked_step(step)
+        if index >= self.run.labels.seen(step):
+            first = self.run.labels.step_of(index)
+            raise ValueError(
+                f"step {step} does not know {self.run.classes[index].name} yet: step {first} introduces it"
+            )
+        return index
+
+    def _mask(self, where: Where | None) -> Tensor:
+        """Part of the picture in the network's square, 0 or 1. Shape: float32 [S, S]. ValueError if nothing is left."""
+        mask = np.zeros((self.square, self.square), np.float32)
+        height, width = self.inside
+        if where is None:
+            mask[:height, :width] = 1
+        elif isinstance(where, tuple):
+            (row, column), (rows, columns) = where, self.size
+            if not (0 <= row < rows and 0 <= column < columns):
+                raise ValueError(f"pixel {where} lies outside of the picture, which has {rows} x {columns}")
+            mask[row * height // rows, column * width // columns] = 1
+        elif where.shape != self.size:
+            raise ValueError(f"the region has the size {where.shape}, the picture {self.size}")
+        else:
+            mask[:height, :width] = resize_labels(where.astype(bool), self.inside)
+        if not mask.any():
+            raise ValueError("the region holds no pixel at the size at which the network sees the picture")
+        return torch.from_numpy(mask)
 
 
 def image_digest(image: np.ndarray) -> str:

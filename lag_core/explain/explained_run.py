@@ -1,0 +1,138 @@
+"""A run that can be asked, as a notebook uses it: what `lag_core.open_run` returns.
+
+    run = lag_core.open_run("checkpoints/aerial-2-2-1-lag")
+    trace = run.trace("an-image-of-the-validation-set")
+    trace.provenance(), trace.relevance(2, "road"), run.why_preserved("road", trace)
+
+Nothing is computed here: each question goes to the module that is about it. The networks are loaded at the first
+question that needs them; opening a run imports no torch. docs/adr/0003-a-run-that-can-be-asked.md says why this is a
+class of its own.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from lag_core import runs
+from lag_core.runs import Run
+
+if TYPE_CHECKING:
+    from lag_core.data.catalogue import Dataset
+    from lag_core.explain.channels import ChannelSplit
+    from lag_core.explain.evidence import Examples
+    from lag_core.explain.forgetting import RunForgetting
+    from lag_core.explain.similarity import Prototypes
+    from lag_core.explain.trace import Networks, Trace
+    from lag_core.explain.verdict import Evidence, Verdict
+
+
+class WhyPreserved(NamedTuple):
+    """The numbers, and the words that follow from them by the rules of explain.verdict."""
+
+    evidence: Evidence
+    verdict: Verdict
+
+
+class ExplainedRun(Run):
+    """A run folder, opened, with the questions of DESIGN.md 7. Classes are asked for by index or by name."""
+
+    data: str | Path | None = None
+    """Folder of the dataset; None: the one that the run names."""
+    device = "cpu"
+
+    @cached_property
+    def networks(self) -> Networks:
+        """The networks of all steps, loaded at first use and kept as long as the run is."""
+        from lag_core.explain.trace import Networks
+
+        return Networks(self, self.device)
+
+    def open_dataset(self, root: str | Path | None = None) -> Dataset:
+        return super().open_dataset(self.data if root is None else root)
+
+    def trace(self, picture: np.ndarray | str | Path, truth: np.ndarray | None = None) -> Trace:
+        """A picture through all steps, the trunk once.
+
+        `picture`: uint8 [H, W, 3], a file, or the name of a validation image, which brings its truth along.
+        `truth`: class indices uint8 [H, W], 255 where nothing is annotated.
+        """
+        from lag_core.explain.picture import read_picture
+        from lag_core.explain.trace import Trace
+
+        if isinstance(picture, np.ndarray):
+            return Trace(self.networks, picture, truth)
+        image, own = read_picture(self, picture, data=self.data)
+        return Trace(self.networks, image, own if truth is None else truth, str(picture))
+
+    def forgetting(self, joint: Run | None = None) -> RunForgetting:
+        """IoU of each class after each step and what follows from it, from the run's metrics: explain.forgetting."""
+        from lag_core.explain import forgetting
+
+        return forgetting.of_run(self, joint)
+
+    def channels(self) -> tuple[ChannelSplit | None, ...]:
+        """The split of the channels at each step from 1 on, as training measured it: explain.channels."""
+        from lag_core.explain import channels
+
+        return channels.run_splits(self)
+
+    def prototypes(self) -> Prototypes:
+        """Class prototypes of all steps, measured by `lag survey`, else stored by training: explain.similarity."""
+        from lag_core.explain import similarity
+
+        return similarity.of_run(self)
+
+    def why_preserved(
+        self, cls: int | str, trace: Trace | None = None, step: int | None = None, k: int | None = None
+    ) -> WhyPreserved:
+        """Evidence and verdict on a class at `step` (default: the last), on a traced picture or the validation set.
+
+        Takes seconds to a minute, and is kept on the disk. `k`: channels that the words are about (default: a quarter
+        of the active ones). NoExamples (a DataError) where there is no picture of the class.
+        """
+        from lag_core.explain import evidence
+        from lag_core.explain.cache import ResultCache
+
+        index = self.class_index(cls)
+        examples = self._examples(index, trace)
+        last = self.checked_step(step)
+        return WhyPreserved(*evidence.why_preserved(self.networks, examples, index, last, k, ResultCache()))
+
+    def report(self, cls: int | str, trace: Trace, step: int | None = None, validation: bool = True) -> str:
+        """Everything about a class on a traced picture as one HTML file that opens offline: explain.report.
+
+        `validation`: measure the class on the validation set, too.
+        """
+        from lag_core.explain import report
+        from lag_core.explain.cache import ResultCache
+        from lag_core.explain.evidence import finish
+        from lag_core.explain.explanation import Subject, collect
+
+        index, last = self.class_index(cls), self.checked_step(step)
+        subject = Subject(trace.name or "a picture", trace.image, trace.truth, index, last)
+        examples = self._examples(index, None) if validation else None
+        found = finish(collect(self.networks, subject, examples, ResultCache()))
+        picture = repr(trace.name) if trace.name else "image"
+        call = f"run.report({self.classes[index].name!r}, run.trace({picture}), {last}, validation={validation})"
+        return report.report(self, found, f"run = lag_core.open_run({str(self.path)!r}); {call}")
+
+    def _examples(self, cls: int, trace: Trace | None) -> Examples:
+        from lag_core.explain import evidence
+
+        if trace is None:
+            return evidence.from_validation(self, self.open_dataset(), cls)
+        return evidence.one_picture(trace.image, trace.truth, cls, self.classes[cls].name)
+
+
+def open_run(path: str | Path, data: str | Path | None = None, device: str = "cpu") -> ExplainedRun:
+    """Open a run folder to ask about it. RunError if it is none, is damaged, or was written by a newer version.
+
+    `data`: folder of its dataset, where that lies elsewhere than the run says; `device`: of the networks.
+    """
+    run = runs.open_run(path, ExplainedRun)
+    run.data, run.device = data, device
+    return run
