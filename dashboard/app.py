@@ -9,7 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import garbage, loaders, sidebar, state, tour
+from dashboard import ahead, garbage, loaders, sidebar, state, tour
 from dashboard.page import Page, guarded
 
 HERE = Path(__file__).resolve().parent
@@ -57,6 +57,7 @@ def main(default: str = "overview") -> None:
     sidebar.draw_link(link)
     state.publish()
     garbage.spare_modules()
+    ahead.begin(page, [entry.slug for entry in PAGES])
 
 
 def _renderer(entry: Entry, page: Page) -> Callable[[], None]:

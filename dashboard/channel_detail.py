@@ -11,7 +11,7 @@ import streamlit as st
 
 from dashboard import channel_maps, design, exhibit, loaders, settings, state
 from dashboard.channel_maps import How
-from dashboard.channel_scene import UNITS, Scene, percent, pictures, pixels_of, relevance
+from dashboard.channel_scene import UNITS, Scene, drawn_once, encoded, percent, pictures, pixels_of, relevance
 from dashboard.components.gallery import Thumbnail, thumbnails
 from dashboard.figures import channels as figures
 from dashboard.loaders import Picture
@@ -150,22 +150,30 @@ def _channel_words(scene: Scene) -> str:
 
 
 def _channel_maps(scene: Scene, view: View, picture: Picture) -> None:
+    steps = (scene.pair.old, scene.pair.new)
+    drawn = drawn_once(scene, picture, ("activation", scene.channel), lambda: encoded(*_activation(scene, picture)))
+    if max(drawn.highs) <= 0:
+        st.caption("This channel is silent on this picture at both steps.")
+        return
+    view.png(lambda: np.concatenate(_activation(scene, picture)[0], 1))
+    pictures(
+        drawn,
+        [
+            (f"step {step}, up to {high:.2g}", f"Activation of channel {scene.channel} at step {step}")
+            for step, high in zip(steps, drawn.highs, strict=True)
+        ],
+    )
+
+
+def _activation(scene: Scene, picture: Picture) -> tuple[list[np.ndarray], list[float]]:
+    """The channel over the picture at both steps, in one scale, uint8 [H, W, 3], and the largest value of each."""
     maps = [
         channel_maps.channel_on_image(scene.run, picture, step, scene.channel)
         for step in (scene.pair.old, scene.pair.new)
     ]
-    high = max(float(m.max()) for m in maps)
-    if high <= 0:
-        st.caption("This channel is silent on this picture at both steps.")
-        return
-    drawn = [figures.over_picture(pixels_of(picture), m, high, scene.page.ink) for m in maps]
-    view.png(lambda: np.concatenate(drawn, 1))
-    pictures(
-        [
-            (one, f"step {step}, up to {m.max():.2g}", f"Activation of channel {scene.channel} at step {step}")
-            for one, m, step in zip(drawn, maps, (scene.pair.old, scene.pair.new), strict=True)
-        ]
-    )
+    highs = [float(m.max()) for m in maps]
+    pixels = pixels_of(picture)
+    return [figures.over_picture(pixels, m, max(highs) or 1.0, scene.page.ink) for m in maps], highs
 
 
 def _profile(scene: Scene, view: View) -> None:
@@ -233,16 +241,21 @@ def draw_without(scene: Scene) -> None:
         before = exhibit.answers(scene.run, picture).predictions[scene.pair.new]
         after = channel_maps.changed(scene.run, picture, scene.pair.new, how, scene.pair.old, [scene.channel])
         truth = exhibit.shown(scene.run, picture).truth
-        palette, pixels = exhibit.palette(scene.run), pixels_of(picture)
-        drawn = [figures.painted(pixels, labels, palette) for labels in (before, after)]
-        view.png(lambda: np.concatenate(drawn, 1))
+        drawn = drawn_once(
+            scene,
+            picture,
+            ("without", scene.channel, how),
+            lambda: encoded(_painted(scene, picture, before, after)),
+        )
+        view.png(lambda: np.concatenate(_painted(scene, picture, before, after), 1))
         share = 100 * float((before != after).mean())
         words = {"zero": "switched off", "mean": "at its mean", "old": f"as at step {scene.pair.old}"}[how]
         pictures(
+            drawn,
             [
-                (drawn[0], f"step {scene.pair.new}", f"Prediction of step {scene.pair.new}"),
-                (drawn[1], f"{words}: {percent(share)} changed", f"Prediction with channel {scene.channel} {words}"),
-            ]
+                (f"step {scene.pair.new}", f"Prediction of step {scene.pair.new}"),
+                (f"{words}: {percent(share)} changed", f"Prediction with channel {scene.channel} {words}"),
+            ],
         )
         view.csv(lambda: _change_table(scene.run, before, after, truth))
         if not share:
@@ -254,6 +267,12 @@ def draw_without(scene: Scene) -> None:
         st.caption(f"What each class lost and gained.{_spared(truth, before, after)}")
         figure = figures.changed_bars(before, after, scene.run.classes, scene.page.ink, truth=truth)
         view.plot(figure, "Pixels lost and gained by each class", height=BARS_HEIGHT)
+
+
+def _painted(scene: Scene, picture: Picture, before: np.ndarray, after: np.ndarray) -> list[np.ndarray]:
+    """Both predictions over the picture, uint8 [H, W, 3]."""
+    palette, pixels = exhibit.palette(scene.run), pixels_of(picture)
+    return [figures.painted(pixels, labels, palette) for labels in (before, after)]
 
 
 def _choose_how(scene: Scene, key: str) -> How:

@@ -16,6 +16,7 @@ import streamlit as st
 from dashboard import exhibit, loaders
 from dashboard.loaders import Picture
 from dashboard.prototype_maps import shown_size
+from dashboard.shelf import shelved
 from lag_core.explain import channels
 from lag_core.explain.latent_maps import covered, on_image
 from lag_core.protocol import IGNORE
@@ -219,7 +220,7 @@ def changed(run: Run, picture: Picture, step: int, how: How, old: int, chosen: S
     return _changed(run.digest, picture.digest, step, how, old if how == "old" else -1, key, _run=run, _picture=picture)
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@shelved
 def _changed(
     digest: str, image: str, step: int, how: How, old: int, chosen: tuple[int, ...], *, _run: Run, _picture: Picture
 ) -> np.ndarray:

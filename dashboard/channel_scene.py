@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +15,7 @@ from dashboard import channel_maps, design, exhibit, loaders, settings, state, u
 from dashboard.channel_maps import Basis, How, Measured, Step
 from dashboard.loaders import Picture
 from dashboard.page import Empty, Page
+from dashboard.shelf import SHELF
 from lag_core.explain import channels
 from lag_core.explain.channels import ChannelSplit
 from lag_core.runs import Run
@@ -78,18 +79,33 @@ class Scene:
 
 
 def look(page: Page) -> Scene:
+    """The scene as it is chosen in the toolbar, the link and the views."""
     try:
         picture, why = page.picture(), ""
     except Empty as reason:
         picture, why = None, str(reason)
     pair = _choose_pair(page, picture)
     rho = state.measure("rho", 0, 1, page.run.config.method.rho, "share of invariant channels")
+    scene = _scene(page, picture, why, pair, rho)
+    channel = state.count("channel", 0, scene.total - 1, scene.channel, "channel")
+    state.use("channel", channel, scene.channel)
+    return replace(scene, channel=channel)
+
+
+def at_first(page: Page) -> Scene:
+    """The scene before anything is chosen, at a step with one before it and with a picture."""
+    picture = page.picture()
+    basis = channel_maps.bases(page.run, True, picture)[0]
+    pair = Step(page.step - 1, page.step, basis, channel_maps.metrics(page.run, basis)[0])
+    return _scene(page, picture, "", pair, page.run.config.method.rho)
+
+
+def _scene(page: Page, picture: Picture | None, why: str, pair: Step, rho: float) -> Scene:
+    """With the channel that moved most, else the one with the most energy."""
     found = channel_maps.distance(page.run, picture, pair)
     split = None if found is None else channels.split(found, rho)
     total = page.run.config.model.latent if split is None else len(split.distance)
-    first = int(split.order[-1]) if split is not None and split.defined else _loudest(page, total)
-    channel = state.count("channel", 0, total - 1, first, "channel")
-    state.use("channel", channel, first)
+    channel = int(split.order[-1]) if split is not None and split.defined else _loudest(page, total)
     return Scene(page, picture, why, pair, rho, split, _why_no_split(page, pair, split), channel, total)
 
 
@@ -183,17 +199,35 @@ def pixels_of(picture: Picture) -> np.ndarray:
     return picture.pixels[np.ix_(rows, columns)]
 
 
-def pictures(items: Sequence[tuple[np.ndarray, str, str]]) -> None:
+@dataclass(frozen=True)
+class Drawn:
+    """Maps over a picture, ready for the browser."""
+
+    jpegs: tuple[bytes, ...]
+    highs: tuple[float, ...]
+    """The largest value of each map; empty for label maps."""
+
+
+def drawn_once(scene: Scene, picture: Picture, what: tuple[Hashable, ...], draw: Callable[[], Drawn]) -> Drawn:
+    """Maps of the picture, drawn and encoded once for all sessions; `what` names them beside run, steps and colours."""
+    key = ("drawn", scene.run.digest, picture.digest, scene.pair.old, scene.pair.new, scene.page.ink.dark, *what)
+    return SHELF.get(key, draw)
+
+
+def encoded(pixels: Sequence[np.ndarray], highs: Sequence[float] = ()) -> Drawn:
+    """Pictures uint8 [H, W, 3] as JPEG, which is what `st.image` makes of arrays after a PNG, ten times as slowly."""
+    jpegs = []
+    for one in pixels:
+        buffer = io.BytesIO()
+        Image.fromarray(one).save(buffer, "JPEG", quality=90)
+        jpegs.append(buffer.getvalue())
+    return Drawn(tuple(jpegs), tuple(highs))
+
+
+def pictures(drawn: Drawn, texts: Sequence[tuple[str, str]]) -> None:
     """Pictures side by side, each with a caption (Markdown) and a text for screen readers."""
-    for place, (pixels, caption, alt) in zip(st.columns(len(items), gap="xsmall"), items, strict=True):
-        place.image(_jpeg(pixels), caption, width="stretch", alt=alt)
-
-
-def _jpeg(pixels: np.ndarray) -> bytes:
-    """What `st.image` would make of the pixels after a PNG, which takes ten times as long."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
+    for place, jpeg, (caption, alt) in zip(st.columns(len(texts), gap="xsmall"), drawn.jpegs, texts, strict=True):
+        place.image(jpeg, caption, width="stretch", alt=alt)
 
 
 def percent(value: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import streamlit as st
@@ -18,6 +18,9 @@ from dashboard.figures import channels as figures
 from dashboard.figures.channels import EffectLine
 from dashboard.loaders import Picture
 from dashboard.page import Empty, View
+
+if TYPE_CHECKING:
+    from lag_core.explain.interventions import Curve
 
 VIEWER = "channels-viewer"
 EFFECT_HEIGHT, VIEWER_HEIGHT = 330, 330
@@ -40,7 +43,7 @@ def draw_sets(scene: Scene) -> None:
         left, right = st.columns((1, 1.1), gap="medium")
         with left:
             how, measure, random = _choose_sets(scene, picture)
-            orders = _orders(scene)
+            orders = orders_of(scene)
             if not orders:
                 raise Empty(
                     f"{scene.why_no_split} The order by relevance needs a class that is known at step {scene.pair.new}."
@@ -98,25 +101,24 @@ def _measures(scene: Scene, picture: Picture) -> dict[str, tuple[str, int]]:
     return found | {"changed": ("pixels that change their class", 0)}
 
 
-def _orders(scene: Scene) -> tuple[str, ...]:
+def orders_of(scene: Scene) -> tuple[str, ...]:
     """Orders that make sense here: by distance only where the split is defined."""
     moved = ("invariant", "changed") if scene.split is not None and not scene.why_no_split else ()
     known = scene.page.cls < scene.run.labels.seen(scene.pair.new)
     return (*moved, "relevance") if known else moved
 
 
-def _controls(scene: Scene, how: How, bar: Any) -> Any:
-    """Random channels at all numbers, one number after another: a click meanwhile stops it. A `Curve`."""
+def random_channels(scene: Scene, how: How, report: Callable[[float, str], object]) -> Curve:
+    """Random channels at all numbers, one number after another: a click meanwhile stops it."""
     points = []
     sizes = channel_maps.counts(scene.total)
     anything = np.arange(scene.total)
     for i, size in enumerate(sizes):
-        bar.progress(i / len(sizes), f"Random channels: {CONTROLS} sets of {size}")
+        report(i / len(sizes), f"Random channels: {CONTROLS} sets of {size}")
         found = channel_maps.effect(
             scene.run, scene.image(), scene.pair.new, how, scene.pair.old, anything, (size,), CONTROLS
         )
         points.append(found.curve)
-    bar.empty()
     return channel_maps.joined(points)
 
 
@@ -179,7 +181,8 @@ def _sets_curve(
         figures.effect_curves, np.asarray(channel_maps.counts(scene.total)), lines, scene.page.ink, y=unit,
         chosen=chosen, total=scene.total,
     )  # fmt: skip
-    controls = _controls(scene, how, bar) if random else None
+    controls = random_channels(scene, how, bar.progress) if random else None
+    bar.empty()
     band = None
     if controls is not None:
         low, high = controls.interval()

@@ -10,11 +10,11 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-import streamlit as st
 
 from dashboard import loaders, untrusted
 from dashboard.components.viewer import Layer, ProbabilityGrid, quantise
 from dashboard.loaders import Picture
+from dashboard.shelf import shelved
 from lag_core.protocol import IGNORE
 from lag_core.runs import Run
 
@@ -54,7 +54,7 @@ def shown(run: Run, picture: Picture) -> Shown:
     return _shown(run.digest, picture.digest, picture.truth is None, _picture=picture)
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@shelved
 def _shown(run_digest: str, digest: str, blind: bool, *, _picture: Picture) -> Shown:
     from PIL import Image
 
@@ -76,7 +76,7 @@ def answers(run: Run, picture: Picture, space: Run | None = None) -> Answers:
     return _answers(run.digest, picture.digest, space.digest, _run=run, _picture=picture, _space=space)
 
 
-@st.cache_resource(max_entries=24, show_spinner=False)
+@shelved
 def _answers(run_digest: str, digest: str, space_digest: str, *, _run: Run, _picture: Picture, _space: Run) -> Answers:
     trace = loaders.trace(_run, _picture)
     rows, columns = sampling(_picture.pixels.shape[0], _picture.pixels.shape[1], LONG_SIDE)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-import streamlit as st
 
 from dashboard import exhibit, loaders
 from dashboard.loaders import Picture
+from dashboard.shelf import shelved
 from lag_core.explain import forgetting
 from lag_core.explain.forgetting import Changes, Fate
 from lag_core.explain.survey import Survey
@@ -113,7 +113,7 @@ def story(run: Run, picture: Picture, space: Run | None = None) -> Story | None:
     return _story(run.digest, picture.digest, space.digest, _run=run, _picture=picture, _space=space)
 
 
-@st.cache_resource(max_entries=12, show_spinner=False)
+@shelved
 def _story(run_digest: str, digest: str, space_digest: str, *, _run: Run, _picture: Picture, _space: Run) -> Story:
     seen = exhibit.shown(_space, _picture).truth
     assert seen is not None
@@ -160,7 +160,7 @@ def moved(run: Run, picture: Picture) -> Changes:
     return _moved(run.digest, picture.digest, _run=run, _picture=picture)
 
 
-@st.cache_resource(max_entries=12, show_spinner=False)
+@shelved
 def _moved(run_digest: str, digest: str, *, _run: Run, _picture: Picture) -> Changes:
     return forgetting.changes(np.stack(exhibit.answers(_run, _picture).predictions), _run.labels)
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
+from dashboard.shelf import shelved
 from lag_core.data.remap import truth as class_indices
 from lag_core.runs import BrokenRun, Run, list_runs
 
@@ -35,6 +36,9 @@ LONGEST_SIDE = 2048
 
 UPLOADS_KEPT = 4
 """Uploaded pictures that a session keeps; the oldest goes first."""
+
+TRACES = 6
+"""Traces in memory, those of all sessions: some MiB each, as they hold the features of every step."""
 
 _UPLOADS = "_uploads"
 
@@ -118,7 +122,7 @@ def picture(run: Run, root: str, image_id: str) -> Picture | None:
     return _picture(run.digest, root, image_id, _run=run)
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@shelved
 def _picture(digest: str, root: str, image_id: str, *, _run: Run) -> Picture:
     dataset = _run.open_dataset(data_root(root))
     pixels = _locked(np.ascontiguousarray(dataset.image(image_id), np.uint8))
@@ -211,7 +215,7 @@ def trace(run: Run, image: Picture) -> Trace:
         return _trace(run.digest, image.digest, _run=run, _pixels=image.pixels)
 
 
-@st.cache_resource(max_entries=8, show_spinner="Running the network of every step…", show_time=True)
+@st.cache_resource(max_entries=TRACES, show_spinner="Running the network of every step…", show_time=True)
 def _trace(run_digest: str, image_digest: str, *, _run: Run, _pixels: np.ndarray) -> Trace:
     from lag_core.explain.trace import Trace
 

@@ -15,6 +15,7 @@ import streamlit as st
 
 from dashboard import exhibit, loaders
 from dashboard.loaders import Picture
+from dashboard.shelf import shelved
 from lag_core.explain import similarity
 from lag_core.explain.latent_maps import on_image
 from lag_core.explain.similarity import Drift, Margins, Projection, Prototypes
@@ -92,7 +93,7 @@ def nearest(run: Run, picture: Picture, motion: Motion, step: int) -> np.ndarray
     return _nearest(run.digest, picture.digest, motion.digest, step, _run=run, _picture=picture, _motion=motion)
 
 
-@st.cache_resource(max_entries=96, show_spinner=False)
+@shelved
 def _nearest(
     run_digest: str, digest: str, prototypes: str, step: int, *, _run: Run, _picture: Picture, _motion: Motion
 ) -> np.ndarray:
@@ -124,7 +125,7 @@ def cosine(run: Run, picture: Picture, motion: Motion, step: int, cls: int) -> n
     return _cosine(run.digest, picture.digest, motion.digest, step, cls, _run=run, _picture=picture, _motion=motion)
 
 
-@st.cache_resource(max_entries=96, show_spinner=False)
+@shelved
 def _cosine(
     run_digest: str,
     digest: str,

@@ -68,6 +68,19 @@ def evidence(run: Run, pictures: Examples, cls: int, step: int, *, ask: bool) ->
     return worked_off(measure(loaders.networks(run), pictures, cls, step, cache), run, key, "Measuring")
 
 
+def measured(run: Run, pictures: Examples, cls: int, step: int) -> None:
+    """Measure and keep the evidence, without a word; other sessions go on between two pieces of work."""
+    from lag_core.explain.cache import ResultCache
+    from lag_core.explain.evidence import measure
+
+    work = measure(loaders.networks(run), pictures, cls, step, ResultCache())
+    done = object()
+    share: object = None
+    while share is not done:
+        with loaders.network_lock(run.digest):
+            share = next(work, done)
+
+
 def wait_for_asking(key: str, ask: bool, label: str, why: str) -> None:
     """Go on if the work is to be done; else draw its button and raise `Empty` with `why`."""
     session = st.session_state

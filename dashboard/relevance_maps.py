@@ -18,6 +18,7 @@ import streamlit as st
 
 from dashboard import exhibit, loaders
 from dashboard.loaders import Picture
+from dashboard.shelf import SHELF, shelved
 from lag_core.explain.cache import ResultCache, key_of
 from lag_core.explain.latent_maps import on_image
 from lag_core.runs import Run
@@ -55,9 +56,6 @@ LONG = ("integrated-gradients", "occlusion")
 
 SHUFFLED_MAPS = 8
 """Maps of the check with shuffled weights: the true one, heads, ASPP and the five stages of the backbone."""
-
-IN_MEMORY = 32
-"""Results kept in memory, a quarter of a MiB each at 256 pixels; older ones come from the disk again."""
 
 
 class Asked(NamedTuple):
@@ -184,7 +182,7 @@ def as_shown(picture: Picture, values: np.ndarray) -> np.ndarray:
     return np.asarray(resized)
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
+@shelved
 def grey(digest: str, *, _encoded: bytes) -> bytes:
     """The shown picture in grey, as JPEG, so that all colours on it are the map's. `digest`: the picture's."""
     import io
@@ -199,18 +197,18 @@ def grey(digest: str, *, _encoded: bytes) -> bytes:
 # ---------------------------------------------------------------------- results
 
 
-@st.cache_resource(max_entries=IN_MEMORY, show_spinner=False)
-def _kept(key: str) -> list[Any]:
-    """A place for the one result under `key`: it can be looked at without computing anything."""
-    return []
+def _remembered(key: str, unpack: Callable[[dict[str, np.ndarray]], Any]) -> Any:
+    """What was computed under `key`: from the shelf, else from the disk; None if it is in neither."""
+    found = SHELF.find(key)
+    if found is None and (arrays := ResultCache().get(key)) is not None:
+        found = unpack(arrays)
+        SHELF.put(key, found)
+    return found
 
 
 def known(asked: Asked) -> Result | None:
     """The result if it was computed before, else None."""
-    place = _kept(asked.key)
-    if not place and (arrays := ResultCache().get(asked.key)) is not None:
-        place.append(_unpacked(arrays))
-    return place[0] if place else None
+    return cast("Result | None", _remembered(asked.key, _unpacked))
 
 
 def explain(asked: Sequence[Asked], tick: Tick | None = None) -> list[Result]:
@@ -228,8 +226,7 @@ def _computed(asked: Asked, recordings: dict[str, Recording], tick: Tick | None)
         ResultCache().put(asked.key, _packed(result))
     except NotFinite as error:
         result = Refused(f"{error}.")
-    place = _kept(asked.key)
-    place[:] = [result]
+    SHELF.put(asked.key, result)
     return result
 
 
@@ -388,10 +385,7 @@ def _count(asked: Asked) -> int:
 
 def known_check(asked: Asked) -> tuple[Randomised, ...] | Refused | None:
     """The check with shuffled weights if it was made before, else None."""
-    place = _kept(asked.check_key)
-    if not place and (arrays := ResultCache().get(asked.check_key)) is not None:
-        place.append(_check_unpacked(arrays))
-    return place[0] if place else None
+    return cast("tuple[Randomised, ...] | Refused | None", _remembered(asked.check_key, _check_unpacked))
 
 
 def check(asked: Asked, tick: Tick | None = None) -> tuple[Randomised, ...] | Refused:
@@ -419,7 +413,7 @@ def check(asked: Asked, tick: Tick | None = None) -> tuple[Randomised, ...] | Re
         ResultCache().put(asked.check_key, _check_packed(found))
     except NotFinite as error:
         found = Refused(f"{error}.")
-    _kept(asked.check_key)[:] = [found]
+    SHELF.put(asked.check_key, found)
     return found
 
 

@@ -86,12 +86,10 @@ class Series:
 
     def pointing(self, step: int) -> Pointing | None:
         """How much of a step's map lies on the true pixels of the class."""
-        from lag_core.explain.attribution_checks import pointing
-
         now = self.explained(step)
         if now is None or self.truth is None or self.counted is None:
             return None
-        return pointing(now.map, self.truth, self.counted)
+        return _pointing(self.asked[step].key, _now=now.map, _truth=self.truth, _counted=self.counted)
 
     def profile(self, step: int) -> np.ndarray | None:
         """Relevance of each latent channel for the mean logit, float32 [C]."""
@@ -104,6 +102,13 @@ def _agreement(now: str, before: str, *, _now: np.ndarray, _before: np.ndarray) 
     from lag_core.explain.attribution_checks import agreement
 
     return agreement(_now, _before)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _pointing(now: str, *, _now: np.ndarray, _truth: np.ndarray, _counted: np.ndarray) -> Pointing:
+    from lag_core.explain.attribution_checks import pointing
+
+    return pointing(_now, _truth, _counted)
 
 
 @dataclass(frozen=True)
@@ -172,14 +177,26 @@ class Scene:
 
 def scene(page: Page) -> Scene:
     """The question as it is chosen, and the maps that answer it quickly."""
-    picture = page.picture()
     introduced = page.run.labels.step_of(page.cls)
     if page.step < introduced:
         name = untrusted.markdown(page.class_info.name)
         raise Empty(f"{name} is introduced at step {introduced}. Move the scrubber there, or choose another class.")
+    return _answered(page, _choose(page, exhibit.shown(page.run, page.picture())))
+
+
+def at_first(page: Page) -> Scene:
+    """The scene before anything is chosen, at a step that knows the class."""
+    truth = exhibit.shown(page.run, page.picture()).truth
+    about: About = "true" if truth is not None and (truth == page.cls).any() else "predicted"
+    method = relevance_maps.METHODS[0]
+    return _answered(page, Questions(about, method, relevance_maps.DEPTHS[method][0], None))
+
+
+def _answered(page: Page, questions: Questions) -> Scene:
+    """A question with the maps that answer it quickly."""
+    picture = page.picture()
     shown = exhibit.shown(page.run, picture)
     truth = None if picture.truth is None else picture.truth == page.cls
-    questions = _choose(page, shown)
     own = _series(page.run, page.cls, page.step, picture, questions, truth)
     other = None
     if page.run2 is not None and page.run2.labels.step_of(page.cls2) <= page.step2:

@@ -19,6 +19,7 @@ from dashboard import design, exhibit, fates, loaders
 from dashboard.app_pages import forgetting as page
 from dashboard.exhibit import Answers
 from dashboard.figures import forgetting as figures
+from dashboard.shelf import SHELF
 from lag_core.explain.forgetting import Fate
 from lag_core.protocol import IGNORE, ClassInfo
 from lag_core.runs import open_run
@@ -224,8 +225,7 @@ def app(root, monkeypatch):
     monkeypatch.setenv("LAG_RUNS", str(root))
     monkeypatch.delenv("LAG_DATA", raising=False)
     monkeypatch.setattr(exhibit, "answers", fake_answers)
-    fates._story.clear()
-    fates._moved.clear()
+    SHELF.clear()
     return AppTest.from_function(open_page, default_timeout=60)
 
 

@@ -15,6 +15,7 @@ from dashboard.app_pages import relevance as page_file
 from dashboard.figures import relevance as figures
 from dashboard.relevance_maps import Asked, Explained, Refused
 from dashboard.relevance_scene import middle_pixel
+from dashboard.shelf import SHELF
 from lag_core.explain.attribution import Method, attribute
 from lag_core.explain.attribution_checks import Pointing, Randomised
 from lag_core.relevance.lrp import FoldedSegmenter, NotFinite
@@ -148,7 +149,7 @@ def root(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("LAG_CACHE", str(tmp_path / "cache"))
-    relevance_maps._kept.clear()
+    SHELF.clear()
 
 
 def picture_of(run, cls):
@@ -208,7 +209,7 @@ def test_a_result_is_computed_once_and_survives_the_process(asked, monkeypatch):
 
     monkeypatch.setattr(relevance_maps, "_by_method", refuse)
     assert relevance_maps.explain([asked])[0] is found
-    relevance_maps._kept.clear()
+    SHELF.clear()
     again = relevance_maps.known(asked)
     np.testing.assert_array_equal(again.map, found.map)
     assert (again.score, again.conservation, again.pixels) == (found.score, found.conservation, found.pixels)
@@ -223,7 +224,7 @@ def test_what_is_not_finite_is_refused_and_not_stored(asked, monkeypatch):
 
     monkeypatch.setattr(relevance_maps, "_by_method", broken)
     assert relevance_maps.explain([asked]) == [Refused("LRP gave values that are not finite.")]
-    relevance_maps._kept.clear()
+    SHELF.clear()
     assert relevance_maps.known(asked) is None
 
 
@@ -250,7 +251,7 @@ def test_shuffled_weights_leave_the_network_alone(asked):
     assert len(ticks) == relevance_maps.SHUFFLED_MAPS == len(found) + 1
     assert [one.part for one in found][:2] == ["heads", "aspp"]
     assert all((before[name] == tensor).all() for name, tensor in network.state_dict().items())
-    relevance_maps._kept.clear()
+    SHELF.clear()
     assert relevance_maps.known_check(asked) == found
 
 

@@ -7,10 +7,23 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from dashboard import channel_maps, settings, state
+from dashboard import channel_maps, loaders, settings, state
 from dashboard.channel_detail import draw_channel, draw_gallery, draw_without
-from dashboard.channel_scene import BASIS_NAMES, UNITS, Scene, look, measured, percent, pictures, pixels_of, telling
-from dashboard.channel_sets import draw_sets
+from dashboard.channel_scene import (
+    BASIS_NAMES,
+    UNITS,
+    Scene,
+    at_first,
+    drawn_once,
+    encoded,
+    look,
+    measured,
+    percent,
+    pictures,
+    pixels_of,
+    telling,
+)
+from dashboard.channel_sets import draw_sets, orders_of, random_channels
 from dashboard.figures import channels as figures
 from dashboard.loaders import Picture
 from dashboard.page import Empty, Page
@@ -56,6 +69,19 @@ def render(page: Page) -> None:
     with right:
         draw_without(scene)
     draw_sets(scene)
+
+
+def ahead(page: Page) -> None:
+    """Compute what the page shows first, without drawing it."""
+    if page.step == 0:
+        return
+    scene = at_first(page)
+    how = telling(scene)
+    for order in orders_of(scene):
+        measured(scene, how, order)
+    random_channels(scene, how, lambda share, words: None)
+    channel_maps.changed(page.run, scene.image(), page.step, "zero", scene.pair.old, [scene.channel])
+    answer(scene)
 
 
 def answer(scene: Scene) -> str:
@@ -172,21 +198,17 @@ def _energy(scene: Scene) -> None:
         if scene.split is None or scene.why_no_split:
             raise Empty("Without a split there are no groups to draw. The gallery below has every channel.")
         split, picture = scene.split, scene.image()
-        maps = [
-            channel_maps.energy_on_image(scene.run, picture, scene.pair.new, group)
-            for group in (split.invariant, split.specific)
-        ]
-        high = max(float(m.max()) for m in maps) or 1.0
-        pixels = pixels_of(picture)
-        drawn = [figures.over_picture(pixels, m, high, scene.page.ink) for m in maps]
-        view.png(lambda: np.concatenate(drawn, 1))
+        name = ("energy", loaders.array_digest(split.invariant))
+        drawn = drawn_once(scene, picture, name, lambda: encoded(_energy_maps(scene, picture, split)))
+        view.png(lambda: np.concatenate(_energy_maps(scene, picture, split), 1))
         shares = _energy_shares(scene, picture, split)
         view.csv({"group": ["invariant", "specific"], **{f"share of energy, step {t}": s for t, s in shares.items()}})
         pictures(
+            drawn,
             [
-                (drawn[0], f"**invariant**, {int(split.invariant.sum())} channels", "Energy of the invariant channels"),
-                (drawn[1], f"**specific**, {int(split.specific.sum())} channels", "Energy of the specific channels"),
-            ]
+                (f"**invariant**, {int(split.invariant.sum())} channels", "Energy of the invariant channels"),
+                (f"**specific**, {int(split.specific.sum())} channels", "Energy of the specific channels"),
+            ],
         )
         told = ", ".join(f"{100 * s[0]:.0f} % at step {t}" for t, s in shares.items())
         chance = 100 * split.invariant.mean()
@@ -194,6 +216,17 @@ def _energy(scene: Scene) -> None:
             f"The invariant {chance:.0f} % of channels hold {told} of this picture's energy."
             f"{_silent(scene, picture, split.invariant)}"
         )
+
+
+def _energy_maps(scene: Scene, picture: Picture, split: ChannelSplit) -> list[np.ndarray]:
+    """Energy of both groups over the picture, in one scale, uint8 [H, W, 3] each."""
+    maps = [
+        channel_maps.energy_on_image(scene.run, picture, scene.pair.new, group)
+        for group in (split.invariant, split.specific)
+    ]
+    high = max(float(m.max()) for m in maps) or 1.0
+    pixels = pixels_of(picture)
+    return [figures.over_picture(pixels, m, high, scene.page.ink) for m in maps]
 
 
 def _silent(scene: Scene, picture: Picture, group: np.ndarray) -> str:

@@ -97,6 +97,16 @@ def render(page: Page) -> None:
         _images(page, only)
 
 
+def ahead(page: Page) -> None:
+    """Compute what the page shows first, without drawing it."""
+    picture = page.picture()
+    fates.story(page.run, picture)
+    fates.survey_of(page.run)
+    if page.run2:
+        fates.story(page.run2, picture, page.run)
+        fates.survey_of(page.run2)
+
+
 def _choose_pixels(page: Page) -> bool:
     """Whether only the pixels of the selected class are looked at."""
     name = untrusted.markdown(untrusted.plain(page.class_info.name, 24))

@@ -62,6 +62,15 @@ def render(page: Page) -> None:
         _numbers(page, motion)
 
 
+def ahead(page: Page) -> None:
+    """Compute what the page shows first, without drawing it."""
+    for motion in list(prototype_maps.motions(page.run).values())[:1]:
+        prototype_maps.nearest(page.run, page.picture(), motion, page.step)
+        _cosine_layers(page, motion)
+        if page.run2:
+            _compared_layers(page, prototype_maps.motions(page.run2).get(motion.kind))
+
+
 def _choose_kind(page: Page, found: dict[Kind, Motion]) -> Kind:
     """Measured or stored prototypes; what is looked at is said in either case."""
     meaning: dict[Kind, str] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +12,21 @@ from dashboard import design, exhibit, relevance_maps, settings, state, untruste
 from dashboard.components.viewer import Layer, viewer
 from dashboard.components.viewer_state import keep_pixel, kept_settings
 from dashboard.figures import relevance as figures
+from dashboard.loaders import Picture
 from dashboard.page import Empty, Page
 from dashboard.relevance_maps import Asked, Explained, Refused
-from dashboard.relevance_scene import ABOUT_WORDS, DEPTH_NAMES, METHOD_NAMES, Scene, Series, compute, progress, scene
+from dashboard.relevance_scene import (
+    ABOUT_WORDS,
+    DEPTH_NAMES,
+    METHOD_NAMES,
+    Scene,
+    Series,
+    at_first,
+    compute,
+    progress,
+    scene,
+)
+from dashboard.shelf import SHELF
 
 if TYPE_CHECKING:
     from lag_core.explain.attribution_checks import Pointing, Randomised
@@ -74,6 +87,14 @@ def render(page: Page) -> None:
     with right:
         _checks(shared)
         _channels(shared)
+
+
+def ahead(page: Page) -> None:
+    """Compute what the page shows first, without drawing it."""
+    if page.step >= page.run.labels.step_of(page.cls):
+        shared = at_first(page)
+        answer(shared)
+        _layers(shared, same=False)
 
 
 # ---------------------------------------------------------------------- the answer
@@ -248,21 +269,23 @@ def _layers(shared: Scene, same: bool) -> tuple[list[Layer], dict[str, int], flo
     maps, maps2 = _mean_maps(own), _mean_maps(other) if other else {}
     if not maps:
         return [], {}, 1.0
-    high, high2 = (figures.scale_of(list(found.values())) for found in (maps, maps2))
+    high, high2 = (figures.scale_of(list(found.values())) if same else 1.0 for found in (maps, maps2))
     group = own.name if other else ""
     named: dict[str, Layer] = {}
     if shared.step in own.asked:
         named["asked"] = _asked_layer(shared, own.asked[shared.step])
     for t, values in maps.items():
-        named[f"step {t}"] = _coloured(shared, f"Step {t}", values, high if same else None, _note(own, t), group)
+        layer = Layer(f"Step {t}", note=_note(own, t), group=group)
+        named[f"step {t}"] = _coloured(shared, layer, values, high if same else None, own.asked[t].key)
     if shared.step in maps and shared.step - 1 in maps:
-        change, note = maps[shared.step] - maps[shared.step - 1], f"since step {shared.step - 1}"
-        named["change"] = _coloured(shared, "Change", change, high if same else None, note, group)
+        both = (own.asked[shared.step].key, own.asked[shared.step - 1].key)
+        layer = Layer("Change", note=f"since step {shared.step - 1}", group=group)
+        change = maps[shared.step] - maps[shared.step - 1]
+        named["change"] = _coloured(shared, layer, change, high if same else None, *both)
     for t, values in maps2.items():
         assert other is not None
-        named[f"run2 step {t}"] = _coloured(
-            shared, f"Step {t}", values, high2 if same else None, _note(other, t), other.name
-        )
+        layer = Layer(f"Step {t}", note=_note(other, t), group=other.name)
+        named[f"run2 step {t}"] = _coloured(shared, layer, values, high2 if same else None, other.asked[t].key)
     return list(named.values()), {name: i for i, name in enumerate(named)}, high
 
 
@@ -277,13 +300,22 @@ def _note(series: Series, step: int) -> str:
     return f"logit {_number(found.mean_logit)}" if found else ""
 
 
-def _coloured(shared: Scene, name: str, values: np.ndarray, high: float | None, note: str, group: str) -> Layer:
-    """A signed map as a layer; high: where its colours end, None for its own end."""
-    full = relevance_maps.as_shown(shared.picture, values)
+def _coloured(shared: Scene, layer: Layer, values: np.ndarray, high: float | None, *keys: str) -> Layer:
+    """The layer with a signed map, coloured once for all sessions; `keys` are those of the results behind it.
+
+    high: where its colours end, None for its own end.
+    """
+    key = ("coloured", shared.picture.digest, high, *keys)
+    rgba, coarse = SHELF.get(key, lambda: _colours(shared.picture, values, high))
+    return replace(layer, rgba=rgba, values=coarse, unit="· 10⁻³")
+
+
+def _colours(picture: Picture, values: np.ndarray, high: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Colours uint8 [H, W, 4] as shown, and the numbers behind them, in thousandths, at fewer cells."""
+    full = relevance_maps.as_shown(picture, values)
     rows, columns = exhibit.sampling(full.shape[0], full.shape[1], VALUES_SIDE)
     coarse = np.ascontiguousarray(1000 * full[np.ix_(rows, columns)])
-    rgba = figures.signed(full, high or figures.scale_of([full]))
-    return Layer(name, rgba=rgba, values=coarse, unit="· 10⁻³", note=note, group=group)
+    return figures.signed(full, high or figures.scale_of([full])), coarse
 
 
 def _asked_layer(shared: Scene, asked: Asked) -> Layer:

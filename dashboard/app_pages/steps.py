@@ -34,6 +34,15 @@ def render(page: Page) -> None:
         _class_history(page, shown, found)
 
 
+def ahead(page: Page) -> None:
+    """Compute what the page shows first, without drawing it."""
+    picture = page.picture()
+    exhibit.shown(page.run, picture)
+    exhibit.answers(page.run, picture)
+    if page.run2:
+        exhibit.answers(page.run2, picture, page.run)
+
+
 # ---------------------------------------------------------------------- the picture
 
 

@@ -69,6 +69,15 @@ def render(page: Page) -> None:
             _transplant(page, case, other)
 
 
+def ahead(page: Page) -> None:
+    """Measure what the page shows first, without drawing it."""
+    picture = page.picture()
+    for run, cls, step in ((page.run, page.cls, page.step), (page.run2, page.cls2, page.step2)):
+        if run is not None:
+            pictures = reasons.examples(run, "image", picture_of(page, run, picture), page.data_root, cls)
+            reasons.measured(run, pictures, cls, step)
+
+
 def _choose(page: Page) -> tuple[Where, float]:
     """Where to measure, and which share of the channels the verdict speaks of."""
     with page.toolbar:

@@ -1,0 +1,102 @@
+"""Work ahead: what it computes is what the pages ask for, and it is done once, for a browser, with a picture."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from shapes import tiny_run, write_shapes
+from streamlit.testing.v1 import AppTest
+
+from dashboard import ahead, prototype_maps, relevance_maps
+from dashboard.app import PAGES
+from dashboard.page import Page
+from dashboard.shelf import SHELF
+from lag_core.data.pictures import read_mask
+from lag_core.explain import evidence, interventions, trace
+from lag_core.explain.survey import write_survey
+from lag_core.explain.survey_pass import survey
+
+torch.set_num_threads(1)
+
+SLUGS = [entry.slug for entry in PAGES]
+CLS = 1
+"""Red."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two surveyed runs of coloured rectangles, and an image that shows the class."""
+    root = tmp_path_factory.mktemp("ahead")
+    data = write_shapes(root / "shapes")
+    runs = [tiny_run(data, root / "runs" / f"shapes-{method}", method) for method in ("finetune", "reference")]
+    for run in runs:
+        write_survey(run, survey(run, run.open_dataset(None), lambda batches, _: batches))
+    names = (data / "val.txt").read_text().split()
+    image = next(n for n in names if (read_mask(data / "masks" / f"{n}.png") == CLS).any())
+    return root, runs, image
+
+
+@pytest.fixture
+def page(folder, monkeypatch):
+    root, (run, run2), image = folder
+    monkeypatch.setenv("LAG_RUNS", str(root / "runs"))
+    monkeypatch.setenv("LAG_CACHE", str(root / "cache"))
+    return Page(run, run2, run.last_step, CLS, image, "")
+
+
+def refuse(*_, **__):
+    raise AssertionError("computed again")
+
+
+def test_pages_find_everything_done(page, monkeypatch):
+    ahead.work(page, SLUGS)
+    monkeypatch.setattr(trace.Trace, "__init__", refuse)
+    monkeypatch.setattr(interventions, "curve", refuse)
+    monkeypatch.setattr(evidence, "over_steps", refuse)
+    monkeypatch.setattr(evidence, "channel_effects", refuse)
+    monkeypatch.setattr(relevance_maps, "_by_method", refuse)
+    monkeypatch.setattr(prototype_maps, "nearest_label", refuse)
+    for slug in SLUGS:
+        at = AppTest.from_string(f"from dashboard.app import main\nmain(default={slug!r})", default_timeout=120)
+        at.query_params.update({"run": page.run.name, "run2": page.run2.name, "image": page.image_id, "class": "red"})
+        at.run()
+        assert not at.exception and not at.error, (slug, [e.value for e in at.error])
+        assert not at.toast, slug
+
+
+def test_what_fails_stops_no_other_page(page, monkeypatch):
+    SHELF.clear()
+    reached = []
+    monkeypatch.setattr("dashboard.app_pages.steps.ahead", refuse)
+    monkeypatch.setattr("dashboard.app_pages.why.ahead", reached.append)
+    ahead.work(page, ["no-such-page", "steps", "why"])
+    assert reached == [page]
+
+
+@pytest.mark.parametrize(
+    ("url", "image", "starts"),
+    [("http://localhost", "s18", True), (None, "s18", False), ("http://localhost", "", False),
+     ("http://localhost", "upload:12", False)],
+)  # fmt: skip
+def test_it_begins_once_for_a_browser_and_a_picture_of_the_run(page, monkeypatch, url, image, starts):
+    class Context:
+        pass
+
+    class Lock:
+        taken = 0
+
+        def acquire(self, blocking):
+            self.taken += 1
+            return self.taken == 1
+
+    Context.url = url
+    begun = []
+    monkeypatch.setattr(ahead.st, "context", Context)
+    monkeypatch.setattr(ahead, "_begun", Lock())
+    monkeypatch.setattr(ahead, "work", lambda page, slugs: begun.append((page, slugs)))
+    for _ in range(2):
+        ahead.begin(Page(page.run, None, 0, 0, image, "", ink=page.ink), ["steps"])
+    for thread in ahead.threading.enumerate():
+        if thread.name == ahead.NAME:
+            thread.join()
+    assert len(begun) == int(starts)
