@@ -81,6 +81,16 @@ def do(job: Job, results: Path, work: Path, keep: Path | None) -> None:
     shutil.rmtree(out, ignore_errors=True)
 
 
+def attempt(task: tuple[Job, Path, Path, Path | None]) -> str:
+    """`do`, and what came of it in one line: a run that fails, as one whose loss leaves the numbers, stops no other."""
+    job = task[0]
+    try:
+        do(*task)
+    except Exception as error:
+        return f"{job.name}, seed {job.seed}, failed: {error}"
+    return f"{job.name}, seed {job.seed}"
+
+
 def first_step_key(config: Any) -> str:
     """Digest of whatever step 0 depends on."""
     from lag_core import config as configuration
@@ -151,8 +161,8 @@ def main() -> None:
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     tasks = [(job, results, options.work, options.keep) for job in jobs]
     with get_context("spawn").Pool(options.workers) as pool:
-        for number, _ in enumerate(pool.starmap_async(do, tasks, chunksize=1).get(), 1):
-            print(f"{number} of {len(tasks)}", flush=True)
+        for number, said in enumerate(pool.imap_unordered(attempt, tasks), 1):
+            print(f"{number} of {len(tasks)}: {said}", flush=True)
     results.with_suffix(".lock").unlink(missing_ok=True)
 
 

@@ -34,7 +34,8 @@ def read_config(path: Path, method: str | None = None, overrides: Sequence[str] 
     changes = configuration.merge(configuration.parse_override(text) for text in overrides)
     named = {"method": {"name": method}} if method is not None else {}
     chosen = configuration.merge([{"method": {"name": "reference"}}, file, changes, named])
-    name = configuration.resolve({"method": chosen["method"]}).method.name
+    table = chosen["method"]  # other keys wait for the preset, which they may only make sense with
+    name = configuration.resolve({"method": {"name": table["name"]} if "name" in table else table}).method.name
     own = special.get(name, {}) if isinstance(special, dict) else special
     if not isinstance(own, dict):
         raise ConfigError(f"{path}: [methods.{name}] must be a table")
