@@ -16,8 +16,8 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PLOTS = ROOT / "benchmarks" / "results", ROOT / "assets" / "plots"

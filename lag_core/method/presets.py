@@ -46,9 +46,9 @@ PRESETS: dict[str, Tables] = {
             "nsc": 0.5,
         }
     },
-    # Ours: statistics of the old classes at the frozen trunk's output. The step's own images are carried over to the old
-    # classes and pass through everything that trains. LAG's own three terms are off: they are not shown to help here
-    # (docs/results.md).
+    # Ours: statistics of the old classes at the frozen trunk's output. The step's own images are carried over to the
+    # old classes and pass through everything that trains. LAG's own three terms are off: they are not shown to help
+    # here (docs/results.md).
     "lag+": {
         "method": {
             "loss": "bce",
