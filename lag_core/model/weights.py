@@ -104,13 +104,19 @@ def load_segmenter(run: Run, step: int, device: str = "cpu") -> Segmenter:
 
 
 def load_steps(run: Run, device: str = "cpu") -> list[Segmenter]:
-    """The networks of all steps, in evaluation mode. A tensor that a step did not change is shared with the last."""
+    """The networks of all steps, in evaluation mode. A tensor that a step did not change is shared with the last.
+
+    So is the backbone as a whole where a step changed nothing in it: its modules weigh more than a step's own tensors.
+    """
     tensors: dict[str, Tensor] = {}
-    models = []
+    models: list[Segmenter] = []
     for step in range(len(run.steps)):
-        tensors.update({name: torch.from_numpy(value).to(device) for name, value in run.delta(step).items()})
+        delta = {name: torch.from_numpy(value).to(device) for name, value in run.delta(step).items()}
+        tensors.update(delta)
+        moved = not models or any(name.startswith("backbone.") for name in delta)
         with torch.device("meta"):
-            model = Segmenter(run.config.model, run.labels.head_sizes(step))
+            backbone = None if moved else models[-1].backbone
+            model = Segmenter(run.config.model, run.labels.head_sizes(step), backbone)
         _check_names(model, tensors, f"{run.path} (step {step})")
         counters = {n: torch.zeros((), dtype=torch.int64) for n in model.state_dict() if n.endswith(_COUNTER)}
         model.load_state_dict({**tensors, **counters}, assign=True)
