@@ -87,6 +87,7 @@ class OptimConfig:
     lr_head: float = 0.01
     """Heads at step 0."""
     lr_head_later: float = 0.01
+    """Heads after step 0; not 0, as with a frozen extractor nothing would train then."""
     lr_aspp: float = 0.01
     """ASPP at step 0."""
     lr_aspp_later: float = 1e-3
@@ -299,7 +300,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "optim.min_iterations": (0, 10_000_000),
     "optim.batch": (1, 4096),
     "optim.lr_head": (0.0, 100.0),
-    "optim.lr_head_later": (0.0, 100.0),
+    "optim.lr_head_later": (1e-12, 100.0),
     "optim.lr_aspp": (0.0, 100.0),
     "optim.lr_aspp_later": (0.0, 100.0),
     "optim.lr_stage": (0.0, 100.0),

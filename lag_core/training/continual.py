@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lag_core.config import Config, ConfigError
@@ -30,6 +31,8 @@ from lag_core.training.loop import NotFiniteError, StepLoop
 from lag_core.training.optimiser import Schedule, freeze_all_but, parts, trunk_trains
 from lag_core.training.reporting import Reporter
 from lag_core.training.resume import Cursor
+
+SILENT = "is never predicted: its head did not learn; try a warm-up (optim.warmup) or a lower optim.lr_head_later"
 
 
 def train(
@@ -267,9 +270,7 @@ class ContinualTraining:
                 self.reporter.iteration(event["loss"], event["images_per_second"])
             else:
                 self.reporter.iteration()
-            for sentence in loop.take_findings():
-                self.journal.warn(sentence)
-                self.reporter.say(sentence)
+            self._tell(loop.take_findings())
             now = time.perf_counter()
             if now - saved >= self.config.log.resume_seconds:
                 self.journal.save_point(Cursor(loop.step, iteration + 1, now - began), loop.state_dict())
@@ -277,12 +278,25 @@ class ContinualTraining:
 
         return listen
 
+    def _tell(self, sentences: Iterable[str]) -> None:
+        """Warnings, to the terminal and to run.json."""
+        for sentence in sentences:
+            self.journal.warn(sentence)
+            self.reporter.say(sentence)
+
+    def _silent_classes(self, confusion: np.ndarray, step: int) -> list[str]:
+        """Names of the step's classes that are there on the measured images, and that no pixel is called."""
+        names = {known.id: known.name for known in self.dataset.info.classes}
+        truth, called = confusion.sum(1), confusion.sum(0)
+        return [names[self.labels.order[k]] for k in self.labels.class_indices(step) if truth[k] > 0 and called[k] == 0]
+
     def _finish(self, loop: StepLoop, batches: Batches, previous: Segmenter | None, seconds: float) -> None:
         """Measure and write a step."""
         model, step = loop.student.eval(), loop.step
         analysis = loop.objective.finish(model, loop.teacher, batches.plain(), loop.trunk_trains)
         measured = self.validation.measure([model], self.config.method.loss, self.reporter.bar)[0]
         metrics = metrics_entry(step, measured, len(self.validation.ids))
+        self._tell([f"step {step}: class {name} {SILENT}" for name in self._silent_classes(whole(measured), step)])
         rate = loop.total * self.config.optim.batch / seconds
         entry = {
             "images": len(batches.views),
