@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from lag_core import config
+from lag_core.commands.train import read_config
 from lag_core.config import Config, ConfigError
+from lag_core.method.presets import PRESETS
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.toml"))
 
@@ -150,6 +152,6 @@ def test_files_that_cannot_be_read_are_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configurations_are_sound(path: Path) -> None:
-    tables = config.load(path)
-    root = {} if tables.get("data", {}).get("root") else {"data": {"root": "anywhere"}}
-    config.resolve(config.merge([tables, root]))
+    root = [] if config.load(path).get("data", {}).get("root") else ["data.root=anywhere"]
+    for method in PRESETS:
+        assert read_config(path, method, root).method.name == method
