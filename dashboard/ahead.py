@@ -31,7 +31,7 @@ def begin(page: Page, slugs: Sequence[str]) -> None:
 
     Only for a browser at the other end: a test that runs the script by itself computes what it asks for.
     """
-    if not st.context.url or not page.image_id or page.image_id.startswith(UPLOAD):
+    if not st.context.url or page.last_step < 0 or not page.image_id or page.image_id.startswith(UPLOAD):
         return
     if _begun.acquire(blocking=False):
         logging.getLogger("streamlit.runtime.scriptrunner_utils.script_run_context").addFilter(_of_a_session)

@@ -10,6 +10,7 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard import ahead, garbage, loaders, sidebar, state, tour
+from dashboard.following import await_first_step
 from dashboard.page import Page, guarded
 
 HERE = Path(__file__).resolve().parent
@@ -17,12 +18,16 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Entry:
-    """A page: its file in app_pages and its address, its title, the question it answers, its icon."""
+    """A page: its file in app_pages and its address, its title, the question it answers, its icon.
+
+    before_first_step: it has something to show of a run whose first step still trains.
+    """
 
     slug: str
     title: str
     question: str
     icon: str
+    before_first_step: bool = False
 
 
 PAGES = (
@@ -33,7 +38,7 @@ PAGES = (
     Entry("relevance", "Relevance", "Which neurons and pixels speak for a class?", ":material/center_focus_strong:"),
     Entry("prototypes", "Prototypes", "Did the class move?", ":material/conversion_path:"),
     Entry("why", "Why preserved", "Why is this class still here, or gone?", ":material/psychology_alt:"),
-    Entry("training", "Training", "Did the losses do anything?", ":material/trending_down:"),
+    Entry("training", "Training", "Did the losses do anything?", ":material/trending_down:", before_first_step=True),
     Entry("report", "Report", "Take it away.", ":material/article:"),
 )
 
@@ -69,6 +74,9 @@ def _renderer(entry: Entry, page: Page) -> Callable[[], None]:
             st.markdown(f":gray[{entry.question}]", width="content")
             st.space("stretch")
             toolbar = st.container(horizontal=True, vertical_alignment="center", width="content")
+        if page.last_step < 0 and not entry.before_first_step:
+            await_first_step(page.run)
+            return
         with guarded(entry.title):
             module = importlib.import_module(f"dashboard.app_pages.{entry.slug}")
             module.render(replace(page, toolbar=toolbar))

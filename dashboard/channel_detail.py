@@ -11,12 +11,13 @@ import streamlit as st
 
 from dashboard import channel_maps, design, exhibit, loaders, settings, state
 from dashboard.channel_maps import How
-from dashboard.channel_scene import UNITS, Scene, drawn_once, encoded, percent, pictures, pixels_of, relevance
+from dashboard.channel_scene import UNITS, Scene, drawn_once, encoded, pictures, pixels_of, relevance
 from dashboard.components.gallery import Thumbnail, thumbnails
 from dashboard.figures import channels as figures
 from dashboard.loaders import Picture
 from dashboard.page import Empty, View, to_png
 from dashboard.sidebar import class_names
+from dashboard.wording import percent
 from lag_core.explain import channels
 from lag_core.runs import Run
 
@@ -254,7 +255,7 @@ def draw_without(scene: Scene) -> None:
             drawn,
             [
                 (f"step {scene.pair.new}", f"Prediction of step {scene.pair.new}"),
-                (f"{words}: {percent(share)} changed", f"Prediction with channel {scene.channel} {words}"),
+                (f"{words}: {percent(share / 100)} changed", f"Prediction with channel {scene.channel} {words}"),
             ],
         )
         view.csv(lambda: _change_table(scene.run, before, after, truth))

@@ -186,7 +186,7 @@ def measured(scene: Scene, how: How, order: str) -> Measured:
 
 def relevance(scene: Scene, picture: Picture) -> tuple[np.ndarray, str, str]:
     """Relevance float [C] for the selected class, on which pixels, and the class's name."""
-    name = untrusted.markdown(scene.page.class_info.name)
+    name = untrusted.name(scene.page.class_info.name)
     if scene.page.cls >= scene.run.labels.seen(scene.pair.new):
         raise Empty(f"{name} is not introduced yet, so no channel speaks for it. Move the scrubber on.")
     values, where = channel_maps.relevance(scene.run, picture, scene.pair.new, scene.page.cls)
@@ -228,7 +228,3 @@ def pictures(drawn: Drawn, texts: Sequence[tuple[str, str]]) -> None:
     """Pictures side by side, each with a caption (Markdown) and a text for screen readers."""
     for place, jpeg, (caption, alt) in zip(st.columns(len(texts), gap="xsmall"), drawn.jpegs, texts, strict=True):
         place.image(jpeg, caption, width="stretch", alt=alt)
-
-
-def percent(value: float) -> str:
-    return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.1f} %"

@@ -11,13 +11,14 @@ import streamlit as st
 
 from dashboard import channel_maps, exhibit, settings, state, untrusted
 from dashboard.channel_maps import How, Measured
-from dashboard.channel_scene import ORDERS, Scene, measured, percent, ranked, telling
-from dashboard.components.viewer import Layer, viewer
-from dashboard.components.viewer_state import kept_settings
+from dashboard.channel_scene import ORDERS, Scene, measured, ranked, telling
+from dashboard.components.viewer import Layer
 from dashboard.figures import channels as figures
 from dashboard.figures.channels import EffectLine
 from dashboard.loaders import Picture
 from dashboard.page import Empty, View
+from dashboard.picture_view import show_picture
+from dashboard.wording import percent
 
 if TYPE_CHECKING:
     from lag_core.explain.interventions import Curve
@@ -131,33 +132,22 @@ def _sets_picture(scene: Scene, view: View, picture: Picture, how: How, order: s
     words = f"from step {scene.pair.old}" if how == "old" else "off"
     layers = [
         Layer(f"Step {scene.pair.new}", before),
-        Layer(f"{count} {label} {words}", after, note=f"{percent(100 * float((before != after).mean()))} changed"),
+        Layer(f"{count} {label} {words}", after, note=f"{percent(float((before != after).mean()))} changed"),
     ]
     if how == "old":
         layers.append(Layer(f"Step {scene.pair.old}", exhibit.answers(scene.run, picture).predictions[scene.pair.old]))
     if shown.truth is not None:
         layers.append(Layer("Ground truth", shown.truth))
-    kept = kept_settings(VIEWER, len(scene.run.classes), split="side")
-    viewer(
-        shown.encoded,
+    show_picture(
+        view,
+        shown,
         layers,
-        exhibit.palette(scene.run),
-        exhibit.class_names(scene.run),
         key=VIEWER,
+        title="The prediction before and after the change",
+        height=VIEWER_HEIGHT,
         active=1,
         second=0,
-        opacity=kept.opacity,
-        hidden=kept.hidden,
-        outlines=kept.outlines,
-        mode=kept.mode,
-        split=kept.split,
-        height=VIEWER_HEIGHT,
-        title="The prediction before and after the change",
-        size=shown.size,
         truth=len(layers) - 1 if shown.truth is not None else None,
-        strip=True,
-        report=True,
-        filename=f"{view.file_stem}-step-{scene.pair.new}",
     )
 
 

@@ -67,7 +67,7 @@ def _shown(run_digest: str, digest: str, blind: bool, *, _picture: Picture) -> S
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=92, subsampling=0)
     truth = None if _picture.truth is None else np.ascontiguousarray(_picture.truth[np.ix_(rows, columns)])
-    return Shown(buffer.getvalue(), size, truth, (width, height))
+    return Shown(buffer.getvalue(), size, truth, _picture.full_size)
 
 
 def answers(run: Run, picture: Picture, space: Run | None = None) -> Answers:

@@ -43,7 +43,7 @@ def _images(run: Run, root: str) -> tuple[Sequence[str], str]:
     try:
         return loaders.image_ids(run, root), ""
     except (DatasetMissing, DataError) as error:
-        return (), untrusted.markdown(untrusted.plain(error, 600))
+        return (), untrusted.markdown(error)
 
 
 def image_name(image_id: str) -> str:
@@ -87,7 +87,8 @@ def _upload() -> None:
             key="upload",
             on_change=_take_upload,
             max_upload_size=10,
-            help="It stays in this session, scaled down to 2048 pixels if it is larger.",
+            help=f"It stays in this session, scaled down to {loaders.LONGEST_SIDE} pixels and two megapixels if it "
+            "is larger.",
         )
 
 
@@ -95,7 +96,17 @@ def _take_upload() -> None:
     file = st.session_state.get("upload")
     if file is None:
         return
+    name = untrusted.name(file.name, 60)
     try:
-        st.session_state["image"] = loaders.add_upload(file.getvalue())
+        image_id = loaders.add_upload(file.getvalue())
     except DataError as error:
-        state.note(f"{untrusted.markdown(untrusted.plain(file.name, 60))}: {untrusted.markdown(error)}.")
+        state.note(f"{name}: {untrusted.markdown(error)}.")
+        return
+    st.session_state["image"] = image_id
+    kept = loaders.upload(image_id)
+    height, width = kept.pixels.shape[:2]
+    if (width, height) != kept.full_size:
+        full = " x ".join(map(str, kept.full_size))
+        state.note(
+            f"{name} was scaled down from {full} to {width} x {height} pixels; everything here is of that picture."
+        )

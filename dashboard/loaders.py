@@ -15,7 +15,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import streamlit as st
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 UPLOAD = "upload:"
 """Image ids with this prefix name a picture that a user handed in; they are known to her session alone."""
 
-LONGEST_SIDE = 2048
-"""Pixels of an upload's longer side; a larger one is scaled down, since sessions keep it in memory."""
+LONGEST_SIDE, MOST_PIXELS = 2048, 2 * 2**20
+"""A larger picture is scaled down: each class's score is computed at every pixel of it, at every step."""
 
 UPLOADS_KEPT = 4
 """Uploaded pictures that a session keeps; the oldest goes first."""
@@ -63,6 +63,8 @@ class Picture:
     """uint8 [H, W, 3], read-only."""
     truth: np.ndarray | None
     """Class indices uint8 [H, W], 255 where nothing is annotated; None for uploads. Read-only."""
+    full_size: tuple[int, int]
+    """(W, H) of the file, which is more than that of `pixels` where it was scaled down."""
     domain: str | None = None
 
     @property
@@ -125,9 +127,15 @@ def picture(run: Run, root: str, image_id: str) -> Picture | None:
 @shelved
 def _picture(digest: str, root: str, image_id: str, *, _run: Run) -> Picture:
     dataset = _run.open_dataset(data_root(root))
-    pixels = _locked(np.ascontiguousarray(dataset.image(image_id), np.uint8))
-    truth = _locked(class_indices(dataset.mask(image_id), _run.labels))
-    return Picture(image_id, array_digest(pixels), pixels, truth, dataset.domain(image_id))
+    full = dataset.image(image_id)
+    pixels, (height, width) = _locked(scaled_down(full)), full.shape[:2]
+    truth = class_indices(dataset.mask(image_id), _run.labels)
+    rows, columns = (
+        ((np.arange(n) + 0.5) * whole / n).astype(int)
+        for n, whole in zip(pixels.shape[:2], (height, width), strict=True)
+    )
+    truth = _locked(np.ascontiguousarray(truth[np.ix_(rows, columns)]))
+    return Picture(image_id, array_digest(pixels), pixels, truth, (width, height), dataset.domain(image_id))
 
 
 def thumbnail(run: Run, root: str, image_id: str, side: int = 72) -> bytes:
@@ -142,8 +150,7 @@ def _thumbnail(digest: str, root: str, image_id: str, side: int, *, _run: Run) -
 
 def upload_thumbnail(image_id: str, side: int = 72) -> bytes:
     """A JPEG of an upload of this session."""
-    found: Picture = st.session_state[_UPLOADS][image_id]
-    return _small_jpeg(found.pixels, side)
+    return _small_jpeg(upload(image_id).pixels, side)
 
 
 def _small_jpeg(pixels: np.ndarray, side: int) -> bytes:
@@ -160,25 +167,32 @@ def add_upload(content: bytes) -> str:
     """Decode an uploaded file, keep it for this session, return its id. DataError says what is wrong."""
     from lag_core.data.pictures import read_image
 
-    pixels = _locked(_at_most(read_image(content), LONGEST_SIDE))
+    full = read_image(content)
+    pixels, (height, width) = _locked(scaled_down(full)), full.shape[:2]
     digest = array_digest(pixels)
     uploads: dict[str, Picture] = st.session_state.setdefault(_UPLOADS, {})
     image_id = UPLOAD + digest
-    uploads[image_id] = Picture(image_id, digest, pixels, None)
+    uploads[image_id] = Picture(image_id, digest, pixels, None, (width, height))
     while len(uploads) > UPLOADS_KEPT:
         del uploads[next(iter(uploads))]
     return image_id
 
 
-def _at_most(pixels: np.ndarray, side: int) -> np.ndarray:
-    """The picture, uint8 [H, W, 3], scaled down so that neither side is longer than `side`."""
-    longest = max(pixels.shape[:2])
-    if longest <= side:
+def upload(image_id: str) -> Picture:
+    """An upload that this session keeps; KeyError for others."""
+    return cast(Picture, st.session_state[_UPLOADS][image_id])
+
+
+def scaled_down(pixels: np.ndarray) -> np.ndarray:
+    """The picture, uint8 [H, W, 3], no longer than LONGEST_SIDE and of no more than about MOST_PIXELS."""
+    height, width = pixels.shape[:2]
+    factor = min(LONGEST_SIDE / max(height, width), (MOST_PIXELS / (height * width)) ** 0.5)
+    if factor >= 1:
         return np.ascontiguousarray(pixels, np.uint8)
     from PIL import Image
 
-    height, width = (max(1, round(n * side / longest)) for n in pixels.shape[:2])
-    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
 def uploads() -> tuple[str, ...]:

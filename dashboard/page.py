@@ -48,7 +48,7 @@ class Page:
     run2: Run | None
     """The run to compare with; None if the user chose none."""
     step: int
-    """0 .. run.last_step: the position of the global scrubber."""
+    """0 .. run.last_step: the position of the global scrubber; 0 where the first step is not finished."""
     cls: int
     """Class index 0 .. K-1."""
     image_id: str
@@ -63,6 +63,7 @@ class Page:
 
     @property
     def last_step(self) -> int:
+        """-1 where the first step is not finished; only Training is drawn then."""
         return self.run.last_step
 
     @property
@@ -101,7 +102,7 @@ class Page:
         """Confusion matrices int64 [T, K, K] of the run; raises `Empty` where it was not evaluated."""
         found = loaders.confusions(self.run)
         if found is None:
-            name = untrusted.markdown(self.run.name)
+            name = untrusted.name(self.run.name)
             raise Empty(f"{name} has not been evaluated yet. `lag evaluate` writes its confusion matrices.")
         return found
 
@@ -231,12 +232,12 @@ def guarded(what: str) -> Iterator[None]:
     except Empty as reason:
         st.info(str(reason), icon=":material/info:")
     except RunError as error:
-        st.warning(untrusted.markdown(untrusted.plain(error, 600)), icon=":material/warning:")
+        st.warning(untrusted.markdown(error), icon=":material/warning:")
     except (DatasetMissing, DataError) as error:
-        st.info(untrusted.markdown(untrusted.plain(error, 600)), icon=":material/info:")
+        st.info(untrusted.markdown(error), icon=":material/info:")
     except Exception as error:
         _log.exception("%s could not be drawn", what)
-        kind = untrusted.markdown(type(error).__name__)
+        kind = untrusted.name(type(error).__name__)
         st.error(f"{what} could not be drawn ({kind}). The terminal that runs the dashboard has the details.")
 
 

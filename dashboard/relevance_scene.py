@@ -129,7 +129,7 @@ class Scene:
     @property
     def name(self) -> str:
         """The class, as Markdown."""
-        return untrusted.markdown(self.page.class_info.name)
+        return untrusted.name(self.page.class_info.name)
 
     def now(self) -> Explained:
         """The map of the scrubber's step; raises `Empty` with the reason where there is none."""
@@ -179,7 +179,7 @@ def scene(page: Page) -> Scene:
     """The question as it is chosen, and the maps that answer it quickly."""
     introduced = page.run.labels.step_of(page.cls)
     if page.step < introduced:
-        name = untrusted.markdown(page.class_info.name)
+        name = untrusted.name(page.class_info.name)
         raise Empty(f"{name} is introduced at step {introduced}. Move the scrubber there, or choose another class.")
     return _answered(page, _choose(page, exhibit.shown(page.run, page.picture())))
 
@@ -202,7 +202,7 @@ def _answered(page: Page, questions: Questions) -> Scene:
     if page.run2 is not None and page.run2.labels.step_of(page.cls2) <= page.step2:
         other = _series(page.run2, page.cls2, page.step2, picture, questions, truth, near=True)
     if not own.asked:
-        name = untrusted.markdown(page.class_info.name)
+        name = untrusted.name(page.class_info.name)
         raise Empty(f"No step predicts {name} in this picture. Choose another class or image, or explain one pixel.")
     return Scene(page, picture, shown, questions, own, other)
 

@@ -26,14 +26,17 @@ _PLAYING, _TICKED = "_playing", "_ticked"
 
 
 def scrubber(run: Run) -> int:
-    """Draw it; returns the step, 0 .. run.last_step. The default, left out of links, is the last step."""
-    session, last = st.session_state, run.last_step
+    """Draw it; returns the step, 0 .. run.last_step. The default, left out of links, is the last step.
+
+    A run whose first step still trains stands at step 0.
+    """
+    session, last = st.session_state, max(run.last_step, 0)
     step = state.count(STEP, 0, last, last, "step")
     state.use(STEP, step, last)
     session[_PRESSED] = False
     session.pop(_BEFORE, None)
     if last == 0:
-        st.caption("Step 0, the only one")
+        st.caption("Step 0, the only one" if run.last_step == 0 else "Step 0 is not finished yet")
         session[_PLAYING] = False
         return 0
     session[_SLIDER] = step

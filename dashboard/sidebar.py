@@ -22,7 +22,7 @@ LONGEST_PATH = 1000
 
 def draw(catalogue: Catalogue) -> Page | None:
     """Draw the sidebar; None, after an explanation in the main area, where there is no run to look at."""
-    runs = {name: run for name, run in catalogue.runs.items() if run.last_step >= 0}
+    runs = dict(catalogue.runs)
     if not runs:
         _explain_no_runs(catalogue)
         return None
@@ -56,20 +56,19 @@ def _explain_no_runs(catalogue: Catalogue) -> None:
         )
         st.markdown(f"Looked in {untrusted.markdown(catalogue.root)}.")
         _list_broken(catalogue)
-        unfinished = [untrusted.markdown(name) for name, run in catalogue.runs.items() if run.last_step < 0]
-        if unfinished:
-            st.markdown(f"Still in its first step: {', '.join(unfinished)}.")
 
 
 def _choose_run(runs: dict[str, Run]) -> Run:
     names = list(runs)
-    default = next((name for name in FIRST_RUNS if name in runs), names[0])
+    opened = (*FIRST_RUNS, *(name for name, run in runs.items() if run.last_step >= 0), *names)
+    default = next(name for name in opened if name in runs)
     return runs[settings.select("Run", "run", names, default)]
 
 
 def _choose_second(runs: dict[str, Run], run: Run) -> Run | None:
     """A run over the same classes; others could not be laid beside this one."""
-    names = [name for name, other in runs.items() if name != run.name and comparable(run, other)]
+    others = {name: other for name, other in runs.items() if name != run.name and other.last_step >= 0}
+    names = [name for name, other in others.items() if comparable(run, other)]
     default = next((name for name in names if runs[name].method == "reference"), NO_RUN)
     name = settings.select("Compare with", "run2", [NO_RUN, *names], default)
     return runs.get(name)
@@ -134,4 +133,4 @@ def _list_broken(catalogue: Catalogue) -> None:
     count = len(catalogue.broken)
     with st.expander(f"{count} run{'s' * (count > 1)} cannot be opened", icon=":material/warning:"):
         for run in catalogue.broken:
-            st.markdown(f"**{untrusted.markdown(run.name)}**: {untrusted.markdown(untrusted.plain(run.reason, 600))}")
+            st.markdown(f"**{untrusted.name(run.name)}**: {untrusted.markdown(run.reason)}")

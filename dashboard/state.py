@@ -32,8 +32,8 @@ def one_of(raw: object, allowed: Sequence[str], default: str, what: str) -> tupl
     """`raw` if it is one of `allowed`, else `default` and a sentence that says so."""
     if isinstance(raw, str) and len(raw) <= LONGEST_VALUE and raw in allowed:
         return raw, None
-    shown = untrusted.markdown(untrusted.plain(raw, 60))
-    fallback = f"showing “{untrusted.markdown(default)}”" if default else "showing none"
+    shown = untrusted.name(raw, 60)
+    fallback = f"showing “{untrusted.name(default)}”" if default else "showing none"
     return default, f"The link names the {what} “{shown}”, which is not here; {fallback} instead."
 
 
@@ -45,7 +45,7 @@ def number(raw: object, low: float, high: float, default: float, what: str) -> t
         value = math.nan
     if math.isfinite(value) and low <= value <= high:
         return value, None
-    shown = untrusted.markdown(untrusted.plain(raw, 60))
+    shown = untrusted.name(raw, 60)
     return (
         default,
         f"The link asks for {what} “{shown}”; {low:g} to {high:g} is possible, showing {default:g}.",

@@ -156,7 +156,7 @@ def duration(seconds: float) -> str:
 
 def listed(names: Sequence[str]) -> str:
     """Names as Markdown: "spm, sfp and nsc"."""
-    shown = [untrusted.markdown(untrusted.plain(name, 40)) for name in names]
+    shown = [untrusted.name(name, 40) for name in names]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 

@@ -10,22 +10,32 @@ from __future__ import annotations
 import html
 import re
 
-LONGEST = 200
+LONGEST_NAME = 200
 """Characters of a name that are shown; the rest is cut with an ellipsis."""
+
+LONGEST_TEXT = 4000
+"""Characters of a text that are shown; what is longer says that it was cut."""
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=&@])")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069]+")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def plain(text: object, longest: int = LONGEST) -> str:
+def plain(text: object, longest: int = LONGEST_NAME) -> str:
     """One line of `text`: control and direction characters become spaces, and it is cut after `longest`."""
     line = _CONTROL.sub(" ", str(text)).strip()
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def markdown(text: object, longest: int = LONGEST) -> str:
-    """`text` as literal Markdown: no emphasis, link, image, colour, emoji or formula comes into force."""
+def markdown(text: object) -> str:
+    """A sentence as literal Markdown: no emphasis, link, image, colour, emoji or formula comes into force."""
+    line = plain(text, LONGEST_TEXT)
+    cut = " (cut here, since it goes on)" if len(line) == LONGEST_TEXT and line.endswith("…") else ""
+    return _MARKDOWN.sub(r"\\\1", line) + cut
+
+
+def name(text: object, longest: int = LONGEST_NAME) -> str:
+    """A name as literal Markdown, cut after `longest` characters."""
     return _MARKDOWN.sub(r"\\\1", plain(text, longest))
 
 

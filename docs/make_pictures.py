@@ -2,8 +2,9 @@
 
     python docs/make_pictures.py                     # needs Chromium (Debian: apt-get install chromium)
     python docs/make_pictures.py --only steps-dark   # one of them
+    python docs/make_pictures.py --every FOLDER      # every page, light and dark, at both widths, to look at
 
-Writes WebP files into assets/screenshots/, and a short animation of the step scrubber.
+Writes WebP files into assets/screenshots/, and a short animation of the step scrubber; `--every` writes PNG files.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from streamlit_server import check_runs, served  # noqa: E402
 
-RUN = "aerial-2-2-1-finetune"
+RUN, COMPARED = "aerial-2-2-1-finetune", "aerial-2-2-1-reference"
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 WIDTH, HEIGHT = 1280, 800
+SIZES = ((1280, 800), (1920, 1080))
+"""Windows in which every page must be usable, and in the second of which it answers without scrolling."""
+
 PATIENCE = 180_000
 """Milliseconds to wait for a page, on a machine that does other work."""
 
@@ -74,16 +78,22 @@ def chromium() -> str:
     return found
 
 
+EVERY_PAGE = (
+    *(shot for shot in SHOTS if shot.name != "steps-dark"),
+    Shot("report", "report", LOST, "[data-testid=stMain] button"),
+)
+
+
 @contextmanager
-def opened(browser: Browser, url: str, shot: Shot) -> Iterator[Page]:
+def opened(browser: Browser, url: str, shot: Shot, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Iterator[Page]:
     """The page of a shot, drawn to the end, at its top."""
     context = browser.new_context(
-        viewport={"width": WIDTH, "height": HEIGHT}, color_scheme=shot.scheme, reduced_motion="reduce"
+        viewport={"width": size[0], "height": size[1]}, color_scheme=shot.scheme, reduced_motion="reduce"
     )
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     try:
-        page.goto(f"{url}/{shot.page}?{urlencode({'run': RUN, **shot.choices})}")
+        page.goto(f"{url}/{shot.page}?{urlencode({'run': RUN, 'run2': COMPARED, **shot.choices})}")
         page.locator(shot.wait_for).first.wait_for()
         settle(page)
         yield page
@@ -112,6 +122,26 @@ def take(browser: Browser, url: str, shot: Shot) -> Path:
     return path
 
 
+def take_every(browser: Browser, url: str, folder: Path, run: str, compared: str) -> list[Path]:
+    """Each page in light and dark in either window, as PNG; of other runs than the tour's at their first settings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for shot in EVERY_PAGE:
+        choices = {"run": run, "run2": compared, **(shot.choices if run == RUN else {})}
+        for scheme in ("light", "dark"):
+            for size in SIZES:
+                name = shot.page or "overview"
+                paths.append(folder / f"{name}-{scheme}-{size[0]}.png")
+                with opened(browser, url, shot._replace(scheme=scheme, choices=choices), size) as page:
+                    make = page.get_by_role("button", name="Make the report")
+                    if make.count():
+                        make.click()
+                        page.get_by_role("button", name="Download the report").wait_for()
+                        settle(page)
+                    page.screenshot(path=paths[-1])
+    return paths
+
+
 def animate(browser: Browser, url: str, steps: Sequence[int]) -> Path:
     """The scrubber moved through `steps` on the Steps page, as an animation that repeats."""
     path = FOLDER / "scrubber.webp"
@@ -133,18 +163,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=ROOT / "checkpoints", help="folder of runs")
     parser.add_argument("--only", nargs="+", help="names of pictures; `scrubber` is the animation")
+    parser.add_argument("--every", type=Path, metavar="FOLDER", help="every page, both themes, both widths, as PNG")
+    parser.add_argument("--run", default=RUN, help="with --every: the run (LAG_DATA names the data root)")
+    parser.add_argument("--compare", default=COMPARED, help="with --every: the run to compare with")
     args = parser.parse_args()
     check_runs(args.runs, RUN)
     FOLDER.mkdir(parents=True, exist_ok=True)
     wanted = set(args.only or [*(shot.name for shot in SHOTS), "scrubber"])
     with sync_playwright() as driver, served(args.runs) as server:
         browser = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
-        paths = [take(browser, server.url, shot) for shot in SHOTS if shot.name in wanted]
-        if "scrubber" in wanted:
-            paths.append(animate(browser, server.url, (0, 1, 2)))
+        if args.every:
+            paths = take_every(browser, server.url, args.every.resolve(), args.run, args.compare)
+        else:
+            paths = [take(browser, server.url, shot) for shot in SHOTS if shot.name in wanted]
+            if "scrubber" in wanted:
+                paths.append(animate(browser, server.url, (0, 1, 2)))
         browser.close()
     for path in paths:
-        print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1024:.0f} KiB")
+        print(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}  {path.stat().st_size / 1024:.0f} KiB")
 
 
 if __name__ == "__main__":

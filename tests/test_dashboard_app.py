@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 
 import dashboard
 from dashboard import loaders, page, scores, state
+from dashboard.shelf import SHELF
 from lag_core import metrics
 from lag_core.runs import open_run
 
@@ -217,7 +219,28 @@ def test_a_huge_upload_is_scaled_down(app):
     at = app.run()
     by_key(at.file_uploader, "upload").set_value(("wide.png", png((3000, 10)), "image/png")).run()
     (kept,) = at.session_state["_uploads"].values()
-    assert kept.pixels.shape == (7, 2048, 3)
+    assert kept.pixels.shape == (7, 2048, 3) and kept.full_size == (3000, 10)
+    assert "scaled down from 3000 x 10 to 2048 x 7 pixels" in said(at)
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"), [((2000, 2000), (1448, 1448)), ((100, 80), (100, 80)), ((9, 4096), (4, 2048))]
+)
+def test_pictures_are_scaled_by_side_and_by_area(size, wanted):
+    found = loaders.scaled_down(np.full((size[1], size[0], 3), 9, np.uint8))
+    assert found.shape == (wanted[1], wanted[0], 3) and (found == 9).all()
+
+
+def test_a_large_picture_of_a_dataset_is_scaled_down_with_its_truth(runs, monkeypatch):
+    run = open_run(runs / "aerial-2-2-1-finetune")
+    dataset = run.open_dataset(None)
+    monkeypatch.setattr(loaders, "MOST_PIXELS", dataset.image("rgb-val-0003")[..., 0].size // 4)
+    SHELF.clear()
+    found = loaders.picture(run, "", "rgb-val-0003")
+    full = dataset.mask("rgb-val-0003")
+    assert found.full_size == full.shape[::-1] and found.pixels.shape[0] == full.shape[0] // 2
+    assert (found.truth == loaders.class_indices(full, run.labels)[1::2, 1::2]).all()
+    SHELF.clear()
 
 
 def test_images_that_lost_most_come_first(app, tmp_path, monkeypatch):
@@ -256,6 +279,38 @@ def test_overview_does_not_import_torch(runs):
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+
+
+def without_steps(path, status="training"):
+    """The run as it is before its first step is finished."""
+    info = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps(info | {"steps": [], "status": status}))
+    (path / "metrics.json").unlink()
+
+
+def test_a_run_is_offered_from_its_beginning_and_opens_with_its_first_step(app, tmp_path, monkeypatch):
+    path = write_run(tmp_path, "early")
+    whole = {name: (path / name).read_text() for name in ("run.json", "metrics.json")}
+    without_steps(path)
+    monkeypatch.setenv("LAG_RUNS", str(tmp_path))
+    at = app.run()
+    assert not at.exception and not at.error and by_key(at.selectbox, "run").options == ["early"]
+    assert any("trains its first step" in i.value for i in at.info) and not at.metric
+    for name, text in whole.items():
+        (path / name).write_text(text)
+    at.run()
+    assert at.metric and not at.info
+
+
+def test_a_run_that_ended_before_its_first_step_says_so(app, tmp_path, monkeypatch):
+    without_steps(write_run(tmp_path, "a-stopped"), "failed")
+    write_run(tmp_path, "whole")
+    monkeypatch.setenv("LAG_RUNS", str(tmp_path))
+    at = app.run()
+    assert at.session_state["run"] == "whole", "it opens on one with something to see"
+    assert "a-stopped" not in by_key(at.selectbox, "run2").options
+    by_key(at.selectbox, "run").select("a-stopped").run()
+    assert any("ended before its first step" in i.value for i in at.info) and not at.exception
 
 
 def test_a_new_run_appears_without_a_restart(app, runs, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from small_runs import CLASSES, LABELS, write_run
 from small_surveys import add_survey, predictions_of
 from streamlit.testing.v1 import AppTest
 
-from dashboard import design, exhibit, fates, loaders
+from dashboard import design, exhibit, fate_words, fates, loaders
 from dashboard.app_pages import forgetting as page
 from dashboard.exhibit import Answers
 from dashboard.figures import forgetting as figures
@@ -71,7 +71,7 @@ def slow_loss(story, step, cls):
 @pytest.mark.parametrize("step", [0, 1, 2])
 @pytest.mark.parametrize("cls", range(5))
 def test_class_loss_counts_pixel_by_pixel(story, step, cls):
-    found = page.class_loss(story, step, cls)
+    found = fate_words.class_loss(story, step, cls)
     assert (found.pixels, found.forgotten, found.lost_now) == slow_loss(story, step, cls)
     assert (found.target is None) == (found.forgotten == 0)
     if found.target is not None:
@@ -79,30 +79,30 @@ def test_class_loss_counts_pixel_by_pixel(story, step, cls):
 
 
 def test_the_sentence_follows_from_the_numbers(story, run):
-    found = page.class_loss(story, 1, 1)
-    sentence = page.loss_sentence(found, run, 1, 1)
+    found = fate_words.class_loss(story, 1, 1)
+    sentence = fate_words.loss_sentence(found, run, 1, 1)
     assert f"{100 * found.lost_now / found.pixels:.0f} %" in sentence
     assert sentence.startswith("At step 1") and "all went to **low vegetation**" in sentence
-    again = page.loss_sentence(page.class_loss(story, 2, 1), run, 1, 2)
+    again = fate_words.loss_sentence(fate_words.class_loss(story, 2, 1), run, 1, 2)
     assert again.startswith("Step 2 lost no more") and "before, at step 1" in again
-    assert "introduces **car**" in page.loss_sentence(page.class_loss(story, 2, 4), run, 4, 2)
-    assert "introduced at step 2" in page.loss_sentence(page.class_loss(story, 1, 4), run, 4, 1)
-    nowhere = page.ClassLoss(0, 0, 0, None, float("nan"), -1, float("nan"))
-    assert page.loss_sentence(nowhere, run, 1, 2).startswith("There is no **building**")
-    kept = page.ClassLoss(10, 0, 0, None, float("nan"), -1, float("nan"))
-    assert "none of the **building** pixels" in page.loss_sentence(kept, run, 1, 2)
+    assert "introduces **car**" in fate_words.loss_sentence(fate_words.class_loss(story, 2, 4), run, 4, 2)
+    assert "introduced at step 2" in fate_words.loss_sentence(fate_words.class_loss(story, 1, 4), run, 4, 1)
+    nowhere = fate_words.ClassLoss(0, 0, 0, None, float("nan"), -1, float("nan"))
+    assert fate_words.loss_sentence(nowhere, run, 1, 2).startswith("There is no **building**")
+    kept = fate_words.ClassLoss(10, 0, 0, None, float("nan"), -1, float("nan"))
+    assert "none of the **building** pixels" in fate_words.loss_sentence(kept, run, 1, 2)
 
 
 def test_a_pixel_s_history_names_each_event_once(story, run):
     for y, x in np.ndindex(story.truth.shape):
-        words = page.pixel_history(story, run, (x, y), 2)
+        words = fate_words.pixel_history(story, run, (x, y), 2)
         states = [int(states[y, x]) for states in story.fates.states]
         assert (Fate.LEARNED in states) == ("learned at step" in words)
         assert (Fate.RECOVERED in states) == ("recovered at step" in words)
         assert words.count("lost at step") == sum(
             b == Fate.FORGOTTEN and a != Fate.FORGOTTEN for a, b in zip([Fate.ABSENT, *states], states, strict=False)
         )
-    assert page.pixel_history(story, run, (0, 0), 2) == " is not annotated."
+    assert fate_words.pixel_history(story, run, (0, 0), 2) == " is not annotated."
 
 
 def test_still_lost_is_only_what_is_forgotten_now(story):

@@ -11,10 +11,11 @@ from small_runs import CLASSES, LABELS, write_run
 from small_surveys import CHANNELS, add_survey, predictions_of
 from streamlit.testing.v1 import AppTest
 
-from dashboard import design, exhibit, prototype_maps
+from dashboard import design, exhibit, prototype_maps, prototype_picture
 from dashboard.app_pages import prototypes as page
 from dashboard.exhibit import Answers
 from dashboard.figures import prototypes as figures
+from dashboard.wording import short
 from lag_core.explain import similarity
 from lag_core.explain.similarity import Prototypes
 from lag_core.protocol import ClassInfo
@@ -178,7 +179,7 @@ def test_map_colours_follow_the_ramp():
     [(0.3141, "0.31"), (0.0123, "0.012"), (-0.05, "−0.050"), (0.0, "0"), (2e-5, "0.00002"), (1.5, "1.50")],
 )
 def test_short_numbers(value, text):
-    assert page.short(value).rstrip("0") == text.rstrip("0") or page.short(value) == text
+    assert short(value).rstrip("0") == text.rstrip("0") or short(value) == text
 
 
 # ---------------------------------------------------------------------- the page
@@ -221,10 +222,10 @@ def test_the_answer_is_the_drift_and_the_margin(app, motion):
     at = app.run()
     assert not at.exception and not at.error and not at.warning and not at.info
     drift, margins = motion.drift.since_introduced, motion.margins
-    assert f"moved by **{page.short(drift[2, 1])}**" in headline(at)
+    assert f"moved by **{short(drift[2, 1])}**" in headline(at)
     assert f"{drift[2, 1] / 0.05:.1f} times" in headline(at)
     nearest = CLASSES[margins.nearest[2, 1]]["name"]
-    assert f"nearest class is **{nearest}**, at {page.short(margins.distance[2, 1])}" in headline(at)
+    assert f"nearest class is **{nearest}**, at {short(margins.distance[2, 1])}" in headline(at)
     assert ("overlap" in headline(at)) == (margins.margin[2, 1] < 0)
     assert "reference it moved by" in headline(at)
 
@@ -287,10 +288,10 @@ def test_a_hostile_link_falls_back(app, key, value):
 
 
 def test_what_the_two_maps_mean():
-    assert "latent map still tells" in page._meaning(0.7, 0.1)
-    assert "neither" in page._meaning(0.1, 0.05)
-    assert "direction alone" in page._meaning(0.1, 0.6)
-    assert page._meaning(0.8, 0.75) == ""
+    assert "latent map still tells" in prototype_picture._meaning(0.7, 0.1)
+    assert "neither" in prototype_picture._meaning(0.1, 0.05)
+    assert "direction alone" in prototype_picture._meaning(0.1, 0.6)
+    assert prototype_picture._meaning(0.8, 0.75) == ""
 
 
 def test_the_numbers_of_the_table(run, motion):

@@ -10,7 +10,7 @@ import torch
 from shapes import tiny_run, write_shapes
 from streamlit.testing.v1 import AppTest
 
-from dashboard import design, loaders, relevance_maps
+from dashboard import design, loaders, relevance_checks, relevance_maps
 from dashboard.app_pages import relevance as page_file
 from dashboard.figures import relevance as figures
 from dashboard.relevance_maps import Asked, Explained, Refused
@@ -90,12 +90,12 @@ def explained(values, conservation=None, score=1.0, absorbed=0.0):
     ],
 )
 def test_the_conservation_error_is_put_in_words(error, method, words):
-    assert words in page_file.conservation_words(explained([[1, 2]], error), method)
+    assert words in relevance_checks.conservation_words(explained([[1, 2]], error), method)
 
 
 def test_a_map_that_does_not_need_the_weights_is_called_so():
     def said(signed, absolute):
-        return page_file.shuffled_words((Randomised("heads", 0.9, 0.9), Randomised("stem", signed, absolute)))
+        return relevance_checks.shuffled_words((Randomised("heads", 0.9, 0.9), Randomised("stem", signed, absolute)))
 
     assert "depends on what was learned" in said(0.1, 0.2) and "do not read it" in said(0.1, 0.8)
     assert "is constant" in said(float("nan"), float("nan"))
@@ -117,10 +117,10 @@ def test_the_pointing_score_is_weighed_against_chance(inside, area, words):
 
 def test_the_groups_are_weighed_by_what_speaks_for_the_class_or_else_against_it():
     invariant = np.array([True, False, False, True])
-    assert "50 % of channels hold 75 % of what speaks for it" in page_file.group_words(
+    assert "50 % of channels hold 75 % of what speaks for it" in relevance_checks.group_words(
         np.array([3.0, 1, -9, 0]), invariant
     )
-    assert "hold 25 % of what speaks against it; no channel" in page_file.group_words(
+    assert "hold 25 % of what speaks against it; no channel" in relevance_checks.group_words(
         np.array([-1.0, -3, 0, 0]), invariant
     )
 

@@ -512,21 +512,30 @@ def test_a_run_that_trains_is_followed(page, root):
     assert "Still training" not in text_of(at) and not at.exception
 
 
+def test_a_run_is_followed_from_its_first_iteration(page, root):
+    path = root / "aerial-2-2-1-finetune"
+    edit(path, status="training", steps=[])
+    write_events(path, [event(0, i) for i in range(4)])
+    at = page.run()
+    assert not at.exception and not at.error and "Still training, step 0, iteration 4 of 12" in text_of(at)
+    assert at.session_state["span"] == "all" and len(at.get("plotly_chart")) >= 3
+
+
 def test_a_fragment_of_a_run_that_went_on_starts_the_app_again(root, monkeypatch):
-    from dashboard.app_pages import training
+    from dashboard import following
 
     path = root / "aerial-2-2-1-finetune"
     edit(path, status="training")
     run = open_run(path)
     calls = []
-    monkeypatch.setattr(training.st, "rerun", lambda **scope: calls.append(scope))
-    training._start_over_if_changed(run)
+    monkeypatch.setattr(following.st, "rerun", lambda **scope: calls.append(scope))
+    following.start_over_if_changed(run)
     assert not calls
     edit(path, status="finished")
-    training._start_over_if_changed(run)
+    following.start_over_if_changed(run)
     assert calls == [{"scope": "app"}]
     (path / "run.json").unlink()
-    training._start_over_if_changed(run)
+    following.start_over_if_changed(run)
     assert len(calls) == 1
 
 

@@ -121,7 +121,7 @@ def test_the_words_are_the_librarys(app, runs):
     pictures = one_picture(dataset.image(name), truth(dataset.mask(name), run.labels), CLS, "red")
     _, verdict = why_preserved(Networks(run), pictures, CLS, 2)
     for finding in verdict.findings:
-        assert untrusted.markdown(finding.text, 400) in said(at)
+        assert untrusted.markdown(finding.text) in said(at)
 
 
 def test_a_frozen_run_beside_a_moving_one(app):
@@ -138,7 +138,7 @@ def test_the_validation_set_is_measured_when_asked(app, runs):
     run = open_run(runs / "shapes-finetune")
     pictures = from_validation(run, run.open_dataset(), CLS)
     _, verdict = why_preserved(Networks(run), pictures, CLS, 2)
-    assert untrusted.markdown(verdict.findings[0].text, 400) in said(at)
+    assert untrusted.markdown(verdict.findings[0].text) in said(at)
     assert button.label == f"Measure {len(pictures)} images"
     again = app("why", why="set").run()
     assert not again.info, "another session need not ask again"
@@ -223,7 +223,7 @@ def test_the_report_is_made_when_asked_and_offered(app):
     made = at.session_state["_report"]
     assert made.page.startswith("<!doctype html>") and made.contents.pictures >= 7 and made.contents.plots >= 3
     for sentence in made.contents.words:
-        assert untrusted.markdown(sentence, 400) in said(at)
+        assert untrusted.markdown(sentence) in said(at)
     at.session_state["step"] = 1
     at = at.run()
     assert any(b.label == "Make the report" for b in at.button), "a report of another state is not offered"

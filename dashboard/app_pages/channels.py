@@ -18,7 +18,6 @@ from dashboard.channel_scene import (
     encoded,
     look,
     measured,
-    percent,
     pictures,
     pixels_of,
     telling,
@@ -27,6 +26,7 @@ from dashboard.channel_sets import draw_sets, orders_of, random_channels
 from dashboard.figures import channels as figures
 from dashboard.loaders import Picture
 from dashboard.page import Empty, Page
+from dashboard.wording import percent
 from lag_core.explain import channels
 from lag_core.explain.channels import ChannelSplit
 from lag_core.runs import Run
@@ -112,24 +112,24 @@ def _carriers(scene: Scene) -> str:
     how = telling(scene)
     found = {order: measured(scene, how, order) for order in ("invariant", "changed")}
     if not found["invariant"].old_pixels:
-        shares = [percent(100 * float(m.curve.chosen[place, 0])) for m in found.values()]
+        shares = [percent(float(m.curve.chosen[place, 0])) for m in found.values()]
         return (
             f"Switching off the {quarter} least moved channels gives **{shares[0]}** of this picture another class; "
             f"the {quarter} most moved, **{shares[1]}**."
         )
     whole = 100 * float(found["invariant"].curve.untouched[1])
     least, most = (100 * float(m.curve.chosen[place, 1]) for m in found.values())
-    start = f"Of this picture's pixels of old classes {percent(whole)} are right"
+    start = f"Of this picture's pixels of old classes {percent(whole / 100)} are right"
     if how == "old":
         return (
-            f"{start}; with the {quarter} most moved channels of step {scene.pair.old} **{percent(most)}**, with the "
-            f"{quarter} least moved **{percent(least)}**: {_lost_words(least - whole, most - whole)}."
+            f"{start}; with the {quarter} most moved channels of step {scene.pair.old} **{percent(most / 100)}**, with "
+            f"the {quarter} least moved **{percent(least / 100)}**: {_lost_words(least - whole, most - whole)}."
         )
     words = "here the least moved ones carry more" if least < most else "here the most moved ones carry more"
     words = "both carry about as much" if abs(least - most) < NOTEWORTHY else words
     return (
-        f"{start}; without the {quarter} least moved channels **{percent(least)}**, without the {quarter} most moved "
-        f"**{percent(most)}**: {words}; below, next to random channels."
+        f"{start}; without the {quarter} least moved channels **{percent(least / 100)}**, without the {quarter} most "
+        f"moved **{percent(most / 100)}**: {words}; below, next to random channels."
     )
 
 

@@ -50,7 +50,7 @@ def render(page: Page) -> None:
 
 def _warnings(run: Run) -> None:
     """What the trainer found wrong, first of all: a reader must not believe in a term that did nothing."""
-    sentences = [untrusted.markdown(untrusted.plain(w, 400)) for w in run.warnings]
+    sentences = [untrusted.markdown(w) for w in run.warnings]
     if run.status != "finished":
         sentences.append(f"The run is not finished (status: {untrusted.markdown(run.status)}).")
     if sentences:
@@ -69,7 +69,7 @@ def _choose_domain(page: Page) -> str | None:
             "Measured on",
             "domain",
             names,
-            names=lambda d: untrusted.markdown(_domain_name(d)),
+            names=lambda d: untrusted.name(_domain_name(d)),
             label_visibility="collapsed",
         )
     return None if chosen == EVERY_DOMAIN else chosen
@@ -93,7 +93,7 @@ def _headline(page: Page, found: Scores, other: Scores | None) -> None:
                 delta_color="inverse" if name in LOWER_IS_BETTER else "normal",
                 help=_MEANING[name],
             )
-        name = untrusted.markdown(page.run2.name) if page.run2 else ""
+        name = untrusted.name(page.run2.name) if page.run2 else ""
         against = f"; small numbers: difference to {name}" if name else ""
         st.caption(f"IoU in percent after step {page.step}{against}. {_worst_loss(page, found)}")
 
@@ -108,7 +108,7 @@ def _worst_loss(page: Page, found: Scores) -> str:
     if lost[cls] <= 0:
         return "No class is worse than it was."
     best = int(np.nanargmax(ious[:-1, cls]))
-    name = untrusted.markdown(page.run.classes[cls].name)
+    name = untrusted.name(page.run.classes[cls].name)
     return f"**{name}** lost most: {_percent(ious[best, cls])} after step {best}, now {_percent(ious[-1, cls])}."
 
 
@@ -193,7 +193,7 @@ def _curves(page: Page, found: Scores, other: Scores | None) -> None:
     runs = [(page.run.name, found.series())]
     if page.run2 and other:
         runs.append((page.run2.name, other.series()))
-    against = f" Dotted: {untrusted.markdown(page.run2.name)}." if len(runs) > 1 and page.run2 else ""
+    against = f" Dotted: {untrusted.name(page.run2.name)}." if len(runs) > 1 and page.run2 else ""
     with page.section(
         "Old, new, all",
         f"Mean IoU over the steps: old falling is forgetting.{against}",
@@ -255,7 +255,7 @@ def _chosen_cell(seen: int) -> tuple[int, int] | None:
 def _images_that_lost(page: Page, cls: int) -> None:
     """Buttons to the images in which a class lost most pixels by this step, where a survey knows them."""
     for name in list(loaders.lost_shares(page.run, page.step, cls))[:IMAGES_OFFERED]:
-        if st.button(untrusted.markdown(name), key=f"pair-{name}", type="tertiary", help="Show this image"):
+        if st.button(untrusted.name(name), key=f"pair-{name}", type="tertiary", help="Show this image"):
             state.go(image=name, cls=class_names(page.run)[cls])
 
 
@@ -264,7 +264,7 @@ def _pair_sentence(page: Page, found: Scores, cell: tuple[int, int] | None) -> s
     if cell is None:
         return "Click a cell to follow a pair of classes."
     truth, guess = cell
-    names = [untrusted.markdown(page.run.classes[i].name) for i in cell]
+    names = [untrusted.name(page.run.classes[i].name) for i in cell]
     first = page.run.labels.step_of(max(truth, guess))
     shares = [figures.row_shares(matrix)[truth, guess] for matrix in found.confusions[first:]]
     history = " → ".join(f"{_percent(s)} %" for s in shares)
@@ -331,7 +331,7 @@ def _what_it_was(page: Page) -> None:
         facts = _facts(run)
         view.csv({"key": list(facts), "value": [str(v) for v in facts.values()]})
         st.dataframe(
-            {"": list(facts), "value": [untrusted.plain(v) for v in facts.values()]},
+            {"": list(facts), "value": [untrusted.plain(v, untrusted.LONGEST_TEXT) for v in facts.values()]},
             hide_index=True,
             height=TABLE_HEIGHT,
             column_config={"": st.column_config.TextColumn(width=130)},

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import streamlit as st
 
-from dashboard import exhibit, prototype_maps, settings, state, untrusted
-from dashboard.components.viewer import Layer, viewer
-from dashboard.components.viewer_state import keep_pixel, kept_pixel, kept_settings
+from dashboard import prototype_maps, settings, untrusted
 from dashboard.figures import prototypes as figures
-from dashboard.figures.prototypes import Series
-from dashboard.page import Empty, Page, View
+from dashboard.page import Empty, Page
+from dashboard.prototype_lines import LOWER_HEIGHT, UPPER_HEIGHT, draw_drift, draw_margins, draw_unknown, label, plot
 from dashboard.prototype_maps import Kind, Motion
-from dashboard.sidebar import class_names
+from dashboard.prototype_picture import compared_layers, cosine_layers, draw_picture
+from dashboard.wording import short
 from lag_core.explain import similarity
 from lag_core.runs import Run
 
-VIEWER = "prototype-viewer"
-UPPER_HEIGHT = 308
-HEIGHT = 400
 MATRIX_HEIGHT = 540
-TABLE_HEIGHT = 250
-VALUES_SIDE = 128
-"""Cells of the long side of the numbers behind a cosine map."""
 
 SAME, OWN = "same", "own"
-D_LATEX = r"d(a, b) = 1 - \frac{a \cdot b}{\lVert a \rVert \lVert b \rVert}"
 
 
 def render(page: Page) -> None:
@@ -36,7 +28,7 @@ def render(page: Page) -> None:
     found = prototype_maps.motions(page.run)
     if not found:
         raise Empty(
-            f"{untrusted.markdown(page.run.name)} has no prototypes. `python -m lag_core survey` with the "
+            f"{untrusted.name(page.run.name)} has no prototypes. `python -m lag_core survey` with the "
             "run's folder measures them on its validation images; methods with prototypes also store their own."
         )
     motion = found[_choose_kind(page, found)]
@@ -47,17 +39,17 @@ def render(page: Page) -> None:
     with left:
         _paths(page, motion, drawn)
     with middle:
-        _drift(page, motion, other, drawn)
+        draw_drift(page, motion, other, drawn)
     with right:
-        _margins(page, motion, other, drawn)
+        draw_margins(page, motion, other, drawn)
     left, right = st.columns((1.75, 1), gap="small")
     with left:
-        _picture(page, motion, other)
+        draw_picture(page, motion, other)
     with right:
         _matrix(page, motion)
     left, right = st.columns((1, 1.75), gap="small")
     with left:
-        _unknown(page, motion, other, drawn)
+        draw_unknown(page, motion, other, drawn)
     with right:
         _numbers(page, motion)
 
@@ -66,9 +58,9 @@ def ahead(page: Page) -> None:
     """Compute what the page shows first, without drawing it."""
     for motion in list(prototype_maps.motions(page.run).values())[:1]:
         prototype_maps.nearest(page.run, page.picture(), motion, page.step)
-        _cosine_layers(page, motion)
+        cosine_layers(page, motion)
         if page.run2:
-            _compared_layers(page, prototype_maps.motions(page.run2).get(motion.kind))
+            compared_layers(page, prototype_maps.motions(page.run2).get(motion.kind))
 
 
 def _choose_kind(page: Page, found: dict[Kind, Motion]) -> Kind:
@@ -99,7 +91,7 @@ def _choose_kind(page: Page, found: dict[Kind, Motion]) -> Kind:
 def answer(page: Page, motion: Motion, other: Motion | None) -> str:
     """Did the selected class move, in words that follow from the numbers (Markdown)."""
     run, step, cls = page.run, page.step, page.cls
-    name = f"**{untrusted.markdown(run.classes[cls].name)}**"
+    name = f"**{untrusted.name(run.classes[cls].name)}**"
     introduced = run.labels.step_of(cls)
     if motion.kind == "stored":
         return (
@@ -128,7 +120,7 @@ def _way(page: Page, motion: Motion, other: Motion | None, name: str) -> str:
     place = f" and {_ordinal(rank)} of the {len(older)} older classes" if len(older) > 1 else ""
     compared = ""
     if page.run2 and other and not np.isnan(theirs := other.drift.since_introduced[page.step2, page.cls2]):
-        compared = f" In {untrusted.markdown(page.run2.name)} it moved by **{short(float(theirs))}**."
+        compared = f" In {untrusted.name(page.run2.name)} it moved by **{short(float(theirs))}**."
     return f"From step {introduced} to {page.step}, {name} moved by **{short(mine)}**{scale}{place}.{compared}"
 
 
@@ -141,7 +133,7 @@ def _neighbour(motion: Motion, run: Run, step: int, cls: int) -> str:
     nearest = int(motion.margins.nearest[step, cls])
     if nearest < 0:
         return ""
-    name = untrusted.markdown(run.classes[nearest].name)
+    name = untrusted.name(run.classes[nearest].name)
     distance, margin = (float(a[step, cls]) for a in (motion.margins.distance, motion.margins.margin))
     sentence = f"Its nearest class is **{name}**, at {short(distance)}"
     if np.isnan(margin):
@@ -149,19 +141,6 @@ def _neighbour(motion: Motion, run: Run, step: int, cls: int) -> str:
     if margin < 0:
         return f"{sentence}: nearer than its own pixels spread, so the two overlap (margin {short(margin)})."
     return f"{sentence}: farther than its own pixels spread (margin {short(margin)})."
-
-
-def short(value: float) -> str:
-    """A number with two significant digits, at least two decimals; 0 stays 0."""
-    if np.isnan(value):
-        return "–"
-    if abs(value) < 5e-7:
-        return "0"
-    decimals = max(2, 1 - int(np.floor(np.log10(abs(value)))))
-    return f"{value:.{min(decimals, 6)}f}".replace("-", "−")
-
-
-# ---------------------------------------------------------------------- over steps
 
 
 def _paths(page: Page, motion: Motion, drawn: Sequence[int]) -> None:
@@ -189,320 +168,11 @@ def _paths(page: Page, motion: Motion, drawn: Sequence[int]) -> None:
         figure = figures.path_plane(
             found, motion.projection, run.classes, introduced, page.ink, cls=page.cls, step=page.step
         )
-        _plot(page, view, figure, "Paths of class prototypes in a plane", UPPER_HEIGHT)
-
-
-def _plot(page: Page, view: View, figure: Any, alt: str, height: int) -> None:
-    """Draw a figure whose clicks carry (step, class index)."""
-    points = view.plot(figure, alt, height=height, select=True)
-    if points and state.fresh(f"prototypes-{view.slug}", points[0]["customdata"]):
-        step, cls = points[0]["customdata"]
-        state.go(step=step, cls=class_names(page.run)[cls])
-
-
-def _drift(page: Page, motion: Motion, other: Motion | None, drawn: Sequence[int]) -> None:
-    with page.section(
-        "Own drift",
-        f"Distance of each class to itself when it was introduced; 0: it stayed. {_legend(page, other)}",
-        slug="drift",
-        formula=r"D^t_k = 1 - \cos(p^t_k, p^{s_k}_k)",
-        source="METHOD.md I.4; s: the step that introduces class k",
-    ) as view:
-        if motion.kind == "stored":
-            raise Empty(
-                "A stored prototype is kept as it was when its class was introduced: its drift is 0 by "
-                "construction. `python -m lag_core survey` measures prototypes that can drift."
-            )
-        _lines(
-            page, view, motion, other, drawn, lambda m: m.drift.since_introduced, "drift (1 − cosine)",
-            "Own drift of each class over the steps", UPPER_HEIGHT,
-        )  # fmt: skip
-
-
-def _margins(page: Page, motion: Motion, other: Motion | None, drawn: Sequence[int]) -> None:
-    spread = motion.kind == "measured"
-    reading = (
-        "Distance to the nearest other class, minus the spread of the own pixels: below 0 they overlap."
-        if spread
-        else "Distance to the nearest other class; stored prototypes come without a spread."
-    )
-    with page.section(
-        "Margin to the nearest class" if spread else "Distance to the nearest class",
-        reading,
-        slug="margin",
-        formula=r"M^t_k = \min_{j \ne k} d(p^t_k, p^t_j) - \overline{d(z, p^t_k)}, \quad " + D_LATEX,
-        source="METHOD.md I.4; the spread is the mean over the class's latent pixels z",
-    ) as view:
-        title = "margin (1 − cosine)" if spread else "distance (1 − cosine)"
-        _lines(
-            page, view, motion, other, drawn, lambda m: m.margins.margin if spread else m.margins.distance,
-            title, "Margin of each class to its nearest neighbour over the steps", UPPER_HEIGHT, nearest=True,
-        )  # fmt: skip
-
-
-def _unknown(page: Page, motion: Motion, other: Motion | None, drawn: Sequence[int]) -> None:
-    with page.section(
-        "Distance to the unknown class",
-        f"A class that comes near 0 is drowning in what the model calls unknown. {_legend(page, other)}",
-        slug="unknown",
-        formula=r"U^t_k = d(p^t_k, u^t), \quad " + D_LATEX,
-        source="METHOD.md I.4; u: embedding of the unknown class that training left after step t",
-    ) as view:
-        if motion.unknown is None:
-            raise Empty("This run does not model the unknown class, or training left no embedding of it.")
-        if np.isnan(motion.unknown).all():
-            raise Empty("No pixel was labelled unknown in this training, so there is no embedding of it.")
-        theirs = other if other is not None and other.unknown is not None else None
-        _lines(
-            page, view, motion, theirs, drawn, _unknown_of, "distance (1 − cosine)",
-            "Distance of each class to the unknown embedding over the steps", TABLE_HEIGHT,
-        )  # fmt: skip
-
-
-def _unknown_of(motion: Motion) -> np.ndarray:
-    assert motion.unknown is not None
-    return motion.unknown
-
-
-def _legend(page: Page, other: Motion | None) -> str:
-    name = untrusted.markdown(untrusted.plain(page.class_info.name, 24))
-    if page.run2 is None or other is None:
-        return f"Heavy: {name}."
-    return f"Heavy: {name}; dotted: in {untrusted.markdown(untrusted.plain(page.run2.name, 40))}."
-
-
-def _lines(
-    page: Page,
-    view: View,
-    motion: Motion,
-    other: Motion | None,
-    drawn: Sequence[int],
-    values: Callable[[Motion], np.ndarray],
-    y: str,
-    alt: str,
-    height: int,
-    *,
-    nearest: bool = False,
-) -> None:
-    """A line for each class, and a dotted one for the selected class in the compared run."""
-    run, own = page.run, values(motion)
-    series = [_series(run, motion, own, k, k, "", nearest) for k in drawn]
-    if page.run2 and other is not None:
-        theirs, name = values(other), untrusted.plain(page.run2.name, 40)
-        series.append(_series(page.run2, other, theirs, page.cls2, page.cls, name, nearest))
-    if all(np.isnan(one.values).all() for one in series):
-        raise Empty("There is nothing to compare yet: no class has been followed from one step to another.")
-    view.csv(lambda: {"class": [run.classes[k].name for k in range(own.shape[1])]} | _by_step(own))
-    steps = max(len(one.values) for one in series)
-    figure = figures.over_steps(series, run.classes, page.ink, cls=page.cls, step=page.step, steps=steps, y=y)
-    _plot(page, view, figure, alt, height)
-
-
-def _series(run: Run, motion: Motion, values: np.ndarray, own: int, cls: int, compared: str, nearest: bool) -> Series:
-    """Class `own` of `run`, which is class `cls` of the open run, with what is told on pointing."""
-    words = []
-    for t in range(len(values)):
-        text = f"{_label(run, own)}, step {t}: {short(float(values[t, own]))}"
-        if nearest and motion.margins.nearest[t, own] >= 0:
-            text += f"<br>nearest: {_label(run, int(motion.margins.nearest[t, own]))}"
-        words.append(f"{text}<br>{untrusted.plotly(compared)}" if compared else text)
-    return Series(cls, values[:, own], words, dotted=bool(compared))
-
-
-def _label(run: Run, cls: int) -> str:
-    return untrusted.plotly(untrusted.plain(run.classes[cls].name, 40))
-
-
-def _by_step(values: np.ndarray) -> dict[str, Any]:
-    return {f"step {t}": row for t, row in enumerate(values)}
+        plot(page, view, figure, "Paths of class prototypes in a plane", UPPER_HEIGHT)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
     return {head: [row[i] for row in rows] for i, head in enumerate(heads)}
-
-
-# ---------------------------------------------------------------------- the picture
-
-
-def _picture(page: Page, motion: Motion, other: Motion | None) -> None:
-    name = untrusted.markdown(untrusted.plain(page.class_info.name, 24))
-    with page.section(
-        "Pixels against prototypes",
-        f"Left: the class whose prototype is nearest, without the heads. Further: cosine to {name} by step.",
-        slug="nearest",
-        formula=r"\hat y^{\text{near}}_p = \arg\max_{k \le t} \cos(z^t_p, p^t_k)",
-        source="ours; z: latent map, upsampled as the logits are; k: classes known at step t",
-    ) as view:
-        picture = page.picture()
-        shown = exhibit.shown(page.run, picture)
-        prediction = exhibit.answers(page.run, picture).predictions[page.step]
-        near = prototype_maps.nearest(page.run, picture, motion, page.step)
-        if (near == 255).all():
-            raise Empty(f"No class has a prototype at step {page.step} yet.")
-        st.caption(_verdict(page, shown.truth, near, prediction))
-        layers = [Layer("Nearest prototype", near), Layer("Prediction", prediction)]
-        if shown.truth is not None:
-            layers.append(Layer("Ground truth", shown.truth))
-        compared = len(layers)
-        layers += _compared_layers(page, other)
-        first = len(layers)
-        layers += _cosine_layers(page, motion)
-        view.csv(lambda: _agreement_table(page, shown.truth, near, prediction))
-        beside = _beside(page, shown.truth is not None, compared, first, motion)
-        _show(page, view, shown, layers, beside)
-
-
-def _compared_layers(page: Page, other: Motion | None) -> list[Layer]:
-    """Nearest prototypes in the compared run at the same step, in the class indices of the open run."""
-    if page.run2 is None or other is None:
-        return []
-    labels = prototype_maps.nearest(page.run2, page.picture(), other, page.step2)
-    table = exhibit.class_table(page.run2, page.run)
-    return [Layer("Nearest prototype", table[labels], group=untrusted.plain(page.run2.name, 60))]
-
-
-def _verdict(page: Page, truth: np.ndarray | None, near: np.ndarray, prediction: np.ndarray) -> str:
-    """What the two maps say about the selected class, or how far they agree."""
-    agree = _percent(float((near == prediction).mean()))
-    if truth is None:
-        return f"After step {page.step}, both maps agree on {agree} of the pixels."
-    name = untrusted.markdown(page.class_info.name)
-    mine = truth == page.cls
-    if not mine.any() or page.step < page.run.labels.step_of(page.cls):
-        known = truth < page.run.labels.seen(page.step)
-        right = [float((m == truth)[known].mean()) if known.any() else float("nan") for m in (near, prediction)]
-        return (
-            f"Of the pixels of known classes, nearest prototypes get {_percent(right[0])} right, the heads "
-            f"{_percent(right[1])}; they agree on {agree}."
-        )
-    by_near, by_heads = (float((m == page.cls)[mine].mean()) for m in (near, prediction))
-    return (
-        f"Of the {name} pixels, nearest prototypes get **{_percent(by_near)}** right, the heads "
-        f"**{_percent(by_heads)}**{_meaning(by_near, by_heads)}; over the whole picture "
-        f"they agree on {agree}."
-    )
-
-
-def _meaning(by_near: float, by_heads: float) -> str:
-    """What follows where the two differ much, or where both fail."""
-    if by_near - by_heads > 0.2:
-        return ": the latent map still tells the class apart, the heads no longer do"
-    if by_heads - by_near > 0.2:
-        return ": the heads tell the class apart where its direction alone does not"
-    if max(by_near, by_heads) < 0.2:
-        return ": neither finds the class any more"
-    return ""
-
-
-def _cosine_layers(page: Page, motion: Motion) -> list[Layer]:
-    """The cosine of each pixel to the selected class's prototype, by step, in one scale."""
-    picture = page.picture()
-    found = [(t, prototype_maps.cosine(page.run, picture, motion, t, page.cls)) for t in range(page.last_step + 1)]
-    maps = [(t, values) for t, values in found if values is not None]
-    if not maps:
-        return []
-    low = min(float(np.quantile(values, 0.02)) for _, values in maps)
-    high = max(float(np.quantile(values, 0.98)) for _, values in maps)
-    group = f"Cosine to {untrusted.plain(page.class_info.name, 24)}, {short(low)} to {short(high)}"
-    return [
-        Layer(
-            f"Step {t}",
-            rgba=figures.colours(values, low, high, page.ink.ramp),
-            values=_coarse(values),
-            unit="cosine",
-            group=group,
-        )
-        for t, values in maps
-    ]
-
-
-def _coarse(values: np.ndarray) -> np.ndarray:
-    """The map at no more than VALUES_SIDE cells a side, for the read-out."""
-    rows, columns = exhibit.sampling(values.shape[0], values.shape[1], VALUES_SIDE)
-    return np.ascontiguousarray(values[np.ix_(rows, columns)])
-
-
-def _beside(page: Page, annotated: bool, compared: int, first: int, motion: Motion) -> int | None:
-    """What stands beside the map of nearest prototypes: chosen in the page's toolbar.
-
-    compared, first: where the layers of the compared run and the cosines begin.
-    """
-    names = {"prediction": "the prediction", "none": "nothing"}
-    places: dict[str, int | None] = {"prediction": 1, "none": None}
-    if annotated:
-        names["truth"], places["truth"] = "ground truth", 2
-    if page.run2 and compared < first:
-        names["run2"], places["run2"] = "the compared run", compared
-    steps = np.flatnonzero(motion.prototypes.known[: page.last_step + 1, page.cls]).tolist()
-    if page.step in steps:
-        names["cosine"], places["cosine"] = "cosine to the class", first + steps.index(page.step)
-    with page.toolbar:
-        st.markdown("Beside the map", width="content")
-        chosen = settings.select(
-            "Beside the map",
-            "nearest-beside",
-            list(names),
-            "prediction",
-            names=lambda value: names[value],
-            label_visibility="collapsed",
-            width=190,
-        )
-    return places[chosen]
-
-
-def _show(page: Page, view: View, shown: exhibit.Shown, layers: list[Layer], beside: int | None) -> None:
-    chosen = kept_settings(VIEWER, len(page.run.classes), split="side")
-    pixel = kept_pixel(shown.size)
-    event = viewer(
-        shown.encoded,
-        layers,
-        exhibit.palette(page.run),
-        exhibit.class_names(page.run),
-        key=VIEWER,
-        active=0,
-        second=beside,
-        opacity=chosen.opacity,
-        hidden=chosen.hidden,
-        threshold=chosen.threshold,
-        outlines=chosen.outlines,
-        mode=chosen.mode,
-        split=chosen.split,
-        marker=pixel,
-        height=HEIGHT,
-        title="The selected picture against the prototypes",
-        size=shown.size,
-        truth=2 if shown.truth is not None else None,
-        strip=True,
-        report=True,
-        filename=f"{view.file_stem}-step-{page.step}",
-    )
-    if event and event.kind == "click":
-        pixel = (event.x, event.y)
-        keep_pixel(pixel)
-    if pixel:
-        state.use("pixel", f"{pixel[0]}-{pixel[1]}")
-
-
-def _agreement_table(
-    page: Page, truth: np.ndarray | None, near: np.ndarray, prediction: np.ndarray
-) -> dict[str, list[Any]]:
-    """Pixels of each class in the maps, and how many of them are right."""
-    count = len(page.run.classes)
-    maps = {"nearest prototype": near, "prediction": prediction}
-    table: dict[str, list[Any]] = {"class": [c.name for c in page.run.classes]}
-    if truth is not None:
-        table["truth"] = np.bincount(truth.ravel(), minlength=256)[:count].tolist()
-    for name, labels in maps.items():
-        table[name] = np.bincount(labels.ravel(), minlength=256)[:count].tolist()
-        if truth is not None:
-            table[f"{name}, right"] = np.bincount(truth[labels == truth], minlength=256)[:count].tolist()
-    return table
-
-
-def _percent(fraction: float) -> str:
-    if np.isnan(fraction):
-        return "–"
-    return f"{100 * fraction:.0f} %" if fraction >= 0.1 or fraction == 0 else f"{100 * fraction:.1f} %"
 
 
 # ---------------------------------------------------------------------- cosines and numbers
@@ -540,7 +210,7 @@ def _matrix(page: Page, motion: Motion) -> None:
         names = [run.classes[k].name for k in range(len(cosines))] if against != OWN else rows
         view.csv({"": names} | {str(n): column for n, column in zip(names, cosines.T, strict=True)})
         figure = figures.cosine_matrix(cosines, rows, columns, hover, page.ink, row=marked, data=data)
-        _plot(page, view, figure, "Matrix of cosines between class prototypes", MATRIX_HEIGHT)
+        plot(page, view, figure, "Matrix of cosines between class prototypes", MATRIX_HEIGHT)
 
 
 def _choose_columns(page: Page) -> str:
@@ -560,11 +230,11 @@ def _choose_columns(page: Page) -> str:
 
 
 def _own_words(run: Run, cls: int, a: int, b: int, value: float) -> str:
-    return f"{_label(run, cls)}, step {a} and step {b}: cosine {value:.4f}"
+    return f"{label(run, cls)}, step {a} and step {b}: cosine {value:.4f}"
 
 
 def _pair_words(run: Run, step: int, other: int, a: int, b: int, value: float) -> str:
-    return f"{_label(run, a)} at step {step}, {_label(run, b)} at step {other}: cosine {value:.4f}"
+    return f"{label(run, a)} at step {step}, {label(run, b)} at step {other}: cosine {value:.4f}"
 
 
 def _numbers(page: Page, motion: Motion) -> None:
@@ -581,7 +251,7 @@ def _numbers(page: Page, motion: Motion) -> None:
         st.dataframe(
             {k: [untrusted.plain(v, 40) for v in c] if k in text else c for k, c in table.items()},
             hide_index=True,
-            height=TABLE_HEIGHT,
+            height=LOWER_HEIGHT,
             column_config={head: number for head in table if head not in text},
             key="prototype-table",
             alt="Drift, neighbours and margins of every class",

@@ -47,9 +47,9 @@ def render(page: Page) -> None:
         whole = settings.switch(
             "Measure on the validation set, too", "report_set", help="Takes some seconds, once for each class and step."
         )
-    name = untrusted.markdown(page.class_info.name)
-    image = untrusted.markdown("the uploaded picture" if picture.uploaded else picture.id)
-    run = untrusted.markdown(page.run.name)
+    name = untrusted.name(page.class_info.name)
+    image = untrusted.name("the uploaded picture" if picture.uploaded else picture.id)
+    run = untrusted.name(page.run.name)
     page.answer(
         f"One HTML file about **{name}** at step {page.step} of {run} on {image}: opens offline, light or dark."
     )
@@ -119,7 +119,7 @@ def _offer(page: Page, made: Made) -> None:
     held = made.contents
     st.caption(f"{held.size / 2**20:.1f} MiB · {held.pictures} pictures · {held.plots} plots")
     for sentence in held.words:
-        st.markdown(untrusted.markdown(sentence, 400))
+        st.markdown(untrusted.markdown(sentence))
     st.markdown(":gray[It also holds:]")
     st.markdown("\n".join(f"* {line}" for line in CONTENTS[1:]))
 

@@ -8,10 +8,11 @@ import numpy as np
 import streamlit as st
 
 from dashboard import exhibit, settings, state, untrusted
-from dashboard.components.viewer import Layer, ProbabilityGrid, viewer
-from dashboard.components.viewer_state import keep_pixel, kept_pixel, kept_settings
+from dashboard.components.viewer import Layer, ProbabilityGrid
 from dashboard.exhibit import Answers, Shown
 from dashboard.page import Empty, Page, View
+from dashboard.picture_view import show_picture
+from dashboard.wording import percent
 from lag_core.runs import Run
 
 VIEWER = "steps-viewer"
@@ -61,40 +62,21 @@ def _view(page: Page, shown: Shown, found: Answers, other: Answers | None) -> tu
         source="P: sigmoid or softmax of the step's logits, as the run was trained; θ: confidence threshold",
     ) as view:
         view.csv(lambda: _pixel_counts(page, shown, found))
-        chosen = kept_settings(VIEWER, len(page.run.classes), split="side")
-        pixel = kept_pixel(shown.size)
-        event = viewer(
-            shown.encoded,
+        seen = show_picture(
+            view,
+            shown,
             layers,
-            exhibit.palette(page.run),
-            exhibit.class_names(page.run),
             key=VIEWER,
+            title="The selected picture",
+            height=HEIGHT,
             active=first + page.step,
             second=beside,
-            opacity=chosen.opacity,
-            hidden=chosen.hidden,
-            threshold=chosen.threshold,
-            outlines=chosen.outlines,
-            mode=chosen.mode,
-            split=chosen.split,
             probabilities=grids,
-            marker=pixel,
-            height=HEIGHT,
-            title="The selected picture",
-            size=shown.size,
             truth=0 if shown.truth is not None else None,
-            strip=True,
-            report=True,
-            filename=f"{view.file_stem}-step-{page.step}",
         )
-        if event and event.kind == "click":
-            pixel = (event.x, event.y)
-            keep_pixel(pixel)
-        if pixel:
-            state.use("pixel", f"{pixel[0]}-{pixel[1]}")
-        if event and event.kind == "layer" and first <= event.layer <= first + page.last_step:
-            state.go(step=event.layer - first)
-        return pixel
+        if seen.layer is not None and first <= seen.layer <= first + page.last_step:
+            state.go(step=seen.layer - first)
+        return seen.pixel
     return None
 
 
@@ -119,9 +101,9 @@ def _notes(run: Run, shown: Shown, found: Answers, space: Run | None = None) -> 
     """What stands under each step: how much is right, or without truth how much changed."""
     if shown.truth is not None:
         shares = [_right(run, shown.truth, labels, t, space) for t, labels in enumerate(found.predictions)]
-        return ["" if np.isnan(share) else f"{_percent(share)} right" for share in shares]
+        return ["" if np.isnan(share) else f"{percent(share)} right" for share in shares]
     changed = [float((a != b).mean()) for a, b in zip(found.predictions, found.predictions[1:], strict=False)]
-    return ["", *(f"{_percent(share)} changed" for share in changed)]
+    return ["", *(f"{percent(share)} changed" for share in changed)]
 
 
 def _right(run: Run, truth: np.ndarray, labels: np.ndarray, step: int, space: Run | None = None) -> float:
@@ -177,11 +159,11 @@ def _answer(page: Page, shown: Shown, found: Answers) -> str:
     now = _right(page.run, shown.truth, found.predictions[page.step], page.step)
     if np.isnan(now):
         return f"After step {page.step} none of the classes in this picture has been introduced yet."
-    sentence = f"After step {page.step}, **{_percent(now)}** of the pixels of known classes are right"
+    sentence = f"After step {page.step}, **{percent(now)}** of the pixels of known classes are right"
     if page.step == 0:
         return f"{sentence}. Move the scrubber on to see what later steps do to them."
     before = _right(page.run, shown.truth, found.predictions[0], 0)
-    start = "" if np.isnan(before) else f"; after step 0 it was {_percent(before)}"
+    start = "" if np.isnan(before) else f"; after step 0 it was {percent(before)}"
     return f"{sentence}{start}. {_loss(page, shown.truth, found)}"
 
 
@@ -190,7 +172,7 @@ def _answer_without_truth(page: Page, found: Answers) -> str:
         return "This picture has no annotation: you see what each step predicts. Move the scrubber on."
     share = float((found.predictions[page.step] != found.predictions[page.step - 1]).mean())
     return (
-        f"Step {page.step} gave **{_percent(share)}** of the pixels another class than step {page.step - 1}. "
+        f"Step {page.step} gave **{percent(share)}** of the pixels another class than step {page.step - 1}. "
         "This picture has no annotation, so nothing here says which of the two is right."
     )
 
@@ -204,11 +186,11 @@ def _loss(page: Page, truth: np.ndarray, found: Answers) -> str:
     cls = int(lost.argmax())
     if lost[cls] <= 0:
         return "No class has lost a pixel."
-    name = untrusted.markdown(page.run.classes[cls].name)
+    name = untrusted.name(page.run.classes[cls].name)
     step = int(np.nanargmax(shares[:, cls]))
     return (
-        f"**{name}** lost most: {_percent(shares[step, cls])} of its pixels were right after step {step}, "
-        f"{_percent(shares[-1, cls])} are now."
+        f"**{name}** lost most: {percent(shares[step, cls])} of its pixels were right after step {step}, "
+        f"{percent(shares[-1, cls])} are now."
     )
 
 
@@ -231,7 +213,7 @@ def _pixel_history(
     names = exhibit.class_names(page.run)
     where = f"Pixel {pixel[0]}, {pixel[1]}" if pixel else "The pixel that you click above"
     if truth is not None and truth < len(names):
-        where += f", in truth **{untrusted.markdown(names[truth])}**"
+        where += f", in truth **{untrusted.name(names[truth])}**"
     with page.section("What was this pixel?", f"{where}.", slug="pixel", inline=True) as view:
         if pixel is None:
             raise Empty("Click a pixel in the picture to see what each step took it for.")
@@ -319,7 +301,3 @@ def _class_history(page: Page, shown: Shown, found: Answers) -> None:
             key="class-table",
             alt="Share of each class's pixels that is right, by step",
         )
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.0f} %" if fraction >= 0.1 or fraction == 0 else f"{100 * fraction:.1f} %"

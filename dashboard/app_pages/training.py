@@ -13,15 +13,12 @@ from typing import Any, Literal
 import numpy as np
 import streamlit as st
 
-from dashboard import settings, state, terms, untrusted
+from dashboard import following, settings, state, terms, untrusted
 from dashboard.figures import training as figures
 from dashboard.page import Empty, Page, guarded
 from lag_core.explain.effects import Findings, StepEffects, effects, findings
 from lag_core.explain.history import EventLog, History, progress
-from lag_core.runs import Run, RunError, open_run
-
-FOLLOW_SECONDS = 2.0
-"""How often a run that trains is looked at."""
+from lag_core.runs import Run
 
 QUIET_SECONDS = 600.0
 """After so long without a line the training is likely to have been stopped."""
@@ -30,12 +27,6 @@ LOGS_KEPT = 16
 """Journals of runs that are held in memory."""
 
 TOP_HEIGHT, PANELS_HEIGHT, LOW_HEIGHT = 236, 210, 136
-
-STEADY = (
-    "<style>[data-testid=stMain] [data-testid=stElementContainer][data-stale=true] "
-    "{ opacity: 1 !important; transition: none !important; }</style>"
-)
-"""Streamlit dims what is about to be drawn anew; every two seconds that would be a flicker."""
 
 SMOOTHING: Mapping[str, float] = {"none": 0.0, "some": 0.7, "strong": 0.93}
 
@@ -57,14 +48,16 @@ def render(page: Page) -> None:
     window = _controls(page)
     follows = page.run.status == "training"
     if follows:
-        st.html(STEADY)
-    draw = st.fragment(_draw, run_every=FOLLOW_SECONDS if follows else None)
+        st.html(following.STEADY)
+    draw = st.fragment(_draw, run_every=following.SECONDS if follows else None)
     draw(page, window)
 
 
 def _controls(page: Page) -> figures.Window:
     """What is drawn, and how smooth. Outside the part that draws itself anew: a change goes into the link."""
-    spans = {"all": "all steps", "step": f"step {page.step}"}
+    spans = {"all": "all steps"}
+    if page.last_step >= 0:
+        spans["step"] = f"step {page.step}"
     if page.run.status == "training":
         spans["now"] = "step in training"
     with page.toolbar:
@@ -82,7 +75,7 @@ def _controls(page: Page) -> figures.Window:
 def _draw(page: Page, window: figures.Window) -> None:
     """Everything under the title."""
     with guarded("Training"):
-        _start_over_if_changed(page.run)
+        following.start_over_if_changed(page.run)
         told = tell(page.run)
         other = tell(page.run2) if page.run2 else None
         _status(told)
@@ -92,18 +85,6 @@ def _draw(page: Page, window: figures.Window) -> None:
         _top(page, window, told, other)
         _middle(page, window, told, other)
         _bottom(page, window, told, other)
-
-
-def _start_over_if_changed(run: Run) -> None:
-    """Run the whole app again once the trainer has written run.json anew: a step more, a warning, the end."""
-    if run.status != "training":
-        return
-    try:
-        if open_run(run.path).info == run.info:
-            return
-    except RunError:
-        return  # it was moved away; what is known of it can still be shown
-    st.rerun(scope="app")
 
 
 @st.cache_resource(max_entries=LOGS_KEPT, show_spinner=False)
@@ -125,7 +106,7 @@ def tell(run: Run) -> Told:
 
 
 def _nothing(run: Run) -> str:
-    name = untrusted.markdown(run.name)
+    name = untrusted.name(run.name)
     if run.status == "training":
         return f"{name} has not logged an iteration yet. This page follows it and fills by itself."
     return (
@@ -138,7 +119,7 @@ def _status(told: Told) -> None:
     """A run that is not finished, and warnings that the verdict does not speak of."""
     run = told.run
     for sentence in told.findings.others:
-        st.warning(untrusted.markdown(untrusted.plain(sentence, 400)), icon=":material/warning:")
+        st.warning(untrusted.markdown(sentence), icon=":material/warning:")
     if run.status == "failed":
         st.error("The training failed and stopped; lower what the verdict names and train again.")
     if run.status == "training":
@@ -192,7 +173,7 @@ def _compared(page: Page, other: Told) -> str:
     found = next((e for e in other.effects if e.step == page.step2), None)
     if found is None:
         return ""
-    return f"Compared, {untrusted.markdown(other.run.name)}, step {found.step}: {terms.verdict(found)}"
+    return f"Compared, {untrusted.name(other.run.name)}, step {found.step}: {terms.verdict(found)}"
 
 
 def _top(page: Page, window: figures.Window, told: Told, other: Told | None) -> None:
@@ -260,7 +241,7 @@ def _histories(told: Told, other: Told | None) -> list[History]:
 
 
 def _dotted(other: Told | None) -> str:
-    return f" Dotted: {untrusted.markdown(other.run.name)}." if other and len(other.history) else ""
+    return f" Dotted: {untrusted.name(other.run.name)}." if other and len(other.history) else ""
 
 
 def _check(columns: list[np.ndarray], why: str) -> None:
@@ -399,7 +380,7 @@ def _glossary(page: Page, told: Told) -> None:
         for name in told.history.terms:
             weight = getattr(told.run.config.method, name, None)
             times = f" × {weight:g}" if isinstance(weight, int | float) else ""
-            shown = untrusted.markdown(untrusted.plain(name, 40))
+            shown = untrusted.name(name, 40)
             st.caption(f"**{shown}**{times} — {terms.MEANING.get(name, 'A term of this run’s own trainer.')}")
 
 

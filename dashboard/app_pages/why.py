@@ -123,7 +123,7 @@ def _answer(case: Case) -> str:
     """The first sentence of the verdict and what follows most from it (Markdown)."""
     first = case.verdict.findings[0].text
     claimed = [f for f in case.verdict.findings[1:] if f.word in ("carried", "restored", "heads", "frozen")]
-    return untrusted.markdown(" ".join([first, *(f.text for f in claimed[:1])]), 600)
+    return untrusted.markdown(" ".join([first, *(f.text for f in claimed[:1])]))
 
 
 # ---------------------------------------------------------------------- the card
@@ -146,7 +146,7 @@ def _card(page: Page, case: Case, where: Where, share: float) -> Case | None:
             view.csv(lambda: _words_table([case]))
         else:
             st.divider()
-            st.caption(f"The same in {untrusted.markdown(page.run2.name, 60)}, step {page.step2}")
+            st.caption(f"The same in {untrusted.name(page.run2.name, 60)}, step {page.step2}")
             try:
                 other = _case(page, page.run2, page.cls2, page.step2, where, share)
             except DataError as reason:
@@ -158,7 +158,7 @@ def _card(page: Page, case: Case, where: Where, share: float) -> Case | None:
 
 def _sentences(case: Case) -> None:
     for place, finding in enumerate(case.verdict.findings):
-        text = untrusted.markdown(finding.text, 400)
+        text = untrusted.markdown(finding.text)
         if place == 0:
             st.markdown(f"{ICONS[case.verdict.status]} **{text}**")
         else:
@@ -201,7 +201,7 @@ def _steps_view(
 
 def _dotted(other: Case | None) -> str:
     """What dotted lines are."""
-    return "" if other is None else f" Dotted: {untrusted.markdown(other.run.name, 40)}."
+    return "" if other is None else f" Dotted: {untrusted.name(other.run.name, 40)}."
 
 
 def _iou(page: Page, case: Case, other: Case | None) -> None:
@@ -287,7 +287,7 @@ def _effects(
     view.csv(lambda: _effect_table(both, pick))
     for column, one in zip(st.columns(len(both), gap="small"), both, strict=True):
         with column:
-            name = untrusted.markdown(one.run.name, 40)
+            name = untrusted.name(one.run.name, 40)
             if len(both) > 1:
                 st.caption(name)
             effects = one.evidence.effects
@@ -302,7 +302,7 @@ def _effects(
 
 def _why_no_curve(case: Case) -> str:
     about = case.verdict.about("channels") or case.verdict.findings[0]
-    return untrusted.markdown(about.text, 400)
+    return untrusted.markdown(about.text)
 
 
 def _effect_table(cases: list[Case], pick: Callable[[Any], EffectCurve | None]) -> dict[str, list[Any]]:

@@ -1,0 +1,85 @@
+"""The viewer as pages show a picture in it: settings and chosen pixel are kept from page to page and in the link."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dashboard import exhibit, state
+from dashboard.components.viewer import Layer, ProbabilityGrid, viewer
+from dashboard.components.viewer_state import keep_pixel, kept_pixel, kept_settings
+from dashboard.exhibit import Shown
+from dashboard.page import View
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What somebody just did in the viewer, and the pixel that is chosen."""
+
+    pixel: tuple[int, int] | None
+    """(x, y) of the shown picture; None where none was ever chosen."""
+    clicked: bool
+    layer: int | None
+    """The layer that was chosen in the strip."""
+
+
+def show_picture(
+    view: View,
+    shown: Shown,
+    layers: Sequence[Layer],
+    *,
+    key: str,
+    title: str,
+    height: int,
+    active: int = 0,
+    second: int | None = None,
+    legend: tuple[np.ndarray, Sequence[str]] | None = None,
+    probabilities: Sequence[ProbabilityGrid] = (),
+    truth: int | None = None,
+    image: bytes | None = None,
+    marker: tuple[int, int] | None = None,
+    name: str = "",
+) -> Seen:
+    """Draw the picture of a view under `layers`, with the strip of all of them, side by side at first.
+
+    legend: colours uint8 [K, 3] and names of the labels, those of the run's classes if not given. image: shown in
+    place of the picture. marker: the marked pixel, the chosen one if not given. name: part of the saved file's name,
+    between view and step. The other arguments are those of `viewer`.
+    """
+    run = view.page.run
+    palette, names = legend or (exhibit.palette(run), exhibit.class_names(run))
+    kept = kept_settings(key, len(names), split="side")
+    pixel = kept_pixel(shown.size)
+    event = viewer(
+        image or shown.encoded,
+        layers,
+        palette,
+        names,
+        key=key,
+        active=active,
+        second=second,
+        opacity=kept.opacity,
+        hidden=kept.hidden,
+        threshold=kept.threshold,
+        outlines=kept.outlines,
+        mode=kept.mode,
+        split=kept.split,
+        probabilities=probabilities,
+        marker=marker or pixel,
+        height=height,
+        title=title,
+        size=shown.size,
+        truth=truth,
+        strip=True,
+        report=True,
+        filename="-".join(part for part in (view.file_stem, name, f"step-{view.page.step}") if part),
+    )
+    clicked = event is not None and event.kind == "click"
+    if event and clicked:
+        pixel = (event.x, event.y)
+        keep_pixel(pixel)
+    if pixel:
+        state.use("pixel", f"{pixel[0]}-{pixel[1]}")
+    return Seen(pixel, clicked, event.layer if event and event.kind == "layer" else None)

@@ -1,0 +1,27 @@
+"""Numbers as the pages write them in sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def percent(fraction: float) -> str:
+    """A share in percent: whole from ten on, with one decimal below; "–" where there is none."""
+    if np.isnan(fraction):
+        return "–"
+    return f"{100 * fraction:.0f} %" if fraction >= 0.1 or fraction == 0 else f"{100 * fraction:.1f} %"
+
+
+def short(value: float) -> str:
+    """A number with two significant digits, at least two decimals; 0 stays 0."""
+    if np.isnan(value):
+        return "–"
+    if abs(value) < 5e-7:
+        return "0"
+    decimals = max(2, 1 - int(np.floor(np.log10(abs(value)))))
+    return f"{value:.{min(decimals, 6)}f}".replace("-", "−")
+
+
+def number(value: float) -> str:
+    """A short number with a true minus sign."""
+    return f"{value:.2f}".replace("-", "−") if abs(value) < 100 else f"{value:.0f}".replace("-", "−")
