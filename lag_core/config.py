@@ -162,8 +162,8 @@ class MethodConfig:
     replay_at: Literal["latent", "trunk"] = "latent"
     """Where statistics are kept and replay begins: at Z, or at the frozen trunk's output."""
     replay_maps: Literal["drawn", "carried"] = "drawn"
-    """"trunk": maps drawn from the statistics, or the step's own images, objects and surroundings carried over to the
-    old classes (needs replay_covariance = "full")."""
+    """"trunk": maps drawn from the statistics, or the step's own images with their new objects carried over to the old
+    classes (needs replay_covariance = "full")."""
     replay_kd: float = 1.0
     """"trunk": weight of the teacher's answers on the replayed maps."""
     replay_samples: int = 8

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from lag_core.config import ConfigError, resolve
-from lag_core.method.memory import Memory, surroundings_of
 from lag_core.method.replay import ClassStatistics
 from lag_core.method.transport import Carrier, gaussian_transport, matrix_power, with_ridge
 from lag_core.protocol import LabelSpace
@@ -43,58 +42,51 @@ def test_powers_of_a_matrix_multiply():
     assert torch.allclose(matrix_power(s, -0.5) @ s @ matrix_power(s, -0.5), torch.eye(5, dtype=torch.float64))
 
 
-def test_surroundings_are_the_unlabelled_pixels_of_images_that_show_the_class():
-    labels = torch.tensor([[[0, 2, 2], [1, 2, 2]], [[0, 0, 0], [0, 3, 2]]])
-    around = surroundings_of(labels, 2, 2)
-    assert around.tolist() == [[[2, 255, 255], [2, 255, 255]], [[255] * 3] * 2], (
-        "one pixel of it does not make an image"
-    )
-
-
 @pytest.fixture
-def filled() -> tuple[Memory, Tensor, Tensor]:
+def filled() -> tuple[ClassStatistics, Tensor, Tensor]:
     """Statistics of old and new classes from images in which each class has its own colours."""
     generator = torch.Generator().manual_seed(0)
-    statistics = [ClassStatistics(5, 5, full=True, rectified=False) for _ in range(2)]
-    memory = Memory(5, 5, *statistics)
+    statistics = ClassStatistics(5, 5, full=True, rectified=False)
     features = torch.randn(9, 5, 6, 6, generator=generator)
     labels = torch.zeros(9, 6, 6, dtype=torch.int64)
     for image in range(9):
         channel = (2, 3, 4)[image % 3]
         labels[image, 1:4, 1:5] = channel
         features[image] += 3.0 * channel * torch.nn.functional.one_hot(torch.tensor(channel), 5)[:, None, None]
-    memory.add_statistics([2, 3, 4], features, labels, 2)
-    return memory, features, labels
+    statistics.update(features, labels)
+    return statistics, features, labels
 
 
 def test_a_carried_map_has_the_old_class_where_the_new_one_was(filled):
-    memory, features, labels = filled
-    carrier = Carrier(memory.statistics, memory.surroundings, SPACE, 1)
+    statistics, features, labels = filled
+    carrier = Carrier(statistics, SPACE, 1)
     maps, named = carrier.carry(features, labels, [2, 3], 3, torch.Generator().manual_seed(1))
     assert maps.shape == (6, 5, 6, 6) and named.shape == (6, 6, 6)
     assert named.flatten(1).amax(1).tolist() == [2, 2, 2, 3, 3, 3], "the new class is gone"
     assert all(((named[i] > 1) == (labels[2] == 4)).all() for i in range(6)), "the shape stays"
     for i, k in enumerate((2, 2, 2, 3, 3, 3)):
         inside = maps[i][:, named[i] == k].mean(1).double()
-        others = [(inside - memory.statistics.mean[j]).norm() for j in (2, 3, 4)]
+        others = [(inside - statistics.mean[j]).norm() for j in (2, 3, 4)]
         assert min(others) == others[k - 2], "nearest to the class that it stands for"
 
 
 def test_carrying_agrees_with_a_loop_over_pixels(filled):
-    memory, features, labels = filled
-    carrier = Carrier(memory.statistics, memory.surroundings, SPACE, 1)
+    statistics, features, labels = filled
+    carrier = Carrier(statistics, SPACE, 1)
     maps, _ = carrier.carry(features[2:3], labels[2:3], [3], 1, torch.Generator())
+    matrix, shift = gaussian_transport(
+        statistics.mean[4], statistics.covariance()[4], statistics.mean[3], statistics.covariance()[3]
+    )
     for y in range(6):
         for x in range(6):
-            known = memory.statistics if labels[2, y, x] == 4 else memory.surroundings
-            moments = known.mean[4], known.covariance()[4], known.mean[3], known.covariance()[3]
-            matrix, shift = gaussian_transport(*moments)
-            assert torch.allclose(maps[0, :, y, x], matrix @ features[2, :, y, x] + shift, atol=1e-4)
+            pixel = features[2, :, y, x]
+            expected = matrix @ pixel + shift if labels[2, y, x] == 4 else pixel
+            assert torch.allclose(maps[0, :, y, x], expected, atol=1e-4)
 
 
 def test_same_generator_same_maps_and_none_without_a_new_class(filled):
-    memory, features, labels = filled
-    carrier = Carrier(memory.statistics, memory.surroundings, SPACE, 1)
+    statistics, features, labels = filled
+    carrier = Carrier(statistics, SPACE, 1)
     once, again = (carrier.carry(features, labels, [2], 4, torch.Generator().manual_seed(5))[0] for _ in range(2))
     assert once.equal(again)
     assert len(carrier.carry(features[:2], labels[:2], [2], 4, torch.Generator())[0]) == 0

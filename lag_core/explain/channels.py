@@ -19,6 +19,8 @@ from lag_core.explain.latent_maps import on_image
 from lag_core.runs import Run
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lag_core.explain.trace import Trace
     from lag_core.method.decoupling import Metric
 
@@ -89,11 +91,18 @@ def run_distances(run: Run) -> np.ndarray:
 
 def image_distances(trace: Trace, step: int, source: int, metric: Metric = "entropy_kl") -> np.ndarray:
     """Distance of each channel from step `source` to `step` on one image. Shape: float32 [C]. Loads torch."""
+    return latent_distances(trace.run, trace.output(source).latent, trace.output(step).latent, metric)
+
+
+def latent_distances(run: Run, old: Tensor, new: Tensor, metric: Metric | None = None) -> np.ndarray:
+    """Distance of each channel between two latent maps of the same images; default: by the run's own metric.
+
+    Shape: twice [B, C, h, w] -> float32 [C]. Loads torch.
+    """
     from lag_core.method.decoupling import channel_distance
 
-    old, new = trace.output(source).latent, trace.output(step).latent
-    seed = trace.run.config.optim.seed
-    return channel_distance(old, new, metric, seed=seed).cpu().numpy().astype(np.float32)
+    distance = channel_distance(old, new, metric or metric_of(run), seed=run.config.optim.seed)
+    return distance.cpu().numpy().astype(np.float32)
 
 
 def metric_of(run: Run) -> Metric:

@@ -28,7 +28,6 @@ from lag_core.explain.cache import ResultCache, key_of
 from lag_core.explain.interventions import Intervention, Measure, ablation, curve, transplantation
 from lag_core.explain.trace import Networks
 from lag_core.explain.verdict import ChannelEffects, EffectCurve, Evidence, OverSteps, Verdict
-from lag_core.method.decoupling import channel_distance
 from lag_core.metrics import confusion
 from lag_core.model.prediction import label_map
 from lag_core.model.segmenter import Output, upsample
@@ -369,7 +368,7 @@ def channel_effects(networks: Networks, examples: Examples, cls: int, step: int,
     active = ((old != 0) | (new != 0)).any(0).flatten(1).any(1).nonzero()[:, 0].cpu().numpy()
     if not moved or len(active) < 2:
         return ChannelEffects(moved, len(active), None, None, 0.0)
-    distance = channel_distance(old, new, channels.metric_of(run), seed=run.config.optim.seed).cpu().numpy()[active]
+    distance = channels.latent_distances(run, old, new)[active]
     measure = iou_of(np.concatenate([b.measured() for b in batches]), cls, run.labels, run.config.method.loss)
     decode = networks.steps[step].decode
     questions = (

@@ -21,36 +21,24 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Memory:
-    """Prototypes and statistics, a row for each training channel; kept in the run's analysis files.
+    """Prototypes and statistics, a row for each training channel; kept in the run's analysis files."""
 
-    `surroundings`, where it is asked for, has in a class's row the unlabelled pixels of the images that show the class.
-    """
-
-    def __init__(
-        self, channels: int, latent: int, statistics: ClassStatistics, surroundings: ClassStatistics | None = None
-    ):
+    def __init__(self, channels: int, latent: int, statistics: ClassStatistics):
         self.prototypes = PrototypeMemory(channels, latent)
-        self.statistics, self.surroundings = statistics, surroundings
+        self.statistics = statistics
 
     @classmethod
-    def from_arrays(
-        cls,
-        arrays: Arrays,
-        channels: int,
-        latent: int,
-        statistics: ClassStatistics,
-        surroundings: ClassStatistics | None = None,
-    ) -> Memory:
+    def from_arrays(cls, arrays: Arrays, channels: int, latent: int, statistics: ClassStatistics) -> Memory:
         """What an earlier step stored, grown to `channels` rows; empty if `arrays` holds none."""
-        memory = cls(channels, latent, statistics, surroundings)
+        memory = cls(channels, latent, statistics)
         if "prototypes.mean" in arrays:
             memory.load_state_dict(_nested(arrays))
-            for part in memory._parts().values():
-                part.grow(channels)
+            memory.prototypes.grow(channels)
+            memory.statistics.grow(channels)
         return memory
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """As stored: float32, named prototypes.*, statistics.*, surroundings.*."""
+        """As stored: float32, named prototypes.* and statistics.*."""
         state = self.state_dict()
         return {
             f"{part}.{name}": value.cpu().numpy().astype(np.float32)
@@ -59,58 +47,26 @@ class Memory:
         }
 
     @torch.no_grad()
-    def learn(self, channels: Iterable[int], batches: Iterable[tuple[Tensor, Tensor, Tensor]], unlabelled: int) -> None:
-        """Take anew the rows of `channels` from (Z [B, C, h, w], features to replay [B, F, h, w], labels [B, h, w]).
-
-        Channels below `unlabelled` are the unknown class and the background.
-        """
+    def learn(self, channels: Iterable[int], batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Take anew the rows of `channels` from (Z [B, C, h, w], features to replay [B, F, h, w], labels [B, h, w])."""
         wanted = list(channels)
         self.prototypes.reset(wanted)
-        self.begin_statistics(wanted)
+        self.statistics.reset(wanted)
         for latent, replayed, labels in batches:
             self.prototypes.update(wanted, *class_means(latent, labels, wanted, min_pixels=1))
-            self.add_statistics(wanted, replayed, labels, unlabelled)
-
-    def begin_statistics(self, channels: list[int]) -> None:
-        """Forget the statistics of `channels`, so that they can be measured again."""
-        self.statistics.reset(channels)
-        if self.surroundings is not None:
-            self.surroundings.reset(channels)
+            self.add_statistics(wanted, replayed, labels)
 
     @torch.no_grad()
-    def add_statistics(self, channels: list[int], replayed: Tensor, labels: Tensor, unlabelled: int) -> None:
+    def add_statistics(self, channels: list[int], replayed: Tensor, labels: Tensor) -> None:
         """Add a batch to the statistics of `channels`. Shape: features [B, F, h, w], labels [B, h, w]."""
         self.statistics.update(replayed, _only(labels, channels))
-        if self.surroundings is None:
-            return
-        for channel in (k for k in channels if k >= unlabelled):
-            around = surroundings_of(labels, channel, unlabelled)
-            if (around == channel).any():
-                self.surroundings.update(replayed, around)
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        return {name: part.state_dict() for name, part in self._parts().items()}
+        return {"prototypes": self.prototypes.state_dict(), "statistics": self.statistics.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-
-    def _parts(self) -> dict[str, PrototypeMemory | ClassStatistics]:
-        """What is kept, by its name in the files."""
-        parts: dict[str, PrototypeMemory | ClassStatistics] = {
-            "prototypes": self.prototypes,
-            "statistics": self.statistics,
-        }
-        return parts if self.surroundings is None else {**parts, "surroundings": self.surroundings}
-
-
-def surroundings_of(labels: Tensor, channel: int, unlabelled: int, least: int = 4) -> Tensor:
-    """Labels that give the unlabelled pixels of images with at least `least` pixels of `channel` to it; 255 elsewhere.
-
-    Shape: int64 [B, h, w] -> same. Channels below `unlabelled` are the unknown class and the background.
-    """
-    shows = (labels == channel).flatten(1).sum(1) >= least
-    return torch.where(shows[:, None, None] & (labels < unlabelled), channel, IGNORE)
+        self.prototypes.load_state_dict(state["prototypes"])
+        self.statistics.load_state_dict(state["statistics"])
 
 
 def _only(labels: Tensor, wanted: list[int]) -> Tensor:
@@ -121,7 +77,7 @@ def _only(labels: Tensor, wanted: list[int]) -> Tensor:
 
 def _nested(arrays: Arrays) -> dict[str, Any]:
     """{"prototypes.mean": a} -> {"prototypes": {"mean": tensor}}."""
-    nested: dict[str, Any] = {"prototypes": {}, "statistics": {}, "surroundings": {}}
+    nested: dict[str, Any] = {"prototypes": {}, "statistics": {}}
     for key, value in arrays.items():
         part, _, name = key.partition(".")
         if part in nested:

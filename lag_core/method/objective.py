@@ -65,9 +65,16 @@ class Objective:
     ):
         self.config, self.space, self.step, self.seed = config, space, step, seed
         channels = space.channels(step)
-        self.memory = Memory.from_arrays(memory or {}, channels, latent, *self._statistics(channels, latent, trunk))
-        around = self.memory.surroundings if step > 0 else None
-        self.carrier = None if around is None else Carrier(self.memory.statistics, around, space, step)
+        at_latent = config.replay_at == "latent"
+        statistics = ClassStatistics(
+            channels,
+            latent if at_latent else trunk,
+            full=config.replay_covariance == "full",
+            rectified=at_latent,
+        )
+        self.memory = Memory.from_arrays(memory or {}, channels, latent, statistics)
+        carries = step > 0 and config.replay_maps == "carried"
+        self.carrier = Carrier(statistics, space, step) if carries else None
         self.score = ChannelScore(latent, config.channel_warmup)
         entropic = step > 0 and config.pseudo == "entropy"
         self.entropy = ClassEntropy(space.channels(step - 1)) if entropic else None
@@ -76,22 +83,13 @@ class Objective:
     def activation(self) -> str:
         return "sigmoid" if self.config.loss == "bce" else "softmax"
 
-    def _statistics(self, channels: int, latent: int, trunk: int) -> tuple[ClassStatistics, ClassStatistics | None]:
-        """Empty statistics of the objects, and of their surroundings where objects are carried over."""
-        config, at_latent = self.config, self.config.replay_at == "latent"
-        full, features = config.replay_covariance == "full", latent if at_latent else trunk
-        objects = ClassStatistics(channels, features, full=full, rectified=at_latent)
-        if config.replay_maps == "drawn":
-            return objects, None
-        return objects, ClassStatistics(channels, features, full=full, rectified=at_latent)
-
     @torch.no_grad()
     def begin(self, teacher: Segmenter, batches: Iterable[Batch]) -> None:
         """One pass over the step's images with the teacher, for the rules that need one."""
         if self.entropy is None and self.carrier is None:
             return
         new = list(self.space.new_channels(self.step))
-        self.memory.begin_statistics(new)
+        self.memory.statistics.reset(new)
         for batch in batches:
             old = teacher.behind_trunk(batch.inputs)
             if self.entropy is not None:
@@ -100,7 +98,7 @@ class Objective:
             if self.carrier is not None:
                 fused = self._fused(old, batch)
                 labels = resize_labels(batch.targets if fused is None else fused.labels, size_of(old.latent))
-                self.memory.add_statistics(new, batch.inputs, labels, self.space.first_foreground)
+                self.memory.add_statistics(new, batch.inputs, labels)
 
     def __call__(
         self,
@@ -187,8 +185,7 @@ class Objective:
         """
         score = ChannelScore(self.score.distance.numel(), warmup=2**31)
         own = [*range(self.space.first_foreground), *self.space.new_channels(self.step)]
-        latents = self._labelled_latents(student, teacher, batches, through_trunk, score)
-        self.memory.learn(dict.fromkeys(own), latents, self.space.first_foreground)
+        self.memory.learn(dict.fromkeys(own), self._labelled_latents(student, teacher, batches, through_trunk, score))
         arrays = self.memory.arrays()
         if teacher is not None:
             split = score.split(self.config.rho)

@@ -56,15 +56,13 @@ def matrix_power(symmetric: Tensor, power: float) -> Tensor:
 class Carrier:
     """Makes maps of old classes out of a step's own images.
 
-    `objects` holds each class's pixels, `surroundings` (row by row of the same classes) the unlabelled pixels of the
-    images that show it; both with full covariances, the current step's rows among them.
+    `statistics` holds each class's pixels with full covariances, the current step's rows among them.
     """
 
-    def __init__(self, objects: ClassStatistics, surroundings: ClassStatistics, space: LabelSpace, step: int):
-        self.objects, self.surroundings = objects, surroundings
+    def __init__(self, statistics: ClassStatistics, space: LabelSpace, step: int):
+        self.statistics = statistics
         self.new = list(space.new_channels(step))
-        self.first_foreground = space.first_foreground
-        self._maps: dict[tuple[bool, int, int], AffineMap] = {}
+        self._maps: dict[tuple[int, int], AffineMap] = {}
 
     @torch.no_grad()
     def carry(
@@ -72,13 +70,13 @@ class Carrier:
     ) -> tuple[Tensor, Tensor]:
         """`n` maps for each of `classes`: an image drawn from the batch, its new objects carried over to the class.
 
-        The unlabelled pixels are carried from the surroundings of the image's new class to those of the old one. Other
-        pixels stay. A batch without a new class gives no map.
+        Other pixels stay as they are, with their labels. A batch without a new class gives no map.
 
         Shape: features [B, C, h, w], labels int64 [B, h, w] -> float32 [N, C, h, w], int64 [N, h, w].
         """
-        usable = self._is_new(labels).flatten(1).any(1).nonzero()[:, 0]
-        wanted = [k for k in classes if self.objects.count[k] > 0 and self.surroundings.count[k] > 0]
+        new = torch.tensor(self.new, device=labels.device)
+        usable = torch.isin(labels, new).flatten(1).any(1).nonzero()[:, 0]
+        wanted = [k for k in classes if self.statistics.count[k] > 0]
         if len(usable) == 0 or not wanted:
             return features[:0].float(), labels[:0]
         drawn = usable[torch.randint(len(usable), (len(wanted) * n,), generator=generator).to(usable.device)]
@@ -87,27 +85,17 @@ class Carrier:
 
     def _one(self, features: Tensor, labels: Tensor, to: int) -> tuple[Tensor, Tensor]:
         """One image carried over to class `to`. Shape: [C, h, w], [h, w] -> same."""
-        pixels, carried = features.flatten(1), features.flatten(1).clone()
-        flat, named = labels.flatten(), labels.flatten().clone()
-        shown = [k for k in self.new if (flat == k).any()]
-        for k in shown:
-            here = flat == k
-            carried[:, here] = self._apply(False, k, to, pixels[:, here])
-            named[here] = to
-        main = max(shown, key=lambda k: int((flat == k).sum()))
-        here = flat < self.first_foreground
-        carried[:, here] = self._apply(True, main, to, pixels[:, here])
-        return carried.view_as(features), named.view_as(labels)
+        carried, named = features.clone(), labels.clone()
+        for source in self.new:
+            here = labels == source
+            if here.any():
+                matrix, shift = self._map(source, to)
+                carried[:, here] = matrix.to(features) @ features[:, here] + shift.to(features)[:, None]
+                named[here] = to
+        return carried, named
 
-    def _apply(self, around: bool, source: int, to: int, pixels: Tensor) -> Tensor:
-        """Pixels [C, n] of `source`, or of its surroundings, as those of `to`."""
-        key = around, source, to
-        if key not in self._maps:
-            known = self.surroundings if around else self.objects
-            mean, covariance = known.mean, known.covariance()
-            self._maps[key] = gaussian_transport(mean[source], covariance[source], mean[to], covariance[to])
-        matrix, shift = self._maps[key]
-        return matrix.to(pixels) @ pixels + shift.to(pixels)[:, None]
-
-    def _is_new(self, labels: Tensor) -> Tensor:
-        return torch.isin(labels, torch.tensor(self.new, device=labels.device))
+    def _map(self, source: int, to: int) -> AffineMap:
+        if (source, to) not in self._maps:
+            mean, covariance = self.statistics.mean, self.statistics.covariance()
+            self._maps[source, to] = gaussian_transport(mean[source], covariance[source], mean[to], covariance[to])
+        return self._maps[source, to]
