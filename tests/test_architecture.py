@@ -22,8 +22,10 @@ FLOORS = {
 }  # fmt: skip
 """Parts of lag_core from bottom to top: a part may import itself and what has a smaller number."""
 
-WITHOUT_TORCH = ("protocol", "config", "metrics", "runs", "data.catalogue", "data.splits", "data.transforms")
-"""What pages that only read results import."""
+WITHOUT_TORCH = (
+    "protocol", "config", "metrics", "runs", "data.catalogue", "data.splits", "data.transforms", "explain.explained_run",
+)  # fmt: skip
+"""What pages that only read results import, and what opens a run in a notebook."""
 
 PURE = ("protocol", "metrics", "data.splits", "data.remap", "data.transforms")
 TOUCHES_THE_WORLD = {
