@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -40,12 +41,17 @@ def spread(values: list[float | None]) -> str:
     return f"{mean(known):.1f}" + (f" ± {stdev(known):.1f}" if len(known) > 1 else "")
 
 
-def fill(text: str) -> str:
-    """The page with every table made anew."""
+def sweep_table(name: str) -> str:
+    """The table of a sweep; a sentence where it has not run."""
+    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    return table(json.loads(path.read_text())) if path.exists() else "(not run yet)"
+
+
+def fill(text: str, made: Callable[[str], str] = sweep_table) -> str:
+    """The page with every table made anew; `made`: its name -> its text."""
 
     def one(match: re.Match[str]) -> str:
-        rows = json.loads((ROOT / "benchmarks" / "results" / f"{match[1]}.json").read_text())
-        return f"<!-- table {match[1]} -->\n{table(rows)}\n<!-- end -->"
+        return f"<!-- table {match[1]} -->\n{made(match[1])}\n<!-- end -->"
 
     return re.sub(r"<!-- table ([\w.+-]+) -->.*?<!-- end -->", one, text, flags=re.DOTALL)
 
