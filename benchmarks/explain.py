@@ -1,13 +1,15 @@
-"""What an explanation costs, in forward passes, next to captum's and zennit's LRP on the same network.
+"""What explanations cost: LRP in forward passes, next to captum's and zennit's on the same network; a run of many
+steps in memory and operations; the dashboard's questions in seconds.
 
     python benchmarks/explain.py                 # ResNet-101 DeepLab, 256 px, 2 threads; some minutes
     python benchmarks/explain.py --backbone resnet18 --size 64 --rounds 3 --out /tmp/explain.json
+    python benchmarks/explain.py --only steps --only seconds     # the parts named; the file keeps the others
 
 Every round runs each contender once, next to a plain forward pass without gradient; a contender's cost is
 the median over the rounds of its time divided by that round's forward pass. Wall time is what counts; the
 ratio of processor times stands beside it, as other work on the machine disturbs it less. Conservation:
 |sum of R (+ what the engine says it absorbed) - score| / |score|; captum and zennit do not report what biases
-absorb, so theirs is the plain sum.
+absorb, so theirs is the plain sum. Steps: see many_steps.py; 19 steps are VOC 2-1.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -27,6 +30,8 @@ import numpy as np
 import torch
 import torchvision
 from captum.attr import LRP
+from many_steps import memory, write_run
+from many_steps import operations as operations_of_steps
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from zennit.attribution import Gradient
@@ -204,20 +209,12 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="resnet101")
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/explain.json"))
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-
-    model = build_model(options.backbone)
-    images = torch.randn(1, 3, options.size, options.size)
-    mask = torch.zeros(options.size, options.size)
-    mask[options.size // 4 : options.size // 2, options.size // 3 :] = 1
+def lrp_costs(backbone: str, size: int, rounds: int) -> dict[str, object]:
+    """All contenders on one network, image and target."""
+    model = build_model(backbone)
+    images = torch.randn(1, 3, size, size)
+    mask = torch.zeros(size, size)
+    mask[size // 4 : size // 2, size // 3 :] = 1
     target = Target(3, mask)
     view = FoldedSegmenter(model)
     logits = view.record(images).logits
@@ -235,25 +232,60 @@ def main() -> None:
         "captum LRP (epsilon)": captum_lrp(model, images, weights),
         "zennit EpsilonPlusFlat": zennit_lrp(model, images, weights),
     }
-    rows = measure(forward, contenders, options.rounds)
+    rows = measure(forward, contenders, rounds)
     base = operations(forward)
     for name, run in contenders.items():
         rows[name] |= conservation(run, score)
         if name.startswith("lrp"):  # the counter cannot follow the hooks of the others
             rows[name]["operations"] = round(operations(run) / base, 3)
         print(f"{name:46s}", json.dumps(rows[name]))
-    small = small_questions(options.rounds)
-    print(json.dumps(small, indent=1))
-    result = {
-        "network": f"{options.backbone} DeepLab, output stride 16, ASPP 256, one head of 21",
-        "size": options.size,
-        "rounds": options.rounds,
+    return {
+        "network": f"{backbone} DeepLab, output stride 16, ASPP 256, one head of 21",
+        "size": size,
+        "rounds": rounds,
         "score": score,
-        "machine": machine(),
         "aims": {"lrp epsilon": 2.2, "lrp composite (z-box, alpha1-beta0, epsilon)": 3.3},
         "results": rows,
-        "seconds": small,
     }
+
+
+def costs_of_steps(steps: int) -> dict[str, object]:
+    """Memory and operations of an image at all steps of a long run, next to their aims."""
+    with tempfile.TemporaryDirectory() as folder:
+        long, short = write_run(Path(folder) / "long", steps), write_run(Path(folder) / "short", 1)
+        return {
+            "aims": {"memory ratio": 1.5, "operations ratio": 1.1},
+            "memory": memory(long, short),
+            "operations": operations_of_steps(long),
+        }
+
+
+PARTS = ("lrp", "steps", "seconds")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="resnet101")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=19)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", action="append", choices=PARTS, help="measure this part alone; may be repeated")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/explain.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    measures: dict[str, Callable[[], dict[str, object]]] = {
+        "lrp": lambda: lrp_costs(options.backbone, options.size, options.rounds),
+        "steps": lambda: costs_of_steps(options.steps),
+        "seconds": lambda: dict(small_questions(options.rounds)),
+    }
+    result = json.loads(options.out.read_text()) if options.only and options.out.exists() else {}
+    for part in options.only or PARTS:
+        found = measures[part]()
+        result[part] = {"machine": machine(), **found}
+        if part != "lrp":
+            print(part, json.dumps(found, indent=1))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -23,7 +23,8 @@ FLOORS = {
 """Parts of lag_core from bottom to top: a part may import itself and what has a smaller number."""
 
 WITHOUT_TORCH = (
-    "protocol", "config", "metrics", "runs", "data.catalogue", "data.splits", "data.transforms", "explain.explained_run",
+    "protocol", "config", "metrics", "runs", "data.catalogue", "data.splits", "data.transforms",
+    "explain.explained_run",
 )  # fmt: skip
 """What pages that only read results import, and what opens a run in a notebook."""
 
