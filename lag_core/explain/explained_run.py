@@ -5,7 +5,7 @@
     trace.provenance(), trace.relevance(2, "road"), run.why_preserved("road", trace)
 
 Nothing is computed here: each question goes to the module that is about it. The networks are loaded at the first
-question that needs them; opening a run imports no torch. docs/adr/0003-a-run-that-can-be-asked.md says why this is a
+question that needs them; opening a run imports no torch. docs/adr/0004-a-run-that-can-be-asked.md says why this is a
 class of its own.
 """
 
