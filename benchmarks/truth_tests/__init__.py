@@ -1,0 +1,1 @@
+"""The truth tests of `benchmarks/faithfulness.py`, one file a check."""

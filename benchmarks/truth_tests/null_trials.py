@@ -1,0 +1,107 @@
+"""Null trials: does the verdict claim a cause where there is none?
+
+A verdict claims "carried" (ablation) or "restored" (transplant) where an effect is material and p <= verdict.LEVEL
+beside CONTROLS random sets of equally many channels. By its construction a chance claim is expected in at most
+LEVEL of the trials of each question; what is counted here is whether that holds. Two kinds of nothing:
+
+* *random group*: real steps of the run, but the group that is asked about is drawn at random instead of ranked. What it
+  does is by definition what random channels do.
+* *equal channels*: the later step is a copy of the earlier one in which all channels were jittered alike; ranking and
+  verdict are the product's own. No channel is more invariant than another, so the most invariant ones must not
+  come out as the carriers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lag_core.explain import channels, verdict
+from lag_core.explain.evidence import CONTROLS
+from lag_core.explain.interventions import Intervention, ablation, curve, transplantation
+from lag_core.explain.verdict import ChannelEffects, EffectCurve, Evidence, OverSteps
+from lag_core.model.segmenter import Segmenter
+from truth_tests.cases import Subject
+from truth_tests.damage import Copied, Jitter
+from truth_tests.latents import Latents
+
+PICTURES = 8
+JITTER = 0.3
+"""Relative standard deviation of the jitter."""
+
+
+def rows(subject: Subject, trials: int, pictures: int = PICTURES) -> Iterator[dict]:
+    """One row a situation and trial, with the words of both questions."""
+    questions = [
+        (Latents(subject, cls, pictures), subject.run.labels.step_of(cls))
+        for cls in subject.foreground
+        if subject.run.labels.step_of(cls) < subject.run.last_step and subject.pictures(cls, 1)
+    ]
+    for trial in range(trials):
+        latents, step = questions[trial % len(questions)]
+        row = {"run": subject.name, "class": subject.run.classes[latents.cls].name, "trial": trial}
+        yield {**row, "situation": "random group", **_random_group(latents, step, seed=trial)}
+        yield {**row, "situation": "equal channels", **_equal_channels(latents, step, seed=trial)}
+
+
+def _random_group(latents: Latents, step: int, seed: int) -> dict[str, str | float]:
+    last = latents.subject.run.last_step
+    old, new = latents.of_steps[step], latents.of_steps[last]
+    order = np.random.default_rng([seed, 1]).permutation(new.shape[1])
+    before, after = (latents.subject.networks.steps[t] for t in (step, last))
+    return words(latents, (old, new), (before, after), (order, order), seed)
+
+
+def _equal_channels(latents: Latents, step: int, seed: int) -> dict[str, str | float]:
+    old, model = latents.of_steps[step], latents.subject.networks.steps[step]
+    jittered = Copied(model).with_change(Jitter(JITTER, seed))
+    new = latents.of(jittered)
+    distance = channels.latent_distances(latents.subject.run, old, new)
+    orders = channels.ranked("invariant", distance), channels.ranked("changed", distance)
+    return words(latents, (old, new), (model, jittered), orders, seed)
+
+
+def words(
+    latents: Latents,
+    z: tuple[Tensor, Tensor],
+    models: tuple[Segmenter, Segmenter],
+    orders: tuple[np.ndarray, np.ndarray],
+    seed: int,
+) -> dict[str, str | float]:
+    """The verdict's words and p on both questions, for the first quarter of given orders of the channels.
+
+    z, models: of the earlier and of the later step. orders: for the ablation and for the transplant.
+    """
+    (old, new), later, total = z, models[1], z[1].shape[1]
+    k = verdict.default_count(total)
+    questions = ablation(new, later.decode), transplantation(new, old, later.decode)
+    curves = [_curve(*one, k, latents, seed) for one in zip(questions, orders, strict=True)]
+    before, now, mended = (_iou(latents, m, one) for m, one in ((models[0], old), (later, new), (later, old)))
+    effects = ChannelEffects(total, total, curves[0], curves[1], mended - now)
+    findings = {one.topic: one.word for one in verdict.channel_findings(_evidence(latents, before, now, effects), k)}
+    p = {"p_ablation": curves[0].at(k).p_value("cost"), "p_transplant": curves[1].at(k).p_value("gain")}
+    return {"ablation": findings["ablation"], "transplant": findings["transplant"], **p}
+
+
+@torch.no_grad()
+def _iou(latents: Latents, model: Segmenter, z: Tensor) -> float:
+    return float(latents.measure(model.decode(z))[0])
+
+
+def _curve(question: Intervention, order: np.ndarray, k: int, latents: Latents, seed: int) -> EffectCurve:
+    found = curve(question, order, [k], latents.measure, CONTROLS, seed)
+    return EffectCurve(found.counts, found.effect[:, 0], found.control_effect[:, :, 0])
+
+
+def _evidence(latents: Latents, before: float, now: float, effects: ChannelEffects) -> Evidence:
+    """A run of two steps: what the rules on channels read, and nothing else."""
+    nothing = np.full(2, np.nan)
+    over = OverSteps(np.array([before, now]), nothing, nothing, nothing, nothing)
+    name, count = latents.subject.run.classes[latents.cls].name, len(latents.pictures)
+    return Evidence(
+        cls=latents.cls, name=name, step=1, source=0, whole_set=True, images=count, holding=count, set_iou=None,
+        over=over, effects=effects,
+    )  # fmt: skip
