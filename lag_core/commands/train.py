@@ -35,7 +35,8 @@ def read_config(path: Path, method: str | None = None, overrides: Sequence[str] 
     named = {"method": {"name": method}} if method is not None else {}
     chosen = configuration.merge([{"method": {"name": "reference"}}, file, changes, named])
     table = chosen["method"]  # other keys wait for the preset, which they may only make sense with
-    name = configuration.resolve({"method": {"name": table["name"]} if "name" in table else table}).method.name
+    early = {"name": table["name"]} if isinstance(table, dict) and "name" in table else table
+    name = configuration.resolve({"method": early}).method.name
     own = special.get(name, {}) if isinstance(special, dict) else special
     if not isinstance(own, dict):
         raise ConfigError(f"{path}: [methods.{name}] must be a table")
