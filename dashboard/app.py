@@ -61,7 +61,7 @@ def main(default: str = "overview") -> None:
         st.toast(sentence, icon=":material/info:", duration="long")
     sidebar.draw_link(link)
     state.publish()
-    garbage.spare_modules()
+    garbage.tidy()
     ahead.begin(page, [entry.slug for entry in PAGES])
 
 

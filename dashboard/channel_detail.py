@@ -12,6 +12,7 @@ import streamlit as st
 from dashboard import channel_maps, design, exhibit, loaders, settings, state
 from dashboard.channel_maps import How
 from dashboard.channel_scene import UNITS, Scene, drawn_once, encoded, pictures, pixels_of, relevance
+from dashboard.class_key import class_key
 from dashboard.components.gallery import Thumbnail, thumbnails
 from dashboard.figures import channels as figures
 from dashboard.loaders import Picture
@@ -190,6 +191,7 @@ def _profile(scene: Scene, view: View) -> None:
     names = [c.name for c in run.classes]
     view.csv({"class": names, **{f"mean activation, step {t}": row for t, row in enumerate(profiles)}})
     st.caption("What it answers to: mean activation on each class, by step.")
+    class_key(run, range(len(run.classes)))
     figure = figures.profile_lines(
         profiles, run.classes, introduced, scene.page.ink, cls=scene.page.cls, step=scene.page.step
     )

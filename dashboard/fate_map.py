@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from dashboard import design, exhibit, fates, settings, state, untrusted
+from dashboard import design, exhibit, fates, state, untrusted
 from dashboard.components.viewer import Layer
 from dashboard.fate_words import pixel_history
 from dashboard.fates import CLASS_FATES, FATE_NAMES, Story
 from dashboard.loaders import Picture
 from dashboard.page import Empty, Page, View
-from dashboard.picture_view import show_picture
+from dashboard.picture_view import choose_beside, show_picture
 from dashboard.wording import percent
 from lag_core.explain.forgetting import Changes, Fate
 from lag_core.protocol import IGNORE
@@ -132,17 +132,8 @@ def _beside(page: Page, compared: bool, first: int, first2: int) -> int | None:
         names["before"] = "the step before"
     if compared and page.run2:
         names = {"run2": "the compared run"} | names
-    with page.toolbar:
-        st.markdown("beside", width="content")
-        chosen = settings.select(
-            "Beside the map",
-            "map-beside",
-            list(names),
-            "run2" if "run2" in names else "to",
-            names=lambda value: names[value],
-            label_visibility="collapsed",
-            width=200,
-        )
+    default = "run2" if "run2" in names else "to"
+    chosen = choose_beside(page, "map-beside", names, default, label="beside", width=200)
     places = {"none": None, "truth": 0, "to": 1, "since": 2, "before": first + page.step - 1}
     places["run2"] = first2 + page.step2
     return places[chosen]

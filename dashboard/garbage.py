@@ -10,16 +10,28 @@ import ctypes
 import gc
 import sys
 import threading
+import time
+from typing import Any
 
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 """Names of glibc's mallopt."""
 
+TRIM_SECONDS = 20.0
+"""The heap is not searched for free pages more often."""
+
 _lock = threading.Lock()
 _modules = 0
+_trimmed = 0.0
 
 
-def spare_modules() -> None:
-    """Set aside what lives now, if modules were imported since the last call. Call it at the end of a run."""
+def tidy() -> None:
+    """Call it at the end of a run."""
+    _spare_modules()
+    _trim()
+
+
+def _spare_modules() -> None:
+    """Set aside what lives now, if modules were imported since the last call."""
     global _modules
     with _lock:
         if len(sys.modules) == _modules:
@@ -29,18 +41,34 @@ def spare_modules() -> None:
         gc.freeze()
 
 
+def _trim() -> None:
+    """Give free pages in the midst of the heap back, from time to time; by itself glibc gives back only its end."""
+    global _trimmed
+    trim = _glibc("malloc_trim")
+    if trim is None or time.monotonic() - _trimmed < TRIM_SECONDS:
+        return
+    _trimmed = time.monotonic()
+    threading.Thread(target=trim, args=(0,), name="malloc-trim", daemon=True).start()  # without the interpreter's lock
+
+
+def _glibc(name: str) -> Any:
+    """A function of the C library; None where it is not glibc, or has none of that name."""
+    try:
+        return getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
 def return_memory() -> None:
     """Let the allocator give maps that are dropped from a cache back to the system; does nothing without glibc.
 
     Every run of the script is a thread. With an arena for each, and arrays among small objects, 1,000 interactions
     leave some 50 MB of holes. Two arenas are enough, since the threads take turns.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    mallopt(M_ARENA_MAX, 2)
-    mallopt(M_MMAP_THRESHOLD, 256 * 1024)
+    mallopt = _glibc("mallopt")
+    if mallopt is not None:
+        mallopt(M_ARENA_MAX, 2)
+        mallopt(M_MMAP_THRESHOLD, 256 * 1024)
 
 
 return_memory()

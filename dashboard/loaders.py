@@ -42,6 +42,8 @@ TRACES = 6
 
 _UPLOADS = "_uploads"
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded: a thread that waits leaves its core
+
 
 @dataclass(frozen=True)
 class Catalogue:

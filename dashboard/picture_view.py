@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import streamlit as st
 
-from dashboard import exhibit, state
+from dashboard import exhibit, settings, state
 from dashboard.components.viewer import Layer, ProbabilityGrid, viewer
 from dashboard.components.viewer_state import keep_pixel, kept_pixel, kept_settings
 from dashboard.exhibit import Shown
-from dashboard.page import View
+from dashboard.page import Page, View
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,17 @@ class Seen:
     clicked: bool
     layer: int | None
     """The layer that was chosen in the strip."""
+
+
+def choose_beside(
+    page: Page, key: str, names: Mapping[str, str], default: str | None = None, *, label: str, width: int
+) -> str:
+    """What stands beside the layer of the scrubber, chosen in the page's toolbar: a key of `names`."""
+    with page.toolbar:
+        st.markdown(label, width="content")
+        return settings.select(
+            label, key, list(names), default, names=names.__getitem__, label_visibility="collapsed", width=width
+        )
 
 
 def show_picture(

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from dashboard import exhibit, prototype_maps, settings, untrusted
+from dashboard import exhibit, prototype_maps, untrusted
 from dashboard.components.viewer import Layer
 from dashboard.figures import prototypes as figures
 from dashboard.page import Empty, Page
-from dashboard.picture_view import show_picture
+from dashboard.picture_view import choose_beside, show_picture
 from dashboard.prototype_maps import Motion
 from dashboard.wording import percent, short
 
@@ -142,18 +142,7 @@ def _beside(page: Page, annotated: bool, compared: int, first: int, motion: Moti
     steps = np.flatnonzero(motion.prototypes.known[: page.last_step + 1, page.cls]).tolist()
     if page.step in steps:
         names["cosine"], places["cosine"] = "cosine to the class", first + steps.index(page.step)
-    with page.toolbar:
-        st.markdown("Beside the map", width="content")
-        chosen = settings.select(
-            "Beside the map",
-            "nearest-beside",
-            list(names),
-            "prediction",
-            names=lambda value: names[value],
-            label_visibility="collapsed",
-            width=190,
-        )
-    return places[chosen]
+    return places[choose_beside(page, "nearest-beside", names, "prediction", label="Beside the map", width=190)]
 
 
 def _agreement_table(

@@ -21,8 +21,8 @@ import numpy as np
 P = ParamSpec("P")
 R = TypeVar("R")
 
-LIMIT = 48 * 2**20
-"""Bytes: what a session of nine pages over some ten pictures of 256 pixels asks for."""
+LIMIT = 32 * 2**20
+"""Bytes: all nine pages of some four pictures of 256 pixels."""
 
 OVERHEAD = 512
 """Bytes that an entry counts beside its arrays."""

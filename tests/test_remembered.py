@@ -65,10 +65,10 @@ def test_the_oldest_figure_goes_first():
 def test_modules_are_set_aside_once():
     garbage._modules = 0
     try:
-        garbage.spare_modules()
+        garbage.tidy()
         assert gc.get_freeze_count() > 10_000
         gc.unfreeze()
-        garbage.spare_modules()
+        garbage.tidy()
         assert gc.get_freeze_count() == 0, "nothing was imported since"
     finally:
         gc.unfreeze()

@@ -122,8 +122,9 @@ def _carriers(scene: Scene) -> str:
     start = f"Of this picture's pixels of old classes {percent(whole / 100)} are right"
     if how == "old":
         return (
-            f"{start}; with the {quarter} most moved channels of step {scene.pair.old} **{percent(most / 100)}**, with "
-            f"the {quarter} least moved **{percent(least / 100)}**: {_lost_words(least - whole, most - whole)}."
+            f"{start}. Taking the {quarter} most moved channels back from step {scene.pair.old} makes it "
+            f"**{percent(most / 100)}**, the {quarter} least moved **{percent(least / 100)}**: "
+            f"{_lost_words(least - whole, most - whole)}."
         )
     words = "here the least moved ones carry more" if least < most else "here the most moved ones carry more"
     words = "both carry about as much" if abs(least - most) < NOTEWORTHY else words

@@ -28,11 +28,13 @@ def render(page: Page) -> None:
     _warnings(page.run)
     domain = _choose_domain(page)
     found = scores(page.run, domain)
-    _timeline(page)
     if found is None or len(found.confusions) <= page.step:
+        _timeline(page)
         page.confusions()
         raise Empty("This step has not been evaluated yet. `lag evaluate` writes its confusion matrix.")
     other = scores(page.run2, domain if domain in page.run2.domains else None) if page.run2 else None
+    page.answer(_answer(page, found, other))
+    _timeline(page)
     _headline(page, found, other)
     left, middle, right = st.columns((1.1, 1, 1.1), gap="small")
     with left:
@@ -95,21 +97,37 @@ def _headline(page: Page, found: Scores, other: Scores | None) -> None:
             )
         name = untrusted.name(page.run2.name) if page.run2 else ""
         against = f"; small numbers: difference to {name}" if name else ""
-        st.caption(f"IoU in percent after step {page.step}{against}. {_worst_loss(page, found)}")
+        st.caption(f"IoU in percent after step {page.step}{against}.")
+
+
+def _answer(page: Page, found: Scores, other: Scores | None) -> str:
+    """How the run stands after the step, what it lost, and what the compared run kept, in words (Markdown)."""
+    now = found.summaries[page.step]
+    if page.step == 0:
+        ahead = " Move the scrubber on to see what later steps forget." if page.last_step else ""
+        return f"After step 0 its classes stand at a mean IoU of **{_percent(now.all)} %**.{ahead}"
+    sentence = (
+        f"After step {page.step} the old classes stand at a mean IoU of **{_percent(now.old)} %**, the new ones at "
+        f"**{_percent(now.new)} %**. {_worst_loss(page, found)}"
+    )
+    if page.run2 is None or other is None or len(other.summaries) <= page.step2:
+        return sentence
+    kept = _percent(other.summaries[page.step2].old)
+    return f"{sentence} {untrusted.name(page.run2.name)} has {kept} % on the old ones."
 
 
 def _worst_loss(page: Page, found: Scores) -> str:
     """Which older class lost most by now, in words."""
     ious = found.ious[: page.step + 1]
     lost = metrics.forgetting(ious)
-    if page.step == 0 or np.isnan(lost).all():
-        return "Move the scrubber on to see what later steps forget."
+    if np.isnan(lost).all():
+        return "No older class was measured."
     cls = int(np.nanargmax(lost))
     if lost[cls] <= 0:
         return "No class is worse than it was."
     best = int(np.nanargmax(ious[:-1, cls]))
     name = untrusted.name(page.run.classes[cls].name)
-    return f"**{name}** lost most: {_percent(ious[best, cls])} after step {best}, now {_percent(ious[-1, cls])}."
+    return f"**{name}** lost most: {_percent(ious[best, cls])} % after step {best}, now {_percent(ious[-1, cls])} %."
 
 
 _MEANING = {
@@ -289,6 +307,7 @@ def _all_runs(page: Page) -> None:
             height=min(38 + 35 * len(runs), TABLE_HEIGHT),
             on_select="rerun",
             selection_mode="single-row",
+            placeholder="–",
             key="all-runs",
             alt="Table of all runs with their measures",
         )

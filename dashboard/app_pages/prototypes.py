@@ -9,6 +9,7 @@ import numpy as np
 import streamlit as st
 
 from dashboard import prototype_maps, settings, untrusted
+from dashboard.class_key import class_key
 from dashboard.figures import prototypes as figures
 from dashboard.page import Empty, Page
 from dashboard.prototype_lines import LOWER_HEIGHT, UPPER_HEIGHT, draw_drift, draw_margins, draw_unknown, label, plot
@@ -35,6 +36,7 @@ def render(page: Page) -> None:
     other = prototype_maps.motions(page.run2).get(motion.kind) if page.run2 else None
     page.answer(answer(page, motion, other))
     drawn = figures.chosen_classes(motion.drift.since_introduced[-1], page.cls)
+    class_key(page.run, drawn)
     left, middle, right = st.columns((1.25, 1, 1), gap="small")
     with left:
         _paths(page, motion, drawn)
@@ -253,6 +255,7 @@ def _numbers(page: Page, motion: Motion) -> None:
             hide_index=True,
             height=LOWER_HEIGHT,
             column_config={head: number for head in table if head not in text},
+            placeholder="–",
             key="prototype-table",
             alt="Drift, neighbours and margins of every class",
         )

@@ -13,7 +13,7 @@ from dashboard.components.viewer import Layer
 from dashboard.figures import relevance as figures
 from dashboard.loaders import Picture
 from dashboard.page import Empty, Page
-from dashboard.picture_view import show_picture
+from dashboard.picture_view import choose_beside, show_picture
 from dashboard.relevance_checks import draw_channels, draw_checks, draw_shuffled
 from dashboard.relevance_maps import Asked
 from dashboard.relevance_scene import (
@@ -163,7 +163,6 @@ def _maps(shared: Scene) -> None:
         "What speaks for the class",
         "Blue speaks for it, orange against it. Point to read the numbers, click to choose a pixel.",
         slug="relevance",
-        inline=True,
         formula=formula,
         source=f"{source}. s: the class's logit over {ABOUT_WORDS[shared.questions.about]}; drawn at "
         f"the {DEPTH_NAMES[depth]}, divided by the number of explained pixels",
@@ -299,18 +298,8 @@ def _beside(shared: Scene, places: dict[str, int]) -> int | None:
     if shared.other:
         names["run2"] = f"{shared.other.name}, same step"
         found["run2"] = places.get(f"run2 step {shared.other.step}")
-    offered = [name for name in names if name == "none" or found.get(name) is not None]
-    with shared.page.toolbar:
-        st.markdown("beside", width="content")
-        chosen = settings.select(
-            "Beside the map",
-            "relevance-beside",
-            offered,
-            names=lambda name: names[name],
-            label_visibility="collapsed",
-            width=150,
-        )
-    return found.get(chosen)
+    offered = {key: name for key, name in names.items() if key == "none" or found.get(key) is not None}
+    return found.get(choose_beside(shared.page, "relevance-beside", offered, label="beside", width=150))
 
 
 def _map_table(shared: Scene) -> dict[str, Any]:

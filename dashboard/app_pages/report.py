@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from dashboard import loaders, reasons, settings, untrusted
+from dashboard import design, loaders, reasons, settings, untrusted
 from dashboard.page import Empty, Page
 from lag_core.data.pictures import DataError
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from lag_core.explain.report import Contents
 
 KEPT = "_report"
+DARK_BUTTON = f"<style>[data-testid=stBaseButton-primary] {{ color: {design.DARK.surface} !important; }}</style>"
+"""White on the light accent of the dark theme would be hard to read."""
+
 PREVIEW_HEIGHT = 640
 CONTENTS = (
     "the verdict in words, on this picture and on the validation set",
@@ -106,6 +109,8 @@ def _examples(page: Page, whole: bool) -> Examples | None:
 
 def _offer(page: Page, made: Made) -> None:
     """Download button, and what the file holds."""
+    if page.ink.dark:
+        st.html(DARK_BUTTON)
     st.download_button(
         "Download the report",
         made.page.encode(),

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from dashboard import exhibit, settings, state, untrusted
+from dashboard import exhibit, state, untrusted
 from dashboard.components.viewer import Layer, ProbabilityGrid
 from dashboard.exhibit import Answers, Shown
 from dashboard.page import Empty, Page, View
-from dashboard.picture_view import show_picture
+from dashboard.picture_view import choose_beside, show_picture
 from dashboard.wording import percent
 from lag_core.runs import Run
 
@@ -122,17 +122,7 @@ def _beside(page: Page, shown: Shown, found: Answers, first: int, first2: int) -
     if page.run2:
         names["run2"] = f"{untrusted.plain(page.run2.name, 40)}, same step"
     default = "truth" if shown.truth is not None else "before"
-    with page.toolbar:
-        st.markdown("Beside it", width="content")
-        chosen = settings.select(
-            "Beside it",
-            "beside",
-            list(names),
-            default,
-            names=lambda value: names[value],
-            label_visibility="collapsed",
-            width=240,
-        )
+    chosen = choose_beside(page, "beside", names, default, label="Beside it", width=240)
     places = {"none": None, "truth": 0, "before": first + page.step - 1 if page.step else None}
     places |= {str(t): first + t for t in range(len(found.predictions))}
     places["run2"] = first2 + page.step2
@@ -268,6 +258,7 @@ def _draw_pixel_table(view: View, rows: list[dict[str, Any]], compared: bool) ->
         hide_index=True,
         height=min(38 + 35 * len(rows), TABLE_HEIGHT),
         column_config={"%": number, "next %": number, "step": st.column_config.NumberColumn(width=44)},
+        placeholder="–",
         key="pixel-table",
         alt="What each step took the chosen pixel for, with probabilities",
     )
@@ -298,6 +289,7 @@ def _class_history(page: Page, shown: Shown, found: Answers) -> None:
             hide_index=True,
             height=min(38 + 35 * len(there), TABLE_HEIGHT),
             column_config={f"step {t}": number for t in range(len(shares))},
+            placeholder="–",
             key="class-table",
             alt="Share of each class's pixels that is right, by step",
         )

@@ -47,8 +47,8 @@ class Gallery {
     this.list.replaceChildren(...(items.length ? this.items : [element("p", { class: "soft" }, empty)]));
     if (focused !== undefined && inTabOrder?.dataset.id === focused) inTabOrder.focus({ preventScroll: true });
     this.foot.hidden = !total;
-    this.range.textContent = pages > 1
-      ? `${label} ${first + 1}–${first + items.length} of ${total} · page ${page + 1} of ${pages}` : `${total} ${label.toLowerCase()}`;
+    this.range.textContent = pages > 1 ? `${first + 1}–${first + items.length} of ${total}` : `${total} ${label.toLowerCase()}`;
+    this.range.title = pages > 1 ? `${label}, page ${page + 1} of ${pages}` : "";
     this.back.disabled = page === 0;
     this.next.disabled = page >= pages - 1;
     this.back.hidden = this.next.hidden = pages < 2;

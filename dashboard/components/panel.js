@@ -118,7 +118,7 @@ class Legend {
     this.hidden = new Set(hidden);
     this.classes.forEach((k, i) => this.buttons[i].setAttribute("aria-pressed", String(!this.hidden.has(k))));
     this.all.textContent = this.classes.some((k) => this.hidden.has(k)) ? "show all" : "hide all";
-    this.all.disabled = !this.classes.length;
+    this.node.hidden = !this.classes.length; // maps of numbers alone have no classes
   }
 
   toggle(k) {

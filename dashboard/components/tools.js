@@ -46,6 +46,7 @@ class Tools {
       this[name].node.hidden = !available[name];
       for (const button of this[name].buttons) button.setAttribute("aria-pressed", String(button.dataset.value === settings[name]));
     }
+    this.outlines.hidden = !available.outlines;
     this.outlines.setAttribute("aria-pressed", String(settings.outlines));
   }
 

@@ -167,6 +167,7 @@ class Viewer {
       mode: this.props.truth != null,
       threshold: this.layers.some((layer) => layer.grid && layer.map),
       split: sides.length > 1,
+      outlines: this.layers.some((layer) => layer.map),
     });
   }
 

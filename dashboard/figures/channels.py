@@ -77,7 +77,9 @@ def distance_curve(
     figure.data[-1].marker.size = 12
     figure.update_xaxes(range=[0, 100], ticksuffix=" %", title_text="channels, least moved first")
     figure.update_yaxes(rangemode="tozero", exponentformat="power", nticks=5)
-    return figure.update_layout(bargap=0, showlegend=True)
+    # The bars ascend: the upper left corner is free, whatever the width.
+    corner = {"orientation": "v", "x": 0.01, "y": 1, "yanchor": "top", "bgcolor": "rgba(0,0,0,0)"}
+    return figure.update_layout(bargap=0, showlegend=True, legend=corner)
 
 
 @remembered

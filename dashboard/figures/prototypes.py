@@ -16,7 +16,7 @@ from dashboard.figures.remembered import remembered
 from lag_core.explain.similarity import Path, Projection
 from lag_core.protocol import ClassInfo
 
-FAINT = 1.5
+FAINT = 2.2
 """Contrast with the surface below which a thin line of that colour would not be seen."""
 
 MOST_LINES = 24

@@ -29,6 +29,12 @@ MOST_POINTS = 1200
 FEW_POINTS = 80
 """Up to so many points a line shows each of them as a dot."""
 
+FEW_NAMES = 4
+"""Steps of a panel up to which each is called a step below it, and not a number alone."""
+
+FEWEST_ROWS = 4
+"""Rows that a table has room for at least: a single term is no wall of colour."""
+
 FAINT, SECOND = 0.25, 0.75
 """Opacity of what lies behind a smoothed line, and of the compared run."""
 
@@ -91,10 +97,11 @@ def moved_matrix(steps: Sequence[StepEffects], ink: Ink, *, marked: int, last: i
         tickvals=across, ticktext=[_column(s) for s in steps], side="top", range=[-0.5, len(steps) - 0.5]
     )
     rows = [untrusted.plotly(untrusted.plain(n, 14)) for n in names]
-    figure.update_yaxes(tickvals=down, ticktext=rows, range=[len(names) - 0.5, -0.5])
+    figure.update_yaxes(tickvals=down, ticktext=rows, range=[max(len(names), FEWEST_ROWS) - 0.5, -0.5])
     for axis in (figure.layout.xaxis, figure.layout.yaxis):
         axis.update(showgrid=False, showline=False, ticks="")
-    figure.update_layout(plot_bgcolor=ink.blank)
+    if len(names) >= FEWEST_ROWS:
+        figure.update_layout(plot_bgcolor=ink.blank)
     chosen = next((i for i, s in enumerate(steps) if s.step == marked), None)
     if chosen is not None:
         outline(figure, (chosen - 0.5, chosen + 0.5), (-0.5, len(names) - 0.5), ink.text)
@@ -532,7 +539,8 @@ def _time_axis(
     figure.layout.shapes += tuple(_boundaries(steps, marked, ink, number))
     stride = max(math.ceil(len(steps) / (4 if cell else 12)), 1)
     named = steps[::stride]
-    words = [str(t) if cell else _step_label(t, history) for t in named]
+    short_name = "step {}" if len(named) <= FEW_NAMES else "{}"
+    words = [short_name.format(t) if cell else _step_label(t, history) for t in named]
     figure.update_xaxes(
         tickvals=[t + 0.5 for t in named], ticktext=words, showgrid=False, ticks="",
         range=[steps[0] - 0.02, steps[-1] + 1.02], **place,
