@@ -33,9 +33,9 @@ def choose_image(run: Run, root: str) -> tuple[str, str]:
         state.choose("image", ("",), "", "image")
         st.markdown("Image")
     if why:
-        st.caption(f"{why}. Set the data root below, or upload a picture.")
+        st.caption(f"{why}: here, the data root under Data and export. Or upload a picture.")
     _upload()
-    return chosen, why and f"{why}. Set the data root in the sidebar, or upload a picture there."
+    return chosen, why and f"{why}: here, the data root in the sidebar, under Data and export. Or upload a picture."
 
 
 def _images(run: Run, root: str) -> tuple[Sequence[str], str]:
@@ -66,8 +66,8 @@ def _gallery(run: Run, root: str, choices: Sequence[str], chosen: str, lost: Map
         )
         for name in choices
     ]
-    if lost:
-        st.caption("Red: share of the image's pixels that was right once and is lost by the last step.")
+    if any(lost.get(name) for name in choices):
+        st.caption("Number: share of the image's pixels that was right once and is lost by the last step.")
     picked = thumbnails(items, key="gallery", selected=chosen, page_size=GALLERY_PAGE, size=GALLERY_SIDE)
     if picked is not None and picked != chosen:
         state.go(image=picked)

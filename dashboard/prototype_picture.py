@@ -92,7 +92,7 @@ def _verdict(page: Page, truth: np.ndarray | None, near: np.ndarray, prediction:
 def _meaning(by_near: float, by_heads: float) -> str:
     """What follows where the two differ much, or where both fail."""
     if by_near - by_heads > 0.2:
-        return ": the latent map still tells the class apart, the heads no longer do"
+        return ": so much of the class the latent map still tells apart, the heads no longer do"
     if by_heads - by_near > 0.2:
         return ": the heads tell the class apart where its direction alone does not"
     if max(by_near, by_heads) < 0.2:

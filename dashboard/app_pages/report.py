@@ -24,7 +24,7 @@ DARK_BUTTON = f"<style>[data-testid=stBaseButton-primary] {{ color: {design.DARK
 
 PREVIEW_HEIGHT = 640
 CONTENTS = (
-    "the verdict in words, on this picture and on the validation set",
+    "the verdict in words, on this picture and, if switched on above, on the validation set",
     "the picture, its ground truth, and the prediction of every step",
     "what became of each pixel: kept, learned, forgotten, recovered",
     "IoU, relevance agreement and prototype drift over the steps; ablation and transplant beside random channels",

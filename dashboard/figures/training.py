@@ -477,7 +477,8 @@ def _add_log(
     """
     values = track.values
     positive = np.where(values > 0, values, np.nan)
-    average = _average(positive, history, window.smoothing)
+    # of the logarithms, as the axis: a mean of the values would lie above most of them after one high start
+    average = np.exp(_average(np.log(positive), history, window.smoothing))
     reasons = list(map(_reason, values.tolist(), dead.tolist(), history.shared_train.tolist()))
     tail = " (compared)" if track.run else ""
     hover = {"hovertemplate": f"{track.label}{tail} %{{text}}<extra></extra>"}
