@@ -19,18 +19,9 @@ STATE = f"run={RUN}&run2={COMPARED}&class=building&step=1&image=rgb-val-0000"
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A folder with the shipped aerial runs, into which another run can be trained."""
-    folder = tmp_path_factory.mktemp("runs")
-    for name in (RUN, COMPARED):
-        (folder / name).symlink_to(ROOT / "checkpoints" / name, target_is_directory=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def address(root, tmp_path_factory):
+def address(tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
-    with served("dashboard/app.py", {"LAG_RUNS": str(root), "LAG_CACHE": str(cache)}) as url:
+    with served("dashboard/app.py", {"LAG_RUNS": str(ROOT / "checkpoints"), "LAG_CACHE": str(cache)}) as url:
         yield url
 
 
@@ -114,8 +105,9 @@ def test_training_zooms_into_a_step(browser, address):
 
 
 @contextmanager
-def training(root, tmp_path):
-    """`lag train` at work on a tiny run, some ten seconds long on a free machine."""
+def training(tmp_path):
+    """`lag train` at work on a tiny run, some ten seconds long on a free machine; the folder that holds it."""
+    root = tmp_path / "runs"
     config = tiny_config(
         write_shapes(tmp_path / "shapes"), "finetune", optim={"epochs": 40, "epochs_later": 40, "batch": 2}
     )
@@ -127,15 +119,19 @@ def training(root, tmp_path):
         while not (root / "live" / "run.json").exists():
             assert process.poll() is None and time.monotonic() < deadline, "training did not begin"
             time.sleep(0.1)
-        yield process
+        yield root, process
     finally:
         process.kill()
         process.wait()
 
 
-def test_training_follows_a_run_while_it_is_trained(browser, address, root, tmp_path):
+def test_training_follows_a_run_while_it_is_trained(browser, tmp_path):
     progress = re.compile(r"Still training, step (\d), iteration ([\d,]+)")
-    with training(root, tmp_path) as process, window(browser, f"{address}/training?run=live") as page:
+    with (
+        training(tmp_path) as (root, process),
+        served("dashboard/app.py", {"LAG_RUNS": str(root)}) as url,
+        window(browser, f"{url}/training?run=live") as page,
+    ):
         page.set_default_timeout(120_000)
         line = page.get_by_text(progress)
         line.wait_for()
