@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from streamlit_server import machine
 from tables import ROOT, fill
-from truth_tests import conservation, null_trials, page, pixels, planted, pointing, randomisation
+from truth_tests import conservation, null_trials, page, pixels, planted, pointing, randomisation, variants
 from truth_tests.cases import COVERS, Subject
 
 from lag_core.data.catalogue import DatasetMissing
@@ -49,6 +49,7 @@ CHECKS = {
     "conservation": Check(conservation.rows, n=2, quick=1),
     "pixels": Check(pixels.rows, n=2, quick=1),
     "pointing": Check(pointing.rows, n=3, quick=1),
+    "variants": Check(variants.rows, n=2, quick=1),
     "randomisation": Check(randomisation.rows, n=3, quick=1),
     "planted": Check(planted.rows, n=50, quick=4),
     "null": Check(null_trials.rows, n=50, quick=2),

@@ -6,6 +6,7 @@ as the network sees it. Which pictures these are follows from the data alone, ne
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,12 +36,20 @@ class Subject:
     place: of the run among those that are compared. Where pictures are explained one by one, each run takes others.
     """
 
-    def __init__(self, path: Path, data: Path | None = None, place: int = 0, split: str = "val"):
+    split = "val"
+
+    def __init__(self, path: Path, data: Path | None = None, place: int = 0):
         self.run: Run = open_run(path)
         self.dataset: Dataset = self.run.open_dataset(data)
         self.networks = Networks(self.run)
-        self.place, self.split = place, split
+        self.place = place
         self._shown: dict[str, Shown] = {}
+
+    def on(self, split: str) -> Subject:
+        """The same run with the pictures of another split."""
+        other = copy.copy(self)
+        other.split = split
+        return other
 
     @property
     def name(self) -> str:

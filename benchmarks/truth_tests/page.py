@@ -9,7 +9,7 @@ from statistics import mean, median
 from typing import Any
 
 from lag_core.explain.verdict import LEVEL
-from truth_tests import conservation, planted, randomisation
+from truth_tests import conservation, planted, randomisation, variants
 from truth_tests.intervals import binomial_interval, mean_interval
 from truth_tests.maps import NAMES
 
@@ -78,6 +78,27 @@ def deletion_table(rows: Rows, datasets: dict[str, str]) -> str:
             cells.append("" if method == "random" else with_bounds(gaps, pictures, sign="+"))
         lines.append(cells)
     head = ["data", "order", "cases", "deletion (low)", "less random", "insertion (high)", "less random"]
+    return markdown(head, lines)
+
+
+def variants_table(rows: Rows, datasets: dict[str, str]) -> str:
+    """One line a dataset and variant: paired differences from the composite that ships."""
+    shipped = {_case(row): row for row in rows if row["method"] == variants.SHIPPED}
+    lines = []
+    for (dataset, method), group in _by_dataset(rows, datasets).items():
+        pictures = [row["image"] for row in group]
+        cells = [dataset, "as shipped" if method == variants.SHIPPED else method, str(len(group))]
+        for name in ("deletion", "insertion"):
+            cells.append(f"{mean(row[name] for row in group):.3f}")
+            gaps = [row[name] - shipped[_case(row)][name] for row in group]
+            cells.append("" if method == variants.SHIPPED else with_bounds(gaps, pictures, sign="+"))
+        known = [row["inside"] for row in group if row["inside"] is not None]
+        cells.append(f"{mean(known):.2f}" if known else "-")
+        lines.append([*cells, f"{median(row['reaches'] for row in group):.1g}"])
+    head = [
+        "data", "rules", "cases", "deletion (low)", "less shipped", "insertion (high)", "less shipped",
+        "on the class", "share of the score at the pixels",
+    ]  # fmt: skip
     return markdown(head, lines)
 
 
@@ -217,6 +238,7 @@ TABLES: dict[str, tuple[str, Callable[[Rows, dict[str, str]], str]]] = {
     "deletion-insertion": ("pixels", deletion_table),
     "deletion-insertion-runs": ("pixels", cases_table),
     "pointing": ("pointing", pointing_table),
+    "variants": ("variants", variants_table),
     "randomisation": ("randomisation", randomisation_table),
     "planted": ("planted", planted_table),
     "rankings": ("planted", rankings_table),
