@@ -280,7 +280,8 @@ def main() -> None:
         "steps": lambda: costs_of_steps(options.steps),
         "seconds": lambda: dict(small_questions(options.rounds)),
     }
-    result = json.loads(options.out.read_text()) if options.only and options.out.exists() else {}
+    kept = json.loads(options.out.read_text()) if options.only and options.out.exists() else {}
+    result = {part: kept[part] for part in PARTS if part in kept}
     for part in options.only or PARTS:
         found = measures[part]()
         result[part] = {"machine": machine(), **found}
