@@ -105,13 +105,12 @@ def test_training_zooms_into_a_step(browser, address):
 
 
 @contextmanager
-def training(tmp_path):
-    """`lag train` at work on a tiny run, some ten seconds long on a free machine; the folder that holds it."""
-    root = tmp_path / "runs"
+def training(folder, root):
+    """`lag train` at work on a tiny run, some ten seconds long on a free machine, in the folder of runs `root`."""
     config = tiny_config(
-        write_shapes(tmp_path / "shapes"), "finetune", optim={"epochs": 40, "epochs_later": 40, "batch": 2}
+        write_shapes(folder / "shapes"), "finetune", optim={"epochs": 24, "epochs_later": 24, "batch": 2}
     )
-    command = [sys.executable, "-m", "lag_core", "train", "--config", write_toml(tmp_path / "live.toml", config)]
+    command = [sys.executable, "-m", "lag_core", "train", "--config", write_toml(folder / "live.toml", config)]
     command += ["--out", root / "live", "--quiet"]
     process = subprocess.Popen([str(part) for part in command], cwd=ROOT)
     try:
@@ -119,7 +118,7 @@ def training(tmp_path):
         while not (root / "live" / "run.json").exists():
             assert process.poll() is None and time.monotonic() < deadline, "training did not begin"
             time.sleep(0.1)
-        yield root, process
+        yield process
     finally:
         process.kill()
         process.wait()
@@ -127,22 +126,27 @@ def training(tmp_path):
 
 def test_training_follows_a_run_while_it_is_trained(browser, tmp_path):
     progress = re.compile(r"Still training, step (\d), iteration ([\d,]+)")
+    root = tmp_path / "runs"
+    root.mkdir()
     with (
-        training(tmp_path) as (root, process),
         served("dashboard/app.py", {"LAG_RUNS": str(root)}) as url,
-        window(browser, f"{url}/training?run=live") as page,
+        window(browser, f"{url}/training") as page,
     ):
         page.set_default_timeout(120_000)
-        line = page.get_by_text(progress)
-        line.wait_for()
-        first = line.inner_text()
-        page.wait_for_function(
-            "before => { const now = document.body.innerText.match(/Still training, step .*/);"
-            " return now && now[0] !== before; }",
-            arg=re.search("Still training, step .*", first)[0],
-        )
-        screenshot(page, "training-live-1280")
-        process.wait(240)
+        page.get_by_text("No run to look at yet").wait_for()
+        with training(tmp_path, root) as process:
+            page.goto(f"{url}/training?run=live")
+            line = page.get_by_text(progress)
+            line.wait_for()
+            first = re.search("Still training, step .*", line.inner_text())
+            page.wait_for_function(
+                "before => { const now = document.body.innerText.match(/Still training, step .*/);"
+                " return now && now[0] !== before; }",
+                arg=first[0],
+            )
+            page.locator(".st-key-view-gradients .js-plotly-plot").wait_for()
+            screenshot(page, "training-live-1280")
+            process.wait(280)
         line.wait_for(state="detached")
         page.get_by_text(re.compile(r"^(check_circle|error)?\s*steps? ")).first.wait_for()
         settle(page)
