@@ -1,8 +1,8 @@
 """Would other LRP rules give better pixel maps? Variants of the composite, on training pictures.
 
 Deletion and insertion as in `pixels`, and the share of the positive relevance that lies on the class. On training
-pictures, so that a choice made here can be measured on the validation pictures afterwards, at the steps that introduce a
-class.
+pictures, so that a choice made here can be measured on the validation pictures afterwards, at the steps that introduce
+a class.
 """
 
 from __future__ import annotations
