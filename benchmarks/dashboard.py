@@ -2,6 +2,7 @@
 
     python benchmarks/dashboard.py            # some minutes
     python benchmarks/dashboard.py --quick    # fewer repetitions; the result says so
+    python benchmarks/dashboard.py --docs     # writes the tables of docs/dashboard.md from the results alone
 
 Start: from the command `streamlit run` to the first photograph in Chromium, and to the first plot. Scrubs and page
 changes: from the message over the websocket to the script's end, which is what a browser waits for before it draws.
@@ -26,6 +27,9 @@ from typing import Any
 
 from streamlit_client import Client
 from streamlit_server import ROOT, Server, check_runs, machine, served
+from tables import fill
+
+PAGE = ROOT / "docs" / "dashboard.md"
 
 RESULT_PAGES = ("overview", "training")
 """Pages that only read results."""
@@ -262,6 +266,40 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         print(f"{row['what']:{width}}  {row['budget']:>8}  {row['measured']:>9g}  {met:3}  {row['note']}")
 
 
+def budget_table(found: dict[str, Any], sessions: dict[str, Any]) -> str:
+    """Each budget with what was measured, in Markdown; what many sessions saw comes last."""
+    lines = ["| | budget | measured | met | |", "|---|---:|---:|---|---|"]
+    for row in found["budgets"]:
+        unit = row["budget"].partition(" ")[2]
+        measured = f"{row['measured']:g} {unit}" if unit else ("no" if not row["measured"] else "yes")
+        cells = (row["what"], row["budget"], measured, "yes" if row["met"] else "**no**", row["note"])
+        lines.append(f"| {' | '.join(cells)} |")
+    many = f"{sessions['sessions']} sessions at once, {sessions['interactions_each']} interactions each"
+    findings = sessions["findings_in_all"] + len(sessions["errors_in_the_server's_log"])
+    answers = f"median answer {sessions['median_s']:g} s, p95 {sessions['p95_s']:g} s"
+    cells = (f"{many}: errors, or another's choices", "0", str(findings), "**no**" if findings else "yes", answers)
+    lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def conditions(found: dict[str, Any], sessions: dict[str, Any]) -> str:
+    """What the numbers were taken on, and how busy it was."""
+    m = found["machine"]
+    load = f"{m['load_average_1_5_15_min'][0]:g} before, {found['load_average_at_end'][0]:g} after"
+    return (
+        f"Taken on `{found['run']}`, {m['cores']} cores ({m['cpu']}), Python {m['python']}, Streamlit {m['streamlit']}, "
+        f"torch {m['torch']}. Load average of a minute: {load}; before the sessions "
+        f"{sessions['machine']['load_average_1_5_15_min'][0]:g}."
+    )
+
+
+def write_page(results: Path) -> None:
+    """The tables of docs/dashboard.md, from the results of this file and of sessions.py."""
+    found, sessions = (json.loads((results / f"{name}.json").read_text()) for name in ("dashboard", "sessions"))
+    made = {"budgets": budget_table, "conditions": conditions}
+    PAGE.write_text(fill(PAGE.read_text("utf-8"), lambda name: made[name](found, sessions)), "utf-8")
+
+
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     pages, few = slugs(), args.quick
     found: dict[str, Any] = {"run": args.run, "quick": few, "threads": args.threads, "machine": machine()}
@@ -289,7 +327,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer repetitions; the result says so")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch in the server")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/dashboard.json")
+    parser.add_argument("--docs", action="store_true", help="measure nothing; write docs/dashboard.md from the results")
     args = parser.parse_args()
+    if args.docs:
+        return write_page(args.out.parent)
     check_runs(args.runs, args.run)
     random.seed(0)
     found = measure(args)

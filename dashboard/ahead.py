@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,6 +21,9 @@ from dashboard.loaders import UPLOAD
 from dashboard.page import Page
 
 NAME = "work-ahead"
+
+PAUSE = 2.0
+"""Seconds in which the browser, often on the same machine, has the processor for drawing the first page."""
 
 _log = logging.getLogger(__name__)
 _begun = threading.Lock()
@@ -35,7 +39,12 @@ def begin(page: Page, slugs: Sequence[str]) -> None:
         return
     if _begun.acquire(blocking=False):
         logging.getLogger("streamlit.runtime.scriptrunner_utils.script_run_context").addFilter(_of_a_session)
-        threading.Thread(target=work, args=(replace(page, toolbar=None), slugs), name=NAME, daemon=True).start()
+        threading.Thread(target=_begin_later, args=(replace(page, toolbar=None), slugs), name=NAME, daemon=True).start()
+
+
+def _begin_later(page: Page, slugs: Sequence[str]) -> None:
+    time.sleep(PAUSE)
+    work(page, slugs)
 
 
 def work(page: Page, slugs: Sequence[str]) -> None:

@@ -93,6 +93,7 @@ def test_it_begins_once_for_a_browser_and_a_picture_of_the_run(page, monkeypatch
     begun = []
     monkeypatch.setattr(ahead.st, "context", Context)
     monkeypatch.setattr(ahead, "_begun", Lock())
+    monkeypatch.setattr(ahead, "PAUSE", 0.0)
     monkeypatch.setattr(ahead, "work", lambda page, slugs: begun.append((page, slugs)))
     for _ in range(2):
         ahead.begin(Page(page.run, None, 0, 0, image, "", ink=page.ink), ["steps"])
