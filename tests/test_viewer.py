@@ -151,6 +151,28 @@ def test_gallery_shows_the_page_of_a_new_selection_and_keeps_a_turned_one(sessio
     assert page("13") == 1
 
 
+def test_gallery_shows_frames_until_its_pictures_are_made_and_only_then(monkeypatch):
+    sent = []
+
+    def component(*, key, data, **_):
+        sent.append((key, *payload.unpack(data)))
+        return {}
+
+    monkeypatch.setattr(gallery, "_component", component)
+    made = []
+    items = [
+        gallery.Thumbnail(str(i), lambda i=i: made.append((i, len(sent))) or bytes([i]), "", version=f"v{i}")
+        for i in range(3)
+    ]
+    gallery.thumbnails(items, key="g", page_size=2)
+    assert [key for key, _, _ in sent] == ["g-frames", "g"]
+    assert made == [(0, 1), (1, 1)], "after the frames were sent"
+    assert [i["image"] for i in sent[0][1]["items"]] == ["", ""] and sent[0][2] == {}
+    assert sorted(sent[1][2].values()) == [b"\0", b"\1"]
+    gallery.thumbnails(items, key="g", page_size=2)
+    assert [key for key, _, _ in sent[2:]] == ["g"], "the browser has the pictures by now"
+
+
 @pytest.mark.parametrize(
     ("text", "classes"),
     [

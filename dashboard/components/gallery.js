@@ -28,7 +28,7 @@ class Gallery {
     this.props = openPayload(data);
     if (this.props.selected !== this.given) this.selected = this.props.selected; // else what was chosen here stays chosen
     this.given = this.props.selected;
-    const names = this.props.items.map((item) => item.image);
+    const names = this.props.items.map((item) => item.image).filter(Boolean); // none while the pictures are made
     const missing = blobStore().hold(this, names);
     if (missing.length) this.missing.request(missing, setTriggerValue);
     this.build();

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import streamlit as st
 
 from dashboard.components.assets import source
-from dashboard.components.payload import Payload, forget
+from dashboard.components.payload import Payload, forget, is_sent
 
 Tone = Literal["neutral", "good", "bad", "accent"]
 
@@ -62,10 +62,8 @@ def thumbnails(
     """
     pages = max(1, -(-len(items) // page_size))
     page = _page(key, items, selected, page_size, pages)
-    payload = Payload()
     shown = items[page * page_size : (page + 1) * page_size]
-    props = {
-        "items": [_props(payload, item) for item in shown],
+    props: dict[str, Any] = {
         "selected": selected,
         "page": page,
         "pages": pages,
@@ -76,13 +74,20 @@ def thumbnails(
         "label": label,
         "empty": empty,
     }
-    result = _component(
-        key=key,
-        data=payload.pack(props),
-        on_choose_change=lambda: None,
-        on_page_change=partial(_turn, key, pages),
-        on_missing_change=lambda: forget(st.session_state[key].get("missing")),
-    )
+    place = st.empty()
+    if any(item.version and not is_sent(item.version) for item in shown):
+        with place:  # empty frames at once: nothing jumps when the pictures are made, and the script is loaded by then
+            _component(key=f"{key}-frames", data=Payload().pack(props | {"items": [_frame(item) for item in shown]}))
+    payload = Payload()
+    props["items"] = [_props(payload, item) for item in shown]
+    with place:
+        result = _component(
+            key=key,
+            data=payload.pack(props),
+            on_choose_change=lambda: None,
+            on_page_change=partial(_turn, key, pages),
+            on_missing_change=lambda: forget(st.session_state[key].get("missing")),
+        )
     chosen = result.get("choose")
     return chosen if any(item.id == chosen for item in shown) else None
 
@@ -112,7 +117,11 @@ def _turn(key: str, pages: int) -> None:
 
 def _props(payload: Payload, item: Thumbnail) -> dict[str, str]:
     name = payload.lazy_picture(item.version, partial(_image, item)) if item.version else payload.picture(_image(item))
-    return {"id": item.id, "image": name, "caption": item.caption, "badge": item.badge, "tone": item.tone}
+    return _frame(item) | {"image": name}
+
+
+def _frame(item: Thumbnail) -> dict[str, str]:
+    return {"id": item.id, "image": "", "caption": item.caption, "badge": item.badge, "tone": item.tone}
 
 
 def _image(item: Thumbnail) -> bytes:

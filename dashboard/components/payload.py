@@ -39,6 +39,11 @@ def forget(names: object) -> None:
             _sent().pop(str(name), None)
 
 
+def is_sent(version: str) -> bool:
+    """Whether the browser of this session was given the picture of a `version` (see `Payload.lazy_picture`)."""
+    return _digest("version", version.encode()) in _sent()
+
+
 def _digest(kind: str, content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=12, person=kind.encode()[:16]).hexdigest()
 
