@@ -37,7 +37,7 @@ LONGEST_SIDE, MOST_PIXELS = 2048, 2 * 2**20
 UPLOADS_KEPT = 4
 """Uploaded pictures that a session keeps; the oldest goes first."""
 
-TRACES = 6
+TRACES = 4
 """Traces in memory, those of all sessions: some MiB each, as they hold the features of every step."""
 
 _UPLOADS = "_uploads"

@@ -21,8 +21,8 @@ import numpy as np
 P = ParamSpec("P")
 R = TypeVar("R")
 
-LIMIT = 32 * 2**20
-"""Bytes: all nine pages of some four pictures of 256 pixels."""
+LIMIT = 24 * 2**20
+"""Bytes: all nine pages of some three pictures of 256 pixels."""
 
 OVERHEAD = 512
 """Bytes that an entry counts beside its arrays."""

@@ -16,7 +16,7 @@ from dashboard import design
 
 P = ParamSpec("P")
 
-KEPT = 96
+KEPT = 64
 """Figures in memory, those of all sessions."""
 
 _kept: OrderedDict[bytes, go.Figure] = OrderedDict()
