@@ -119,7 +119,7 @@ class Convolution:
     def run(self, x: Flow) -> tuple[Flow, Back]:
         z = self.forward_with(x.value, identity, self.bias)
         y = activate(self.activation, z)
-        outputs = z.relu_() if self.rectified else z
+        outputs = z.relu_() if self.rectified and y is not z else z  # a plain ReLU has rectified z already
         passing = Passing(x.value, outputs, x.nonnegative, self.rectified)
 
         def back(relevance: Tensor, way: Way) -> Tensor:
