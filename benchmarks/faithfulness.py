@@ -47,9 +47,9 @@ class Check:
 
 CHECKS = {
     "conservation": Check(conservation.rows, n=2, quick=1),
-    "pixels": Check(pixels.rows, n=2, quick=1),
-    "pointing": Check(pointing.rows, n=3, quick=1),
-    "variants": Check(variants.rows, n=2, quick=1),
+    "pixels": Check(pixels.rows, n=1, quick=1),
+    "pointing": Check(pointing.rows, n=1, quick=1),
+    "variants": Check(variants.rows, n=1, quick=1),
     "randomisation": Check(randomisation.rows, n=3, quick=1),
     "planted": Check(planted.rows, n=50, quick=4),
     "null": Check(null_trials.rows, n=50, quick=2),

@@ -19,10 +19,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def execute(notebook: NotebookNode, folder: Path, timeout: int = 600) -> NotebookNode:
-    """Run all cells, with `folder` as the working folder. CellExecutionError where one fails."""
+    """Run all cells, with `folder` as the working folder. CellExecutionError where one fails.
+
+    On a busy machine a cell's output may come long after its end: it is waited for as long as the cell itself.
+    """
     places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     resources = {"metadata": {"path": str(folder)}}
-    client = NotebookClient(notebook, timeout=timeout, record_timing=False, resources=resources)
+    patience = {"timeout": timeout, "iopub_timeout": timeout, "raise_on_iopub_timeout": True}
+    client = NotebookClient(notebook, **patience, record_timing=False, resources=resources)
     return client.execute(env={**os.environ, "PYTHONPATH": os.pathsep.join(places)})
 
 

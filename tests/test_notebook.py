@@ -45,7 +45,8 @@ def printed(book: NotebookNode) -> str:
 def test_every_cell_runs_and_shows_something(executed: NotebookNode) -> None:
     cells = code_cells(executed)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    assert all(cell.outputs for cell in cells[1:]), "a cell without output explains nothing"
+    silent = [cell.source for cell in cells[1:] if not cell.outputs]
+    assert not silent, "a cell without output explains nothing"
     pictures = [o for cell in cells for o in cell.outputs if "image/jpeg" in o.get("data", {})]
     assert len(pictures) >= 7
 

@@ -48,7 +48,7 @@ def test_forgetting_counts_on_the_validation_set(browser, address):
         screenshot(page, "forgetting-light-1280")
         assert page.get_by_text(re.compile("building.* (lost|right)")).first.is_visible()
         page.locator(".viewer .stage").click(position={"x": 200, "y": 150})
-        page.get_by_text(re.compile(r"^Pixel \d+, \d+")).wait_for()
+        page.locator("p", has_text=re.compile(r"^Pixel \d+, \d+")).wait_for()
         page.get_by_role("radio", name="validation set").click()
         page.wait_for_function("location.search.includes('counted-on=set')")
         page.get_by_text("over the validation set").first.wait_for()
@@ -144,7 +144,7 @@ def test_training_follows_a_run_while_it_is_trained(browser, tmp_path):
                 " return now && now[0] !== before; }",
                 arg=first[0],
             )
-            page.locator(".st-key-view-gradients .js-plotly-plot").wait_for()
+            page.locator(".st-key-view-gradients .js-plotly-plot").first.wait_for()
             screenshot(page, "training-live-1280")
             process.wait(280)
         line.wait_for(state="detached")

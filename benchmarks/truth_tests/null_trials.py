@@ -28,7 +28,7 @@ from truth_tests.cases import Subject
 from truth_tests.damage import Copied, Jitter
 from truth_tests.latents import Latents
 
-PICTURES = 8
+PICTURES = 4
 JITTER = 0.3
 """Relative standard deviation of the jitter."""
 
