@@ -17,6 +17,7 @@ from dataclasses import replace
 
 import streamlit as st
 
+from dashboard import garbage
 from dashboard.loaders import UPLOAD
 from dashboard.page import Page
 
@@ -48,7 +49,10 @@ def _begin_later(page: Page, slugs: Sequence[str]) -> None:
 
 
 def work(page: Page, slugs: Sequence[str]) -> None:
-    """Import each page's file and call its `ahead`, if it has one. What fails here is told by the page itself."""
+    """Import each page's file and call its `ahead`, if it has one. What fails here is told by the page itself.
+
+    The modules that came in are tidied up here too, or the next page would wait for it.
+    """
     for slug in slugs:
         try:
             module = importlib.import_module(f"dashboard.app_pages.{slug}")
@@ -56,6 +60,7 @@ def work(page: Page, slugs: Sequence[str]) -> None:
                 module.ahead(page)
         except Exception:
             _log.debug("Working ahead for %s ended early", slug, exc_info=True)
+        garbage.tidy()
 
 
 def _of_a_session(record: logging.LogRecord) -> bool:

@@ -53,13 +53,15 @@ def main(default: str = "overview") -> None:
         page = sidebar.draw(loaders.catalogue(loaders.runs_root()))
     if page is None:
         return
-    link = st.sidebar.popover("Copy link", icon=":material/link:", width="stretch")
+    copied = st.sidebar.popover("Copy link", icon=":material/link:", width="stretch")
     tour.offer()
     drawn = [st.Page(_renderer(e, page), title=e.title, url_path=e.slug, default=e.slug == default) for e in PAGES]
-    st.navigation(drawn, position="top").run()
+    shown = st.navigation(drawn, position="top")
+    tour.guide({entry.title: link for entry, link in zip(PAGES, drawn, strict=True)})
+    shown.run()
     for sentence in state.take_notes():
         st.toast(sentence, icon=":material/info:", duration="long")
-    sidebar.draw_link(link)
+    sidebar.draw_link(copied)
     state.publish()
     garbage.tidy()
     ahead.begin(page, [entry.slug for entry in PAGES])

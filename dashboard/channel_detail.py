@@ -20,10 +20,12 @@ from dashboard.page import Empty, View, to_png
 from dashboard.sidebar import class_names
 from dashboard.wording import percent
 from lag_core.explain import channels
+from lag_core.explain.survey import TopImage
 from lag_core.runs import Run
 
 PROFILE_HEIGHT, BARS_HEIGHT = 150, 178
-GALLERY_PAGE, TILE, TOP_SIDE = 18, 108, 52
+GALLERY_PAGE, TILE = 18, 108
+TOP_PAGE, TOP_SIDE = 6, 52
 
 
 def draw_gallery(scene: Scene) -> None:
@@ -212,23 +214,34 @@ def _top_images(scene: Scene) -> None:
         f"Validation images in which it is strongest at step {scene.pair.new}; {kept} of {len(now)} were so at step "
         f"{scene.pair.old}."
     )
+    picked = thumbnails(
+        _strongest(scene, now), key="channel-top", selected=scene.page.image_id, page_size=TOP_PAGE, size=TOP_SIDE,
+        label="Top images", empty="The images of the survey are not here.",
+    )  # fmt: skip
+    if picked is not None and picked != scene.page.image_id:
+        state.go(image=picked)
+
+
+def _strongest(scene: Scene, images: Sequence[TopImage]) -> list[Thumbnail]:
+    """The images of the survey that are here."""
     known = set(loaders.image_ids(scene.run, scene.page.data_root))
-    items = [
+    return [
         Thumbnail(
             image.id,
             partial(loaders.thumbnail, scene.run, scene.page.data_root, image.id),
             f"{image.activation:.2g}",
             version=f"{scene.run.digest}/{scene.page.data_root}/{image.id}",
         )
-        for image in now
+        for image in images
         if image.id in known
     ]
-    picked = thumbnails(
-        items, key="channel-top", selected=scene.page.image_id, page_size=6, size=TOP_SIDE, label="Top images",
-        empty="The images of the survey are not here.",
-    )  # fmt: skip
-    if picked is not None and picked != scene.page.image_id:
-        state.go(image=picked)
+
+
+def look_ahead(scene: Scene) -> None:
+    """Make the thumbnails of the channel's top images."""
+    survey = loaders.survey(scene.run)
+    for image in survey.top_images(scene.pair.new, scene.channel)[:TOP_PAGE] if survey else ():
+        loaders.thumbnail(scene.run, scene.page.data_root, image.id)
 
 
 def draw_without(scene: Scene) -> None:

@@ -204,7 +204,7 @@ def _shift_table(runs: Sequence[tuple[str, np.ndarray]]) -> dict[str, list[Any]]
 
 def draw_images(page: Page, only: bool) -> None:
     name = untrusted.name(page.class_info.name, 24)
-    of = f"{name} pixels" if only else "pixels"
+    of = f"{name} pixels" if only else "pixels of all classes"
     with page.section(
         "Images that lost most",
         f"By lost {of} after step {page.step}; the number is the share of them. Click one to select it.",

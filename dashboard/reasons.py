@@ -46,6 +46,11 @@ def _from_set(digest: str, root: str, cls: int, *, _run: Run) -> Examples:
 def _from_picture(digest: str, image: str, blind: bool, cls: int, *, _run: Run, _picture: Picture) -> Examples:
     from lag_core.explain.evidence import one_picture
 
+    if blind:
+        raise Empty(
+            "This picture has no annotation, so there is no IoU to explain on it. "
+            "“Measured on: validation set”, above, asks the same about the run's own images."
+        )
     name = untrusted.plain(_run.classes[cls].name, 60)
     return one_picture(_picture.pixels, _picture.truth, cls, name)
 

@@ -23,6 +23,7 @@ SECONDS_PER_STEP = 1.2
 
 _SLIDER, _BEFORE, _PRESSED = "step.slider", "_step_before", "_step_pressed"
 _PLAYING, _TICKED = "_playing", "_ticked"
+_LAST = "_step_last"
 
 
 def scrubber(run: Run) -> int:
@@ -31,6 +32,9 @@ def scrubber(run: Run) -> int:
     A run whose first step still trains stands at step 0.
     """
     session, last = st.session_state, max(run.last_step, 0)
+    if session.get(STEP) == session.get(_LAST):  # who stood at the end of the run before stands at the end of this
+        session.pop(STEP, None)
+    session[_LAST] = last
     step = state.count(STEP, 0, last, last, "step")
     state.use(STEP, step, last)
     session[_PRESSED] = False

@@ -151,3 +151,24 @@ def test_training_follows_a_run_while_it_is_trained(browser, tmp_path):
         page.get_by_text(re.compile(r"^(check_circle|error)?\s*steps? ")).first.wait_for()
         settle(page)
         assert page.get_by_role("slider", name="Step").first.get_attribute("max") == "2", "all steps are here"
+
+
+def test_the_tour_stays_open_while_its_pages_are_visited(browser, address):
+    with opened(browser, address, "", ".js-plotly-plot") as page:
+        page.get_by_role("button", name="Five-minute tour").click()
+        card = page.locator(".st-key-tour-card")
+        card.get_by_text("A tour in five minutes").wait_for()
+        for heading in ("1. Overview", "2. Steps"):
+            card.get_by_role("button", name="Go on").click()
+            card.get_by_text(heading).wait_for()
+        settle(page)
+        screenshot(page, "tour-light-1280")
+        card.get_by_role("link", name="Open Steps").click()
+        page.locator(".viewer .stage").wait_for()
+        assert card.get_by_text("2. Steps").is_visible()
+        page.keyboard.press("j")
+        page.wait_for_function("location.search.includes('step=0')")
+        settle(page)
+        screenshot(page, "tour-steps-light-1280")
+        card.get_by_role("button", name="Close the tour").click()
+        card.wait_for(state="detached")

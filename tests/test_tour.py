@@ -9,6 +9,9 @@ from streamlit.testing.v1 import AppTest
 from test_dashboard_app import APP
 
 from dashboard import tour
+from dashboard.app import PAGES
+
+TITLES = tuple(page.title for page in PAGES)
 
 
 def test_every_picture_of_the_tour_exists():
@@ -18,12 +21,40 @@ def test_every_picture_of_the_tour_exists():
         assert (tour.TEXT.parent / picture).resolve().exists(), picture
 
 
-def test_the_app_shows_the_tour_without_its_pictures(tmp_path, monkeypatch):
+def test_each_station_names_pages_that_exist():
+    found = tour.stations(TITLES)
+    assert [one.pages for one in found] == [
+        (),
+        ("Overview",),
+        ("Steps",),
+        ("Forgetting",),
+        ("Relevance", "Prototypes"),
+        ("Channels", "Why preserved"),
+        ("Training",),
+        (),
+    ]
+    assert all("assets/screenshots" not in one.text for one in found)
+    assert "**Because:**" in found[6].text
+
+
+def test_the_app_is_led_through_the_tour(tmp_path, monkeypatch):
     write_run(tmp_path, "aerial-2-2-1-finetune")
     monkeypatch.setenv("LAG_RUNS", str(tmp_path))
     at = AppTest.from_file(APP, default_timeout=60).run()
-    link = next(b for b in at.sidebar.button if b.key == "tour")
-    link.click().run()
-    assert not at.exception
-    shown = " ".join(m.value for m in at.markdown)
-    assert "**Because:**" in shown and "assets/screenshots" not in shown
+    assert not [b for b in at.button if b.key == "tour.next"], "closed at first"
+    at.sidebar.button(key="tour").click().run()
+    shown = [at_text(at)]
+    while not at.button(key="tour.next").disabled:
+        at.button(key="tour.next").click().run()
+        assert not at.exception
+        shown.append(at_text(at))
+    assert len(set(shown)) == len(tour.stations(TITLES)), "each click shows another station"
+    at.button(key="tour.back").click().run()
+    assert "**Because:**" in at_text(at)
+    at.button(key="tour.close").click().run()
+    assert not [b for b in at.button if b.key == "tour.next"]
+
+
+def at_text(at: AppTest) -> str:
+    """All that the page says."""
+    return " ".join(m.value for m in at.markdown)

@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 
 from dashboard import channel_maps, loaders, settings, state
-from dashboard.channel_detail import draw_channel, draw_gallery, draw_without
+from dashboard.channel_detail import draw_channel, draw_gallery, draw_without, look_ahead
 from dashboard.channel_scene import (
     BASIS_NAMES,
     UNITS,
@@ -81,6 +81,7 @@ def ahead(page: Page) -> None:
         measured(scene, how, order)
     random_channels(scene, how, lambda share, words: None)
     channel_maps.changed(page.run, scene.image(), page.step, "zero", scene.pair.old, [scene.channel])
+    look_ahead(scene)
     answer(scene)
 
 

@@ -281,7 +281,7 @@ def _class_history(page: Page, shown: Shown, found: Answers) -> None:
         names = exhibit.class_names(page.run)
         table: dict[str, list[Any]] = {"class": [names[k] for k in there], "pixels": counts[there].tolist()}
         for t, row in enumerate(shares):
-            table[f"step {t}"] = [None if np.isnan(row[k]) else 100 * row[k] for k in there]
+            table[f"step {t}"] = 100 * row[there]
         view.csv(table)
         number = st.column_config.NumberColumn(format="%.0f", width=60)
         st.dataframe(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import plotly.graph_objects as go
 import streamlit as st
 
 from dashboard import following, settings, state, terms, untrusted
@@ -29,6 +30,8 @@ LOGS_KEPT = 16
 TOP_HEIGHT, PANELS_HEIGHT, LOW_HEIGHT = 236, 210, 136
 
 SMOOTHING: Mapping[str, float] = {"none": 0.0, "some": 0.7, "strong": 0.93}
+SMOOTHED = "some"
+"""At first."""
 
 SOURCE_TERMS = "METHOD.md F; the terms themselves: C.2 (spm), C.3 (sfp), D (nsc), E (distillation)"
 
@@ -53,6 +56,13 @@ def render(page: Page) -> None:
     draw(page, window)
 
 
+def ahead(page: Page) -> None:
+    """Read what the page shows first, and draw what takes longest, without showing it."""
+    told, other = tell(page.run), tell(page.run2) if page.run2 else None
+    if len(told.history):
+        _term_panels(page, figures.Window(None, page.step, SMOOTHING[SMOOTHED]), told, other)
+
+
 def _controls(page: Page) -> figures.Window:
     """What is drawn, and how smooth. Outside the part that draws itself anew: a change goes into the link."""
     spans = {"all": "all steps"}
@@ -65,7 +75,7 @@ def _controls(page: Page) -> figures.Window:
         span = settings.segments("Show", "span", tuple(spans), names=spans.get, label_visibility="collapsed")  # type: ignore[arg-type]
         st.markdown("Smoothing", width="content")
         smooth = settings.segments(
-            "Smoothing", "smoothing", tuple(SMOOTHING), "some", label_visibility="collapsed",
+            "Smoothing", "smoothing", tuple(SMOOTHING), SMOOTHED, label_visibility="collapsed",
             help="Exponential moving average, anew at each step; what was logged stays behind it, faint.",
         )  # fmt: skip
     step = {"all": None, "step": page.step, "now": len(page.run.steps)}[span]
@@ -285,10 +295,14 @@ def _terms(page: Page, window: figures.Window, told: Told, other: Told | None) -
         _check(list(shown.raw.values()), _no_numbers(window, "No term was logged"))
         view.csv(shown.table)
         view.plot(
-            figures.term_panels(_histories(told, other), window, page.ink, columns=_columns(told.history)),
+            _term_panels(page, window, told, other),
             "Raw and weighted value of each loss term over the training",
             height=PANELS_HEIGHT,
         )
+
+
+def _term_panels(page: Page, window: figures.Window, told: Told, other: Told | None) -> go.Figure:
+    return figures.term_panels(_histories(told, other), window, page.ink, columns=_columns(told.history))
 
 
 def _columns(history: History) -> int:

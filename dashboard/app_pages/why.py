@@ -227,6 +227,18 @@ def _relevance(page: Page, case: Case, other: Case | None) -> None:
         series = _series(case, other, lambda e: e.over.relevance_profile, "channels", figures.MAIN)
         series += _series(case, other, lambda e: e.over.relevance_map, "places", figures.SECOND)
         _steps_view(page, view, series, "Agreement of relevance over the steps", "cosine", 2, (0, 1.03))
+        silent = _silent_steps(case.evidence)
+        if silent:
+            st.caption(
+                f"Nothing speaks for the class at step{'s' * (len(silent) > 1)} {', '.join(map(str, silent))}: "
+                "there is nothing to compare."
+            )
+
+
+def _silent_steps(found: Evidence) -> list[int]:
+    """Steps after the compared one at which no channel speaks for the class, so that its line has a gap."""
+    profile = found.over.relevance_profile
+    return [t for t in range(found.source + 1, len(profile)) if np.isnan(profile[t])]
 
 
 def _prototype(page: Page, case: Case, other: Case | None) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lag_core.runs import Run, RunError, open_run
+
+if TYPE_CHECKING:
+    from lag_core.training.features import Progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +31,8 @@ def run(options: argparse.Namespace) -> int:
     opened = open_run(options.run)
     opened.checked_step()
     dataset = opened.open_dataset(options.data)
-    by_domain = evaluate(opened, dataset, Reporter(options.json).bar)
+    bar = Reporter(options.json).bar
+    by_domain = evaluate(opened, dataset, bar if options.json else _announced(bar))
     measured = totals(by_domain)
     verdict = "different" if options.write else _verdict(opened, measured)
     if options.write:
@@ -40,6 +46,16 @@ def run(options: argparse.Namespace) -> int:
         print(table(rows))
         print(_SENTENCES[verdict])
     return 0
+
+
+def _announced(bar: Progress) -> Progress:
+    """`bar`, with a line before it: where no terminal shows bars, a minute without a word looks like a standstill."""
+
+    def begin(items: Sequence[Any], what: str) -> Iterable[Any]:
+        print(f"{what}, {len(items)} batches …", flush=True)
+        return bar(items, what)
+
+    return begin
 
 
 _SENTENCES = {

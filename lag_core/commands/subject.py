@@ -44,6 +44,9 @@ def explain(options: argparse.Namespace) -> tuple[Run, Explanation]:
         except NoExamples as reason:
             if not options.quiet:
                 print(f"{reason}; going on with the picture alone")
+    if not options.quiet:
+        pictures = f" and {len(examples)} validation images" if examples else ""
+        print(f"{run.name}: {run.classes[subject.cls].name} at step {subject.step}, on {subject.name}{pictures} …")
     bar = _Bar(options.quiet)
     try:
         return run, finish(collect(Networks(run), subject, examples, ResultCache()), bar.at)

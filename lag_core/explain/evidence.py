@@ -86,7 +86,10 @@ class Examples:
 def one_picture(image: np.ndarray, truth: np.ndarray | None, cls: int, name: str) -> Examples:
     """A single picture. Shape: uint8 [H, W, 3], class indices uint8 [H, W]. `name`: the class's, for NoExamples."""
     if truth is None:
-        raise NoExamples("this picture has no annotation, so there is no IoU to explain; choose a validation image")
+        raise NoExamples(
+            "this picture has no annotation, so there is no IoU to explain; choose a validation image, or "
+            "measure on the validation set"
+        )
     if not (truth == cls).any():
         raise NoExamples(f"this picture shows no {name}; choose another picture or class, or the validation set")
     return Examples((image,), (truth,), whole_set=False, holding=1)
