@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from lag_core.runs import Run, RunError, open_run
 
 if TYPE_CHECKING:
-    from lag_core.training.features import Progress
+    from lag_core.training.features import Item, Progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 def _announced(bar: Progress) -> Progress:
     """`bar`, with a line before it: where no terminal shows bars, a minute without a word looks like a standstill."""
 
-    def begin(items: Sequence[Any], what: str) -> Iterable[Any]:
+    def begin(items: Sequence[Item], what: str) -> Iterator[Item]:
         print(f"{what}, {len(items)} batches …", flush=True)
         return bar(items, what)
 
