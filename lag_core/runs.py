@@ -21,6 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from lag_core import config as configuration
+from lag_core import palette
 from lag_core.protocol import ClassInfo, LabelSpace
 
 if TYPE_CHECKING:
@@ -271,10 +272,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a safetensors file; RunError if it is truncated or none."""
+    """All arrays of a safetensors file, those of few values restored (palette); RunError if it is truncated or none."""
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return palette.restored({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is not a readable safetensors file ({error}); restore it") from None
 

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
-    "protocol": 10, "config": 11, "metrics": 11,
+    "protocol": 10, "config": 11, "metrics": 11, "palette": 11,
     "data": 20, "runs": 21, "comparison": 22, "model": 22,
     "relevance": 30,
     "method": 40,

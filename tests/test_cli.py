@@ -407,3 +407,18 @@ def test_every_config_that_ships_is_read_for_every_method() -> None:
         for method in PRESETS:
             config = read_config(path, method, ["data.root=somewhere"])
             assert config.method.name == method
+
+
+def test_a_few_pixels_in_a_million_are_rounding(lag: Lag, copy: Path) -> None:
+    from lag_core.commands.evaluate import _verdict
+    from lag_core.runs import open_run
+
+    stored = open_run(copy).confusions()
+    assert stored is not None
+    many = 10**7 * (1 + stored)
+    moved = many.copy()
+    moved[0, 0, 0] -= 5
+    moved[0, 0, 1] += 5
+    run = open_run(copy)
+    run.confusions = lambda domain=None: many  # type: ignore[method-assign]
+    assert [_verdict(run, m) for m in (many, moved, stored, stored[:1])] == ["equal", "close", "different", "different"]

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lag_core import palette
 from lag_core.config import ConfigError, ModelConfig
 from lag_core.model.backbone import Backbone, backbone_of, build_backbone, classifier
 from lag_core.model.segmenter import Segmenter
@@ -55,12 +56,19 @@ def located(weights: str) -> Path | None:
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
-        raw = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        safe = path.suffix == ".safetensors"
+        raw = _restored(load_file(path)) if safe else torch.load(path, "cpu", weights_only=True)
         return {str(name): value.float() if value.is_floating_point() else value for name, value in raw.items()}
     except SafetensorError as error:
         raise ConfigError(f"model.weights: {path} is no readable safetensors file ({error})") from None
     except Exception:  # torch.load raises whatever a damaged or hostile file makes it stumble over
         raise ConfigError(f"model.weights: {path} is damaged or holds more than tensors") from None
+
+
+def _restored(raw: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`raw` with tensors of few values restored (palette); the others may be of kinds that NumPy does not know."""
+    coded = {n: raw.pop(n).numpy() for n in list(raw) if n.endswith((palette.INDEX, palette.VALUES))}
+    return raw | {n: torch.from_numpy(value) for n, value in palette.restored(coded).items()}
 
 
 def _load(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from lag_core import config as configuration
+from lag_core import palette
 from lag_core.config import ConfigError
 from lag_core.data.catalogue import Dataset
 from lag_core.model.segmenter import Segmenter
@@ -169,7 +170,11 @@ def _write_shared(packings: Sequence[Packing], root: Path, written: list[Path]) 
 
 
 def _write_named_by_digest(folder: Path, tensors: Tensors, written: list[Path]) -> dict[str, Any]:
-    """A safetensors file called after the first 16 digits of its SHA-256; its entry for run.json."""
+    """A safetensors file called after the first 16 digits of its SHA-256; its entry for run.json.
+
+    Tensors of few values, as those of a quantised backbone, take a byte an element (palette).
+    """
+    tensors = palette.indexed(tensors)
     content_name = _file_name(tensors)
     path = folder / content_name
     if not path.exists():
