@@ -159,17 +159,19 @@ def pointing_table(rows: Rows, datasets: dict[str, str]) -> str:
 
 
 def randomisation_table(rows: Rows, datasets: dict[str, str]) -> str:
-    """One line a dataset and method, one column a part."""
+    """One line a dataset and method, one column a part. A map that is constant has no rank correlation."""
     parts = list(dict.fromkeys(row["part"] for row in rows))
     lines = []
     for (dataset, method), group in _by_dataset(rows, datasets).items():
         by_part = {part: [row for row in group if row["part"] == part] for part in parts}
-        last = [abs(row["absolute"]) for row in by_part[parts[-1]]]
-        cells = [f"{mean(row['absolute'] for row in by_part[part]):.2f}" for part in parts]
-        met = "yes" if mean(last) <= randomisation.AIM else "**no**"
-        lines.append([dataset, NAMES[method], str(len(last)), *cells, f"{max(last):.2f}", met])
-    head = ["data", "map", "cases", *(f"-> {part}" for part in parts), "largest at the end", "mean <= 0.2"]
-    return markdown(head, lines)
+        found = {part: [abs(v) for row in by_part[part] if math.isfinite(v := row["absolute"])] for part in parts}
+        last = found[parts[-1]]
+        cells = [f"{mean(found[part]):.2f}" if found[part] else "-" for part in parts]
+        met = "-" if not last else "yes" if mean(last) <= randomisation.AIM else "**no**"
+        counts = [str(len(by_part[parts[-1]])), str(len(by_part[parts[-1]]) - len(last))]
+        lines.append([dataset, NAMES[method], *counts, *cells, f"{max(last):.2f}" if last else "-", met])
+    columns = [*(f"-> {part}" for part in parts), "largest at the end", "mean <= 0.2"]
+    return markdown(["data", "map", "cases", "constant at the end", *columns], lines)
 
 
 def planted_table(rows: Rows, datasets: dict[str, str]) -> str:
