@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from lag_core.method.objective import Objective, Result, Term
 from lag_core.method.presets import PRESETS
 from lag_core.model.weights import load_segmenter
 from lag_core.runs import Run, open_run
-from lag_core.training.continual import ContinualTraining, label_spaces, step_images, train
+from lag_core.training.continual import LOCK, ContinualTraining, alone, label_spaces, step_images, train
 from lag_core.training.evaluation import evaluate, totals
 from lag_core.training.features import FeatureStore, batch_order, iterations_per_epoch
 from lag_core.training.loop import NotFiniteError, gradient_norms, weighted_sum
@@ -292,6 +294,34 @@ def test_a_step_0_can_be_taken_over(root: Path, runs: dict[str, Run], tmp_path: 
     with pytest.raises(ConfigError, match="trained differently"):
         other = tiny_config(root, "lag", optim={"seed": 3})
         train(other, tmp_path / "other", first_step=runs["reference"], reporter=Reporter(quiet=True))
+
+
+def test_a_step_0_is_taken_over_whose_tensors_lie_in_shared_files(
+    root: Path, runs: dict[str, Run], tmp_path: Path
+) -> None:
+    packed = tmp_path / "packed"
+    shutil.copytree(runs["reference"].path, packed)
+    (tmp_path / "shared").mkdir()
+    info = json.loads((packed / "run.json").read_text())
+    (file,) = info["steps"][0]["files"]
+    name = f"shared/{file['sha256'][:16]}.safetensors"
+    (packed / file["name"]).rename(tmp_path / name)
+    file["name"] = name
+    (packed / "run.json").write_text(json.dumps(info))
+    config = tiny_config(root, "lag", method={"nsc_threshold": 0.0})
+    run = train(config, tmp_path / "elsewhere" / "run", first_step=open_run(packed), reporter=Reporter(quiet=True))
+    assert run.digest == runs["lag"].digest
+
+
+def test_a_folder_has_one_training_at_a_time(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with alone(out):
+        with pytest.raises(ConfigError, match=r"another training is writing to .*run"):
+            tiny_run(root, out, "joint")
+        assert [p.name for p in out.iterdir()] == [LOCK]
+    assert not out.exists(), "nothing is left of a training that wrote nothing"
+    run = tiny_run(root, out, "joint")
+    assert run.status == "finished" and not (out / LOCK).exists()
 
 
 def test_a_feature_store_changes_no_bit(root: Path, runs: dict[str, Run], tmp_path: Path) -> None:

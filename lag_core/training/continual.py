@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from lag_core.config import Config, ConfigError
 from lag_core.data.catalogue import Dataset, open_dataset, task_of
@@ -31,6 +33,8 @@ from lag_core.training.loop import NotFiniteError, StepLoop
 from lag_core.training.optimiser import Schedule, freeze_all_but, parts, trunk_trains
 from lag_core.training.reporting import Reporter
 from lag_core.training.resume import Cursor
+
+LOCK = ".training.lock"
 
 SILENT = "is never predicted: its head did not learn; try a warm-up (optim.warmup) or a lower optim.lr_head_later"
 
@@ -54,10 +58,29 @@ def train(
     out = Path(out)
     if (out / "run.json").exists() and not resume:
         raise ConfigError(f"{out} already holds a run; choose another --out or pass --resume")
-    training = ContinualTraining(config, out, reporter or Reporter(), store or FeatureStore())
-    if first_step is not None and not training.journal.info["steps"]:
-        training.journal.adopt_first_step(first_step)
-    return training.run()
+    with alone(out):
+        training = ContinualTraining(config, out, reporter or Reporter(), store or FeatureStore())
+        if first_step is not None and not training.journal.info["steps"]:
+            training.journal.adopt_first_step(first_step)
+        return training.run()
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Keep other trainings out of the folder. ConfigError if one is there; one that was killed is not."""
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(f"another training is writing to {out}; wait for it, or choose another --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        (out / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # a training that was refused at once leaves no empty folder
+            out.rmdir()
 
 
 def label_spaces(config: Config, dataset: Dataset) -> tuple[LabelSpace, LabelSpace]:

@@ -119,14 +119,13 @@ class Journal:
         differing = first_step_differences(mine, other.config)
         if differing or labels_to_json(other.labels) != self.info["labels"]:
             raise ConfigError(f"step 0 of {other.path} was trained differently: {', '.join(differing) or 'labels'}")
-        for entry in other.info["steps"][0]["files"]:
-            shutil.copyfile(other.path / entry["name"], self.out / entry["name"])
+        file = write_tensors(self.out / "step_00.safetensors", other.delta(0))
         analysis = other.path / "analysis_00.safetensors"
         if analysis.exists():
             shutil.copyfile(analysis, self.out / analysis.name)
         first = read_json(other.path / "metrics.json")["steps"][0]
         write_json(self.out / "metrics.json", {"schema": SCHEMA, "steps": [first]})
-        self.info["steps"] = [other.info["steps"][0]]
+        self.info["steps"] = [{**other.info["steps"][0], "files": [file]}]
         self.cursor, self.states = Cursor(step=1), {}
         self.write_info()
 
