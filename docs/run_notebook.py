@@ -22,12 +22,14 @@ def execute(notebook: NotebookNode, folder: Path, timeout: int = 600) -> Noteboo
     """Run all cells, with `folder` as the working folder. CellExecutionError where one fails.
 
     On a busy machine a cell's output may come long after its end: it is waited for as long as the cell itself.
+    The kernel draws into the notebook, whatever MPLBACKEND says here (Streamlit sets it when it is imported).
     """
     places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     resources = {"metadata": {"path": str(folder)}}
     patience = {"timeout": timeout, "iopub_timeout": timeout, "raise_on_iopub_timeout": True}
     client = NotebookClient(notebook, **patience, record_timing=False, resources=resources)
-    return client.execute(env={**os.environ, "PYTHONPATH": os.pathsep.join(places)})
+    inherited = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    return client.execute(env={**inherited, "PYTHONPATH": os.pathsep.join(places)})
 
 
 def without_traces(notebook: NotebookNode) -> NotebookNode:

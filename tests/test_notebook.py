@@ -27,6 +27,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NotebookNode]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAG_CACHE", str(folder / "cache"))
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("MPLBACKEND", "Agg")  # as after an import of Streamlit
         first = next(cell for cell in book.cells if cell.cell_type == "code")
         assert "CONTROLS = 20" in first.source
         first.source = first.source.replace("CONTROLS = 20", "CONTROLS = 3")
