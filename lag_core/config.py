@@ -136,6 +136,8 @@ class MethodConfig:
     pseudo_keep: float = 0.5
     """"adaptive": share of each class's candidate pixels that is accepted."""
     kd_logits: float = 0.0
+    kd_unknown: bool = True
+    """Whether the teacher's logit of "unknown" is distilled too. It is high on what the step is about to learn."""
     kd_latent: float = 0.0
     kd_stages: float = 0.0
     kd_decay: float = 1.0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from lag_core.config import MethodConfig
 from lag_core.method.distillation import (
     decay,
     distil_features,
@@ -16,6 +18,7 @@ from lag_core.method.distillation import (
     not_labelled_new,
     reference_kd,
 )
+from lag_core.method.terms import kept_logits
 from lag_core.protocol import LabelSpace
 
 SPACE = LabelSpace(((0, 1, 2), (3,)), background=0, unknown=True)
@@ -118,3 +121,19 @@ def test_no_pixel_and_no_teacher_signal_give_zero():
 
 def test_decay():
     assert decay(1.0, 0.7) == 1.0 and decay(0.9, 0.5) == pytest.approx(0.9**0.5) and decay(0.5, 0.0) == 1.0
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_unknown_is_distilled_only_if_it_shall_be(held):
+    """The teacher's "unknown" is high on what the step is about to learn (docs/results.md)."""
+    student = torch.randn(2, 5, 4, 4, requires_grad=True)
+    teacher = torch.randn(2, 4, 4, 4)
+    scene = SimpleNamespace(
+        config=MethodConfig(kd_unknown=held), space=SPACE, step=1, activation="sigmoid",
+        latent_labels=torch.zeros(2, 4, 4, dtype=torch.long), new=SimpleNamespace(logits=student),
+    )  # fmt: skip
+    loss = kept_logits(scene, SimpleNamespace(logits=teacher))
+    (gradient,) = torch.autograd.grad(loss, student)
+    assert [bool(gradient[:, k].any()) for k in range(5)] == [held, True, True, True, False]
+    first = 0 if held else 1
+    assert torch.equal(loss, distil_logits(student[:, first:4], teacher[:, first:]))

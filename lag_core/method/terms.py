@@ -98,7 +98,12 @@ def segmentation(scene: Scene) -> Tensor:
 def kept_logits(scene: Scene, old: Output) -> Tensor:
     """Distillation of the old channels' logits where no new class is labelled."""
     keep = not_labelled_new(scene.latent_labels, scene.space, scene.step)
-    return distil_logits(scene.new.logits, old.logits, keep, activation=scene.activation)  # type: ignore[arg-type]
+    return _distilled(scene, scene.new.logits, old.logits, keep)
+
+
+def _distilled(scene: Scene, student: Tensor, teacher: Tensor, keep: Tensor | None = None) -> Tensor:
+    first = 0 if scene.config.kd_unknown else scene.space.offset
+    return distil_logits(student[:, first:], teacher[:, first:], keep, activation=scene.activation)  # type: ignore[arg-type]
 
 
 def kept_latent(scene: Scene, old: Output) -> Tensor:
@@ -179,8 +184,7 @@ def _replayed_maps(scene: Scene) -> Tensor:
     new = scene.student.behind_trunk(maps)
     with torch.no_grad():
         old = scene.teacher.behind_trunk(maps)
-    kept = distil_logits(new.logits, old.logits, activation=scene.activation)  # type: ignore[arg-type]
-    return _told_apart(scene, new.logits, labels) + scene.config.replay_kd * kept
+    return _told_apart(scene, new.logits, labels) + scene.config.replay_kd * _distilled(scene, new.logits, old.logits)
 
 
 def _maps_of_old_classes(scene: Scene) -> tuple[Tensor, Tensor]:
