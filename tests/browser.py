@@ -142,7 +142,7 @@ def window(
     complaints: list[str] = []
     page.on("console", lambda message: complaints.extend(_complaints(message)))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)  # on a machine that does other work
     try:
         page.goto(url)
         yield page
