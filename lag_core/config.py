@@ -126,7 +126,9 @@ class MethodConfig:
     """Whether ASPP and stage train after step 0."""
     old_heads: Literal["frozen", "live"] = "frozen"
     transfer: bool = False
-    """Initialise a new head from the unknown (else the background) head."""
+    """Initialise a new head from an old one."""
+    transfer_from: Literal["unknown", "nearest"] = "unknown"
+    """The unknown's head (else the background's), or that of the old class which the teacher takes the new one for."""
     init_from_background: bool = False
     """MiB's initialisation: the new classes share the background's probability."""
     pseudo: Literal["off", "hard", "soft", "adaptive", "entropy"] = "off"

@@ -65,12 +65,31 @@ def test_stored_metrics_are_measured_again_to_the_pixel(runs: dict[str, Run], na
 
 
 def test_step_0_is_the_same_for_all_methods_with_the_same_heads(runs: dict[str, Run]) -> None:
-    for group in (["reference", "lag", "lag+"], ["finetune", "frozen"]):
+    for group in (["reference", "lag"], ["finetune", "frozen"]):
         first = load_file(runs[group[0]].path / "step_00.safetensors")
         for name in group[1:]:
             other = load_file(runs[name].path / "step_00.safetensors")
             assert first.keys() == other.keys()
             assert all(np.array_equal(first[key], other[key]) for key in first), name
+
+
+@pytest.mark.parametrize(("start", "channels"), [("nearest", (2, 3)), ("unknown", (0,))])
+def test_a_new_head_starts_where_the_config_says(
+    root: Path, tmp_path: Path, start: str, channels: tuple[int, ...]
+) -> None:
+    """At a rate of next to nothing the new head stays there."""
+    run = tiny_run(
+        root,
+        tmp_path / start,
+        "reference",
+        method={"transfer_from": start},
+        optim={"lr_head_later": 1e-9, "amp": "off"},
+    )
+    old, new = run.tensors(0), run.tensors(1)
+    added = next(v for k, v in new.items() if k.endswith("classify.weight") and k not in old)
+    rows = np.concatenate([old[k] for k in sorted(old) if k.endswith("classify.weight")])
+    close = {k for k in range(len(rows)) if np.allclose(rows[k], added[0], atol=1e-5)}
+    assert len(close) == 1 and close <= set(channels)
 
 
 def test_another_seed_is_another_run(root: Path, runs: dict[str, Run], tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from lag_core.config import MethodConfig
 from lag_core.method.decoupling import ChannelScore, channel_distance
 from lag_core.method.memory import Memory
 from lag_core.method.pseudo_labels import ClassEntropy, PseudoLabels, coverage_and_precision, pseudo_labels
-from lag_core.method.regions import resize_labels
+from lag_core.method.regions import resize_labels, size_of
 from lag_core.method.replay import ClassStatistics
-from lag_core.method.terms import TERMS, Scene, segmentation, size_of
+from lag_core.method.terms import TERMS, Scene, segmentation
 from lag_core.method.transport import Carrier
 from lag_core.model.segmenter import Output, Segmenter, upsample
 from lag_core.protocol import LabelSpace

@@ -47,13 +47,15 @@ PRESETS: dict[str, Tables] = {
         }
     },
     # Ours: statistics of the old classes at the frozen trunk's output. The step's own images are carried over to the
-    # old classes and pass through everything that trains. LAG's own three terms are off: they are not shown to help
-    # here (docs/results.md).
+    # old classes and pass through everything that trains; a new head starts from the old class that its class looks
+    # like; classes compete by softmax. LAG's own three terms are off: they are not shown to help here
+    # (docs/results.md).
     "lag+": {
         "method": {
-            "loss": "bce",
+            "loss": "ce",
             "unknown": True,
             "transfer": True,
+            "transfer_from": "nearest",
             "pseudo": "hard",
             "kd_logits": 10.0,
             "replay": 1.0,
@@ -64,7 +66,7 @@ PRESETS: dict[str, Tables] = {
             "replay_covariance": "full",
             **_LIVE,
         },
-        "optim": {"extractor_delay": 0.3, "warmup": 0.1, "lr_head_later": 0.003, "lr_aspp_later": 0.005},
+        "optim": {"extractor_delay": 0.1, "warmup": 0.1, "lr_head_later": 0.003, "lr_aspp_later": 0.005},
     },
     # Modelling the background (arXiv 2002.00718).
     "mib": {

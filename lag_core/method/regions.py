@@ -12,6 +12,11 @@ from lag_core.method.precision import full_precision
 from lag_core.protocol import IGNORE
 
 
+def size_of(maps: Tensor) -> tuple[int, int]:
+    """(height, width) of [..., H, W]."""
+    return maps.shape[-2], maps.shape[-1]
+
+
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """Labels at another resolution: each pixel takes the label at its centre.
 

@@ -20,7 +20,7 @@ from lag_core.method.plop import local_pod_of_layers, pod_factor
 from lag_core.method.preserving import feature_preserving
 from lag_core.method.prototypes import class_means, semantic_invariance
 from lag_core.method.pseudo_labels import PseudoLabels
-from lag_core.method.regions import confident_regions, resize_labels
+from lag_core.method.regions import confident_regions, resize_labels, size_of
 from lag_core.method.replay import patch_logits
 from lag_core.method.transport import Carrier
 from lag_core.model.segmenter import Output, Segmenter, upsample
@@ -75,11 +75,6 @@ class Scene:
     def generator(self) -> torch.Generator:
         """A CPU generator that depends on seed, step and iteration alone."""
         return torch.Generator().manual_seed(1_000_003 * (10_007 * self.seed + self.step) + self.iteration)
-
-
-def size_of(maps: Tensor) -> tuple[int, int]:
-    """(height, width) of [..., H, W]."""
-    return maps.shape[-2], maps.shape[-1]
 
 
 def segmentation(scene: Scene) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +24,17 @@ class Head(nn.Module):
 
 
 @torch.no_grad()
-def transfer_weights(new: Head, source: Head) -> None:
-    """Start `new` from the first class of `source` (the unknown head). Source: METHOD.md E, weight transfer."""
+def transfer_weights(new: Head, source: Head, rows: Sequence[int] | None = None) -> None:
+    """Start each class of `new` from one of `source`: from `rows`, or all from its first (the unknown's head).
+
+    Source: METHOD.md E, weight transfer; the rows are ours (lag_core/method/kinship.py).
+    """
+    chosen = [0] * new.classify.out_channels if rows is None else list(rows)
     new.conv.load_state_dict(source.conv.state_dict())
     new.norm.load_state_dict(source.norm.state_dict())
-    new.classify.weight.copy_(source.classify.weight[:1].expand_as(new.classify.weight))
     assert new.classify.bias is not None and source.classify.bias is not None
-    new.classify.bias.copy_(source.classify.bias[:1].expand_as(new.classify.bias))
+    new.classify.weight.copy_(source.classify.weight[chosen])
+    new.classify.bias.copy_(source.classify.bias[chosen])
 
 
 @torch.no_grad()

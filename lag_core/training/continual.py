@@ -18,7 +18,9 @@ from filelock import FileLock, Timeout
 from lag_core.config import Config, ConfigError
 from lag_core.data.catalogue import Dataset, open_dataset, task_of
 from lag_core.data.splits import hold_out, images_of_step
+from lag_core.method.kinship import mean_answers, nearest_kin
 from lag_core.method.objective import Batch, Objective
+from lag_core.method.regions import resize_labels, size_of
 from lag_core.metrics import summary
 from lag_core.model.heads import share_background, transfer_weights
 from lag_core.model.segmenter import Segmenter
@@ -222,6 +224,8 @@ class ContinualTraining:
         freeze_all_but(student, found)
         views = self._views(student, ids, trunk_trains(found))
         batches = Batches(views, self.labels, step, config, self.device)
+        if teacher is not None and config.method.transfer and config.method.transfer_from == "nearest" and not states:
+            self._start_from_kin(student, teacher, batches)
         memory = open_run(self.journal.out).analysis(step - 1) if step else {}
         objective = Objective(
             config.method,
@@ -268,6 +272,22 @@ class ContinualTraining:
             share_background(head, source)  # type: ignore[arg-type]
         return student
 
+    def _start_from_kin(self, student: Segmenter, teacher: Segmenter, batches: Batches) -> None:
+        """Start the new head from the old classes that the teacher takes its classes for, and say which."""
+        outputs = ((batch, teacher.behind_trunk(batch.inputs).logits) for batch in batches.plain())
+        answers = ((logits, resize_labels(batch.targets, size_of(logits))) for batch, logits in outputs)
+        kin = nearest_kin(mean_answers(answers, self.labels, batches.step), self.labels, batches.step)
+        transfer_weights(student.heads[-1], student.heads[kin.head], kin.rows)  # type: ignore[arg-type]
+        pairs = zip(self.labels.new_channels(batches.step), kin.channels, strict=True)
+        self.reporter.say("; ".join(f"{self._name(new)} starts as {self._name(old)}" for new, old in pairs))
+
+    def _name(self, channel: int) -> str:
+        """Name of a training channel's class."""
+        if channel < self.labels.offset:
+            return "unknown"
+        dataset_id = self.labels.order[channel - self.labels.offset]
+        return next(known.name for known in self.dataset.info.classes if known.id == dataset_id)
+
     def _views(self, model: Segmenter, ids: list[str], trunk_moves: bool) -> Views:
         optim = self.config.optim
         return collect_views(
@@ -309,9 +329,9 @@ class ContinualTraining:
 
     def _silent_classes(self, confusion: np.ndarray, step: int) -> list[str]:
         """Names of the step's classes that are there on the measured images, and that no pixel is called."""
-        names = {known.id: known.name for known in self.dataset.info.classes}
         truth, called = confusion.sum(1), confusion.sum(0)
-        return [names[self.labels.order[k]] for k in self.labels.class_indices(step) if truth[k] > 0 and called[k] == 0]
+        silent = [k for k in self.labels.class_indices(step) if truth[k] > 0 and called[k] == 0]
+        return [self._name(k + self.labels.offset) for k in silent]
 
     def _finish(self, loop: StepLoop, batches: Batches, previous: Segmenter | None, seconds: float) -> None:
         """Measure and write a step."""
