@@ -165,9 +165,9 @@ class MethodConfig:
     """Weight of the replay of class statistics (ours)."""
     replay_at: Literal["latent", "trunk"] = "latent"
     """Where statistics are kept and replay begins: at Z, or at the frozen trunk's output."""
-    replay_maps: Literal["drawn", "carried"] = "drawn"
-    """"trunk": maps drawn from the statistics, or the step's own images with their new objects carried over to the old
-    classes (needs replay_covariance = "full")."""
+    replay_maps: Literal["drawn", "carried", "stored"] = "drawn"
+    """"trunk": maps drawn from the statistics; or the step's own images with their new objects carried over to the old
+    classes (needs replay_covariance = "full"); or the images of earlier steps, which no method may keep: a bound."""
     replay_kd: float = 1.0
     """"trunk": weight of the teacher's answers on the replayed maps."""
     replay_samples: int = 8
@@ -359,6 +359,8 @@ def _check(config: Config) -> None:
     method = config.method
     if method.replay_maps == "carried" and (method.replay_at, method.replay_covariance) != ("trunk", "full"):
         raise ConfigError('method.replay_maps = "carried" needs replay_at = "trunk" and replay_covariance = "full"')
+    if method.replay_maps == "stored" and method.replay_at != "trunk":
+        raise ConfigError('method.replay_maps = "stored" needs replay_at = "trunk"')
     if config.data.measure == "held" and config.data.holdout == 0:
         raise ConfigError('data.measure = "held" needs data.holdout > 0: nothing is held out')
     if config.data.dataset != "aerial" and not config.data.root:

@@ -92,6 +92,21 @@ def test_a_new_head_starts_where_the_config_says(
     assert len(close) == 1 and close <= set(channels)
 
 
+def test_stored_images_are_replayed_with_all_that_is_known_by_now(root: Path, tmp_path: Path) -> None:
+    """Annotated with the classes of every step so far; and the images are those of the steps before."""
+    config = tiny_config(root, "lag+", method={"replay_maps": "stored"})
+    run = tiny_run(root, tmp_path / "stored", "lag+", method={"replay_maps": "stored"})
+    training = ContinualTraining(config, tmp_path / "again", Reporter(quiet=True), FeatureStore())
+    stored = training._stored(load_segmenter(run, 1), 2)
+    earlier = {i for t in (0, 1) for i in step_images(config, training.dataset, training.labels, t)}
+    assert len(stored.maps) == len(earlier)
+    known = set(range(training.labels.channels(2)))
+    assert set(stored.labels.unique().tolist()) - {255} <= known
+    assert set(training.labels.old_channels(2)) <= set(stored.labels.unique().tolist())
+    later = [event for event in run.events() if event["step"] > 0]
+    assert all(event["terms"]["replay"]["raw"] > 0 for event in later)
+
+
 def test_another_seed_is_another_run(root: Path, runs: dict[str, Run], tmp_path: Path) -> None:
     """And the same seed is the same run, although another trained in between."""
     same = tiny_run(root, tmp_path / "same", "lag", method={"nsc_threshold": 0.0})

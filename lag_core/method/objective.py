@@ -18,6 +18,7 @@ from lag_core.method.memory import Memory
 from lag_core.method.pseudo_labels import ClassEntropy, PseudoLabels, coverage_and_precision, pseudo_labels
 from lag_core.method.regions import resize_labels, size_of
 from lag_core.method.replay import ClassStatistics
+from lag_core.method.stored import StoredMaps
 from lag_core.method.terms import TERMS, Scene, segmentation
 from lag_core.method.transport import Carrier
 from lag_core.model.segmenter import Output, Segmenter, upsample
@@ -74,7 +75,7 @@ class Objective:
         )
         self.memory = Memory.from_arrays(memory or {}, channels, latent, statistics)
         carries = step > 0 and config.replay_maps == "carried"
-        self.carrier = Carrier(statistics, space, step) if carries else None
+        self.carrier: Carrier | StoredMaps | None = Carrier(statistics, space, step) if carries else None
         self.score = ChannelScore(latent, config.channel_warmup)
         entropic = step > 0 and config.pseudo == "entropy"
         self.entropy = ClassEntropy(space.channels(step - 1)) if entropic else None

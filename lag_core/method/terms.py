@@ -22,6 +22,7 @@ from lag_core.method.prototypes import class_means, semantic_invariance
 from lag_core.method.pseudo_labels import PseudoLabels
 from lag_core.method.regions import confident_regions, resize_labels, size_of
 from lag_core.method.replay import patch_logits
+from lag_core.method.stored import StoredMaps
 from lag_core.method.transport import Carrier
 from lag_core.model.segmenter import Output, Segmenter, upsample
 from lag_core.protocol import IGNORE, LabelSpace
@@ -49,8 +50,8 @@ class Scene:
     fused: PseudoLabels | None
     """The labels with the teacher's pseudo-labels in them; None without."""
     memory: Memory
-    carrier: Carrier | None
-    """What carries this step's objects over to old classes; None unless replay_maps is "carried"."""
+    carrier: Carrier | StoredMaps | None
+    """Where maps of old classes come from; None where they are drawn from the statistics."""
     score: ChannelScore
 
     @property

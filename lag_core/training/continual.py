@@ -21,6 +21,7 @@ from lag_core.data.splits import hold_out, images_of_step
 from lag_core.method.kinship import mean_answers, nearest_kin
 from lag_core.method.objective import Batch, Objective
 from lag_core.method.regions import resize_labels, size_of
+from lag_core.method.stored import StoredMaps
 from lag_core.metrics import summary
 from lag_core.model.heads import share_background, transfer_weights
 from lag_core.model.segmenter import Segmenter
@@ -236,6 +237,8 @@ class ContinualTraining:
             seed=config.optim.seed,
             memory=memory,
         )
+        if config.method.replay_maps == "stored" and step:
+            objective.carrier = self._stored(student, step)
         schedule = Schedule(found, config, step)
         if states:
             student.load_state_dict(states["student"])
@@ -287,6 +290,13 @@ class ContinualTraining:
             return "unknown"
         dataset_id = self.labels.order[channel - self.labels.offset]
         return next(known.name for known in self.dataset.info.classes if known.id == dataset_id)
+
+    def _stored(self, model: Segmenter, step: int) -> StoredMaps:
+        """The images of the steps before, annotated with all that is known at this one."""
+        earlier = dict.fromkeys(i for t in range(step) for i in step_images(self.config, self.dataset, self.labels, t))
+        views = self._views(model, list(earlier), trunk_moves=False)
+        plain = Batches(views, self.labels, step, self.config, self.device).plain()
+        return StoredMaps((batch.inputs, resize_labels(batch.hidden, size_of(batch.inputs))) for batch in plain)
 
     def _views(self, model: Segmenter, ids: list[str], trunk_moves: bool) -> Views:
         optim = self.config.optim
