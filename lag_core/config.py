@@ -99,6 +99,8 @@ class OptimConfig:
     """Share of a later step's iterations before ASPP and stage join: a transferred head starts with a large loss."""
     warmup: float = 0.0
     """Share of a later step over which a part's learning rate grows from 0, from when it joins."""
+    clip: float = 0.0
+    """Largest norm of all gradients together after step 0; 0: no limit."""
     momentum: float = 0.9
     weight_decay: float = 1e-4
     power: float = 0.9
@@ -311,6 +313,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "optim.lr_stage_later": (0.0, 100.0),
     "optim.extractor_delay": (0.0, 1.0),
     "optim.warmup": (0.0, 1.0),
+    "optim.clip": (0.0, 1e6),
     "optim.momentum": (0.0, 1.0),
     "optim.weight_decay": (0.0, 10.0),
     "optim.power": (0.0, 100.0),

@@ -430,6 +430,22 @@ def test_a_later_step_warms_up_each_part_from_when_it_joins():
     assert Schedule(found, config, step=0).step(0.0) == {"heads": 1.0, "aspp": 0.0}
 
 
+def test_the_norm_of_all_gradients_is_bounded_after_step_0() -> None:
+    """The parts that have not joined do not count."""
+    config = resolve({"optim": {"clip": 0.5, "power": 0.0, "momentum": 0.0, "weight_decay": 0.0}})
+    moved = {}
+    for step in (0, 1):
+        heads, aspp, late = (torch.nn.Linear(1, 1) for _ in range(3))
+        parts = [Part("heads", (heads,), 1.0), Part("aspp", (aspp,), 1.0), Part("stage", (late,), 1.0, delay=0.5)]
+        before = [p.detach().clone() for module in (heads, aspp) for p in module.parameters()]
+        for module, size in ((heads, 3.0), (aspp, 4.0), (late, 100.0)):
+            module.weight.grad, module.bias.grad = torch.full((1, 1), size), torch.zeros(1)
+        Schedule(parts, config, step).step(0.0)
+        after = [p.detach() for module in (heads, aspp) for p in module.parameters()]
+        moved[step] = math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(after, before, strict=True)))
+    assert moved == {0: pytest.approx(5.0), 1: pytest.approx(0.5, rel=1e-4)}
+
+
 def test_a_class_that_is_never_predicted_is_named(root: Path, tmp_path: Path) -> None:
     """With heads that stand still, the new class is called exactly where its head happens to be the highest."""
     run = tiny_run(root, tmp_path / "still", "frozen", optim={"lr_head_later": 1e-9})

@@ -66,7 +66,7 @@ PRESETS: dict[str, Tables] = {
             "replay_covariance": "full",
             **_LIVE,
         },
-        "optim": {"extractor_delay": 0.1, "warmup": 0.1, "lr_head_later": 0.003, "lr_aspp_later": 0.005},
+        "optim": {"extractor_delay": 0.1, "warmup": 0.1, "clip": 10.0, "lr_head_later": 0.003, "lr_aspp_later": 0.005},
     },
     # Modelling the background (arXiv 2002.00718).
     "mib": {

@@ -172,6 +172,7 @@ _LATER_ONLY = {
         "lr_stage_later",
         "extractor_delay",
         "warmup",
+        "clip",
     },
 }
 """Keys without influence on step 0. Of the method, only `loss`, `unknown` and `labels` have one."""

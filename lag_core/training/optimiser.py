@@ -86,13 +86,15 @@ class Schedule:
     """SGD with momentum under a poly schedule; each part joins after its delay, and after step 0 warms up.
 
     lr(t) = lr * min(1, (t - delay) / warmup) * (1 - t)**power, t in [0, 1) the progress of the step. Source:
-    METHOD.md F; the delay and the warm-up of each part are ours: a new head starts with a large loss.
+    METHOD.md F; the delay and the warm-up of each part and the bound of the gradients' norm are ours: a new head starts
+    with a large loss, and a live ASPP that joins then can be thrown off.
     """
 
     def __init__(self, found: list[Part], config: Config, step: int = 0):
         self.found = found
         self.warmup = config.optim.warmup if step else 0.0
         self.power = config.optim.power
+        self.clip = config.optim.clip if step else 0.0
         groups = [{"params": part.parameters(), "lr": part.lr, "name": part.name} for part in found]
         self.optimiser = torch.optim.SGD(
             groups,
@@ -117,6 +119,8 @@ class Schedule:
             if not joined:
                 for parameter in group["params"]:
                     parameter.grad = None
+        if self.clip > 0:
+            nn.utils.clip_grad_norm_([p for part in self.found for p in part.parameters()], self.clip)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         return rates
