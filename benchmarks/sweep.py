@@ -67,7 +67,7 @@ def do(job: Job, results: Path, work: Path, keep: Path | None) -> None:
 
     config = read_config(job.base, job.method, [*job.overrides, f"optim.seed={job.seed}", "optim.threads=1"])
     first = work / "first" / first_step_key(config)
-    out = work / f"{job.name.replace(' ', '-').replace('/', '-')}-{job.seed}"
+    out = work / results.stem / f"{job.name.replace(' ', '-').replace('/', '-')}-{job.seed}"
     shutil.rmtree(out, ignore_errors=True)
     began = time.perf_counter()
     adopted = open_run(first) if (first / "run.json").exists() else None
