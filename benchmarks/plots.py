@@ -84,7 +84,10 @@ def limited(name: str, whole: str) -> None:
         place.set_xlabel("images of the later steps, %")
         place.set_ylabel(f"{column} classes, mIoU %")
         tidy(place)
-    axes[0].legend(frameon=False, labelcolor=GREY)
+    figure.suptitle(" ")  # keeps a line free for the legend
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="upper center", ncol=len(ORDER), frameon=False, labelcolor=GREY
+    )
     save(figure, name)
 
 
