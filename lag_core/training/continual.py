@@ -225,8 +225,6 @@ class ContinualTraining:
         freeze_all_but(student, found)
         views = self._views(student, ids, trunk_trains(found))
         batches = Batches(views, self.labels, step, config, self.device)
-        if teacher is not None and config.method.transfer and config.method.transfer_from == "nearest" and not states:
-            self._start_from_kin(student, teacher, batches)
         memory = open_run(self.journal.out).analysis(step - 1) if step else {}
         objective = Objective(
             config.method,
@@ -245,6 +243,8 @@ class ContinualTraining:
             schedule.optimiser.load_state_dict(states["optimiser"])
             objective.load_state_dict(states["objective"])
         elif teacher is not None:
+            if config.method.transfer and config.method.transfer_from == "nearest":
+                self._start_from_kin(student, teacher, batches)
             objective.begin(teacher, batches.plain())
         loop = StepLoop(
             student=student,
