@@ -5,7 +5,6 @@ Text and axes are grey, so that a plot reads on a light page and on a dark one. 
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -18,9 +17,9 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from tables import TASKS, rows_of
 
-ROOT = Path(__file__).parents[1]
-RESULTS, PLOTS = ROOT / "benchmarks" / "results", ROOT / "assets" / "plots"
+PLOTS = Path(__file__).parents[1] / "assets" / "plots"
 ORDER = ("finetune", "plop", "mib", "reference", "lag", "reference with replay", "lag+", "joint")
 COLORS = dict(
     zip(ORDER, ("#888888", "#CC79A7", "#E69F00", "#0072B2", "#009E73", "#56B4E9", "#D55E00", "#888888"), strict=True)
@@ -29,12 +28,6 @@ COLORS = dict(
 GREY = "#808080"
 
 Rows = Sequence[dict[str, Any]]
-
-
-def rows_of(name: str) -> Rows:
-    """The rows of a sweep; none where it has not run."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else []
 
 
 def by_name(rows: Rows, column: str) -> dict[str, list[float]]:
@@ -53,18 +46,31 @@ def methods(name: str, title: str) -> None:
     columns = ("old", "new", "all")
     figure, axes = plt.subplots(1, 3, figsize=(9, 3.2), sharey=True)
     for place, column in zip(axes, columns, strict=True):
-        groups = by_name(rows, column)
-        names = [n for n in ORDER if n in groups]
-        for y, method in enumerate(names):
-            values = groups[method]
-            place.plot([mean(values)] * 2, [y - 0.3, y + 0.3], color=COLORS[method], linewidth=3)
-            place.plot(values, [y] * len(values), "o", color=COLORS[method], markersize=5, alpha=0.6)
-        place.set_yticks(range(len(names)), names)
+        bars(place, by_name(rows, column))
         place.set_xlabel(f"{column} classes, mIoU %")
-        place.set_xlim(left=0)
-        tidy(place)
     figure.suptitle(title, color=GREY)
     save(figure, name)
+
+
+def overview(name: str) -> None:
+    """All classes of every method, a panel for each task."""
+    figure, axes = plt.subplots(1, len(TASKS), figsize=(12, 3.2), sharey=True)
+    for place, task in zip(axes, TASKS, strict=True):
+        bars(place, by_name(rows_of(task), "all"))
+        place.set_title(task.replace("-", " ", 1), color=GREY, fontsize=10)
+    figure.supxlabel("all classes, mIoU %", color=GREY, fontsize=10)
+    save(figure, name)
+
+
+def bars(place: Axes, groups: dict[str, list[float]]) -> None:
+    """A line for each method: each seed a dot, their mean a bar."""
+    for y, method in enumerate(ORDER):
+        if values := groups.get(method):
+            place.plot([mean(values)] * 2, [y - 0.3, y + 0.3], color=COLORS[method], linewidth=3)
+            place.plot(values, [y] * len(values), "o", color=COLORS[method], markersize=5, alpha=0.6)
+    place.set_yticks(range(len(ORDER)), ORDER)
+    place.set_xlim(left=0)
+    tidy(place)
 
 
 def limited(name: str, whole: str) -> None:
@@ -141,10 +147,9 @@ def save(figure: Any, name: str) -> None:
 
 def main(argv: Iterable[str] = ()) -> None:
     plt.rcParams.update({"svg.hashsalt": "lag", "svg.fonttype": "none", "font.family": "sans-serif"})
+    overview("overview")
     methods("animals-3-1", "animals 3-1: cat, dog, person | horse | cow | sheep")
     methods("animals-2-2", "animals 2-2: cat, dog | person, horse | cow, sheep")
-    methods("aerial-2-2-1", "aerial 2-2-1, class and domain")
-    methods("camvid-6-5", "CamVid 6-5")
     changes("ablation-animals-3-1", "lag", "animals 3-1")
     limited("limited-animals-3-1", "animals-3-1")
 

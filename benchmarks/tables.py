@@ -1,6 +1,6 @@
 """Markdown tables of the sweeps: `python benchmarks/tables.py` rewrites the tables of docs/results.md.
 
-A table stands between `<!-- table NAME -->` and `<!-- end -->`; NAME is a file of benchmarks/results/.
+A table stands between `<!-- table NAME -->` and `<!-- end -->`; NAME is a file of benchmarks/results/, or `overview`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 COLUMNS = ("old", "new", "all", "harmonic", "average", "forgetting")
+TASKS = ("animals-3-1", "animals-2-2", "aerial-2-2-1", "aerial-4-1", "aerial-2-3", "aerial-2-1", "camvid-6-5")
+METHODS = ("joint", "lag+", "reference with replay", "lag", "reference", "mib", "plop", "finetune")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -41,13 +43,32 @@ def spread(values: list[float | None]) -> str:
     return f"{mean(known):.1f}" + (f" ± {stdev(known):.1f}" if len(known) > 1 else "")
 
 
-def sweep_table(name: str) -> str:
-    """The table of a sweep; a sentence where it has not run."""
+def rows_of(name: str) -> list[dict[str, Any]]:
+    """The rows of a sweep; none where it has not run."""
     path = ROOT / "benchmarks" / "results" / f"{name}.json"
-    return table(json.loads(path.read_text())) if path.exists() else "(not run yet)"
+    return json.loads(path.read_text()) if path.exists() else []
 
 
-def fill(text: str, made: Callable[[str], str] = sweep_table) -> str:
+def overview() -> str:
+    """mIoU over all classes: a line for each method, a column for each task."""
+    rows = {task: rows_of(task) for task in TASKS}
+    lines = ["| method | " + " | ".join(task.replace("-", " ", 1) for task in TASKS) + " |"]
+    lines.append("|---|" + "---|" * len(TASKS))
+    for method in METHODS:
+        cells = [spread([row["all"] for row in rows[task] if row["name"] == method]) for task in TASKS]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def named_table(name: str) -> str:
+    """The overview, or the table of a sweep; a sentence where it has not run."""
+    if name == "overview":
+        return overview()
+    rows = rows_of(name)
+    return table(rows) if rows else "(not run yet)"
+
+
+def fill(text: str, made: Callable[[str], str] = named_table) -> str:
     """The page with every table made anew; `made`: its name -> its text."""
 
     def one(match: re.Match[str]) -> str:
