@@ -58,7 +58,7 @@ def overview(name: str) -> None:
     for place, task in zip(axes, TASKS, strict=True):
         bars(place, by_name(rows_of(task), "all"))
         place.set_title(task.replace("-", " ", 1), color=GREY, fontsize=10)
-    figure.supxlabel("all classes, mIoU %", color=GREY, fontsize=10)
+    axes[len(TASKS) // 2].set_xlabel("all classes, mIoU %")
     save(figure, name)
 
 
@@ -113,7 +113,7 @@ def changes(name: str, base: str, title: str) -> None:
     groups: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         if row["name"] != base and row["seed"] in reference:
-            groups[row["name"].removeprefix(f"{base} ")].append(100 * row["all"] - reference[row["seed"]])
+            groups[row["name"].removeprefix(base).lstrip(", ")].append(100 * row["all"] - reference[row["seed"]])
     figure, place = plt.subplots(figsize=(6.5, 0.3 * len(groups) + 1))
     for y, values in enumerate(groups.values()):
         place.plot(values, [y] * len(values), "o", color=COLORS["lag"], markersize=5, alpha=0.6)
