@@ -17,10 +17,10 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from tables import TASKS, rows_of
+from tables import METHODS, TASKS, rows_of
 
 PLOTS = Path(__file__).parents[1] / "assets" / "plots"
-ORDER = ("finetune", "plop", "mib", "reference", "lag", "reference with replay", "lag+", "joint")
+ORDER = METHODS[::-1]  # y grows upwards
 COLORS = dict(
     zip(ORDER, ("#888888", "#CC79A7", "#E69F00", "#0072B2", "#009E73", "#56B4E9", "#D55E00", "#888888"), strict=True)
 )
