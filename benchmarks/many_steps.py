@@ -112,8 +112,9 @@ def memory(long: Run, short: Run, rounds: int = 3) -> dict[str, Any]:
 def _in_a_process(folder: Path) -> dict[str, float]:
     """`opened` in a process of its own, whose freed memory goes back at once.
 
-    glibc otherwise keeps freed blocks, more or less of them each time: on a loaded machine the peaks of one run then lie
-    12 MiB apart, which is half of what a one-step run takes; so bounded, 0.2 MiB. Other C libraries ignore the two names.
+    glibc otherwise keeps freed blocks, more or less of them each time: on a loaded machine the peaks of one run then
+    lie 12 MiB apart, which is half of what a one-step run takes; so bounded, 0.2 MiB. Other C libraries ignore the
+    two names.
     """
     command = [sys.executable, str(Path(__file__).resolve()), str(folder)]
     env = os.environ | {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}

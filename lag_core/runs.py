@@ -324,7 +324,7 @@ def append_event(path: Path, event: Mapping[str, Any]) -> None:
 
 
 def keep_events(path: Path, keep: Iterable[Mapping[str, Any]]) -> None:
-    """Replace events.jsonl by the lines to keep (used when a run goes on from an earlier point)."""
+    """Replace events.jsonl by the lines to keep (of a run that goes on, takes a step over, or ships)."""
     write_atomically(path, "".join(json.dumps(event) + "\n" for event in keep).encode())
 
 

@@ -325,6 +325,9 @@ def test_a_step_0_can_be_taken_over(root: Path, runs: dict[str, Run], tmp_path: 
     config = tiny_config(root, "lag", method={"nsc_threshold": 0.0})
     run = train(config, tmp_path / "run", first_step=runs["reference"], reporter=Reporter(quiet=True))
     assert run.digest == runs["lag"].digest
+    first = [event for event in runs["reference"].events() if event["step"] == 0]
+    assert first and run.events()[: len(first)] == first
+    assert {event["step"] for event in run.events()[len(first) :]} == {1, 2}
     with pytest.raises(ConfigError, match="trained differently"):
         other = tiny_config(root, "lag", optim={"seed": 3})
         train(other, tmp_path / "other", first_step=runs["reference"], reporter=Reporter(quiet=True))

@@ -215,7 +215,7 @@ def learning_rates(runs: Sequence[History], window: Window, ink: Ink) -> go.Figu
         for name in names
         if name in history.rate
     ]
-    figure = _time_frame(runs, window, ink, "learning rate")
+    figure = _time_frame(runs, window, ink, "learning rate", narrow=True)
     lane = ZeroLane.under([t.values for t in tracks], len(names))
     plain = Window(window.step, window.marked)
     for track in tracks:
@@ -229,7 +229,7 @@ def learning_rates(runs: Sequence[History], window: Window, ink: Ink) -> go.Figu
 @remembered
 def pseudo_labels(runs: Sequence[History], window: Window, ink: Ink) -> go.Figure:
     """Coverage and precision of the pseudo-labels, percent; the compared run dotted."""
-    figure = _time_frame(runs, window, ink, "%")
+    figure = _time_frame(runs, window, ink, "%", narrow=True)
     for number, history in _drawn(runs, window):
         for name, color, values in (
             ("coverage", COVERAGE, history.coverage),
@@ -243,7 +243,7 @@ def pseudo_labels(runs: Sequence[History], window: Window, ink: Ink) -> go.Figur
 @remembered
 def throughput(runs: Sequence[History], window: Window, ink: Ink, names: Sequence[str]) -> go.Figure:
     """Images per second of each run. names: of the runs, for the hover."""
-    figure = _time_frame(runs, window, ink, "images/s")
+    figure = _time_frame(runs, window, ink, "images/s", narrow=True)
     for number, history in _drawn(runs, window):
         color = design.ALL if number else ink.ramp[3]
         _add_lines(figure, Track(names[number], color, history.throughput, number), window, history)
@@ -509,9 +509,9 @@ def _reason(value: float, dead: bool, trained: bool) -> str:
     return "0" if trained else "0: no shared layer trains"
 
 
-def _time_frame(runs: Sequence[History], window: Window, ink: Ink, y: str) -> go.Figure:
+def _time_frame(runs: Sequence[History], window: Window, ink: Ink, y: str, *, narrow: bool = False) -> go.Figure:
     figure = frame(ink, y=y)
-    _time_axis(figure, runs, window, ink)
+    _time_axis(figure, runs, window, ink, narrow=narrow)
     return figure.update_layout(hovermode="closest", uirevision="kept")
 
 
@@ -523,10 +523,12 @@ def _time_axis(
     *,
     cell: Mapping[str, int] | None = None,
     number: int = 1,
+    narrow: bool = False,
 ) -> None:
     """Boundaries and names of the steps, or iterations of the one that is drawn.
 
     cell, number: row and column of a panel, and its place in the order of panels, from 1.
+    narrow: there is room for the steps' names alone, as in panels; else their iterations stand there too.
     """
     place = dict(cell or {})
     history = runs[0]
@@ -541,7 +543,7 @@ def _time_axis(
     stride = max(math.ceil(len(steps) / (4 if cell else 12)), 1)
     named = steps[::stride]
     short_name = "step {}" if len(named) <= FEW_NAMES else "{}"
-    words = [short_name.format(t) if cell else _step_label(t, history) for t in named]
+    words = [short_name.format(t) if cell or narrow else _step_label(t, history) for t in named]
     figure.update_xaxes(
         tickvals=[t + 0.5 for t in named], ticktext=words, showgrid=False, ticks="",
         range=[steps[0] - 0.02, steps[-1] + 1.02], **place,

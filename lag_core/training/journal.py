@@ -114,7 +114,7 @@ class Journal:
         self.write_info()
 
     def adopt_first_step(self, other: Run) -> None:
-        """Take over step 0 of a run that was trained alike. ConfigError names what differs."""
+        """Take over step 0 of a run that was trained alike, events and all. ConfigError names what differs."""
         mine = configuration.resolve(self.info["config"])
         differing = first_step_differences(mine, other.config)
         if differing or labels_to_json(other.labels) != self.info["labels"]:
@@ -125,6 +125,7 @@ class Journal:
             shutil.copyfile(analysis, self.out / analysis.name)
         first = read_json(other.path / "metrics.json")["steps"][0]
         write_json(self.out / "metrics.json", {"schema": SCHEMA, "steps": [first]})
+        keep_events(self.out / "events.jsonl", [e for e in other.events() if e.get("step") == 0])
         self.info["steps"] = [{**other.info["steps"][0], "files": [file]}]
         self.cursor, self.states = Cursor(step=1), {}
         self.write_info()
