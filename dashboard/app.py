@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import streamlit as st
+from streamlit.navigation.page import StreamlitPage
 
 from dashboard import ahead, garbage, loaders, sidebar, state, tour
 from dashboard.following import await_first_step
@@ -55,8 +56,8 @@ def main(default: str = "overview") -> None:
         return
     copied = st.sidebar.popover("Copy link", icon=":material/link:", width="stretch")
     tour.offer()
-    drawn = [st.Page(_renderer(e, page), title=e.title, url_path=e.slug, default=e.slug == default) for e in PAGES]
-    shown = st.navigation(drawn, position="top")
+    drawn = [_streamlit_page(entry, page, entry.slug == default) for entry in PAGES]
+    shown = st.navigation([*drawn, _slug_of_default(drawn, default)], position="top")
     tour.guide({entry.title: link for entry, link in zip(PAGES, drawn, strict=True)})
     shown.run()
     for sentence in state.take_notes():
@@ -65,6 +66,17 @@ def main(default: str = "overview") -> None:
     state.publish()
     garbage.tidy()
     ahead.begin(page, [entry.slug for entry in PAGES])
+
+
+def _streamlit_page(entry: Entry, page: Page, default: bool) -> StreamlitPage:
+    """The default page is served at the bare address; its slug is left to `_slug_of_default`."""
+    return st.Page(_renderer(entry, page), title=entry.title, url_path=None if default else entry.slug, default=default)
+
+
+def _slug_of_default(pages: Sequence[StreamlitPage], slug: str) -> StreamlitPage:
+    """A page in no menu, so that an address that names the default page leads there too."""
+    home = next(page for page in pages if not page.url_path)
+    return st.Page(lambda: st.switch_page(home, query_params=st.query_params), url_path=slug, visibility="hidden")
 
 
 def _renderer(entry: Entry, page: Page) -> Callable[[], None]:

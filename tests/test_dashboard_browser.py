@@ -178,6 +178,14 @@ def test_a_hostile_link_is_mended_with_a_message(browser, address):
         assert "step" not in page.url and "img" not in page.url
 
 
+def test_an_address_that_names_the_default_page_leads_there(browser, address):
+    with window(browser, f"{address}/overview?step=1&class=tree", width=1280) as page:
+        ready(page)
+        assert step_shown(page) == 1 and "/overview" not in page.url and "class=tree" in page.url
+        assert page.get_by_text("Page not found").count() == 0
+        assert page.get_by_role("link", name="Overview").count() == 1
+
+
 def test_upload_a_picture_and_refuse_what_is_none(browser, address):
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)).save(buffer, "PNG")
