@@ -67,7 +67,8 @@ def opened(folder: Path) -> dict[str, float]:
     """
     import torch
 
-    from lag_core.explain.trace import Networks, Trace
+    from lag_core.explain.networks import Networks
+    from lag_core.explain.trace import Trace
     from lag_core.model.segmenter import Segmenter
 
     torch.set_num_threads(1)
@@ -129,7 +130,8 @@ def operations(run: Run) -> dict[str, Any]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from lag_core.explain.trace import Networks, Trace
+    from lag_core.explain.networks import Networks
+    from lag_core.explain.trace import Trace
 
     networks = Networks(run)
     trace, counted = Trace(networks, IMAGE), {}

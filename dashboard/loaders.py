@@ -25,8 +25,9 @@ from lag_core.data.remap import truth as class_indices
 from lag_core.runs import BrokenRun, Run, list_runs
 
 if TYPE_CHECKING:
+    from lag_core.explain.networks import Networks
     from lag_core.explain.survey import Survey
-    from lag_core.explain.trace import Networks, Trace
+    from lag_core.explain.trace import Trace
 
 UPLOAD = "upload:"
 """Image ids with this prefix name a picture that a user handed in; they are known to her session alone."""
@@ -216,7 +217,7 @@ def networks(run: Run) -> Networks:
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the networks of every step…", show_time=True)
 def _networks(digest: str, *, _run: Run) -> Networks:
-    from lag_core.explain.trace import Networks
+    from lag_core.explain.networks import Networks
 
     return Networks(_run)
 

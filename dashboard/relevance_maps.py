@@ -256,7 +256,7 @@ def _by_method(asked: Asked, recordings: dict[str, Recording], tick: Tick | None
         with loaders.network_lock(asked.run.digest):
             if asked.method.startswith("lrp"):
                 return _lrp(asked, trace, _recording(asked, trace, recordings))
-            return _attributed(asked, trace, trace.networks.steps[asked.step], trace.trunk())
+            return _attributed(asked, trace, trace.networks.steps[asked.step], trace.features(asked.step))
 
 
 def _attributed(asked: Asked, trace: Trace, model: Segmenter, features: Tensor | None = None) -> Explained:
@@ -302,24 +302,26 @@ def _gradient_at_latent(asked: Asked, trace: Trace, model: Segmenter, features: 
 
 
 def _recording(asked: Asked, trace: Trace, recordings: dict[str, Recording]) -> Recording:
-    """The step's forward pass; the trunk, which all steps share, runs once a call, or not at all."""
+    """The step's forward pass; a trunk that steps share runs once per call, or not at all."""
     view = _views(asked.run.digest, _run=asked.run)[asked.step]
     if asked.depth == "latent":
-        return view.record(trace.trunk())
-    first = recordings.get(asked.run.digest)
-    found = view.record(_images(trace), first)
-    recordings.setdefault(asked.run.digest, found)
+        return view.record(trace.features(asked.step))
+    trunk = f"{asked.run.digest}/{trace.networks.trunks[asked.step]}"
+    found = view.record(_images(trace), recordings.get(trunk))
+    recordings.setdefault(trunk, found)
     return found
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _views(digest: str, *, _run: Run) -> list[FoldedSegmenter]:
-    """The networks of every step as LRP sees them, with one trunk."""
+    """The networks of every step as LRP sees them; steps that share a trunk hold it once."""
     from lag_core.explain.attribution import FoldedSegmenter
 
-    networks = loaders.networks(_run).steps
-    first = FoldedSegmenter(networks[0])
-    return [first, *(FoldedSegmenter(network, first) for network in networks[1:])]
+    networks, views = loaders.networks(_run), list[FoldedSegmenter]()
+    for step, network in enumerate(networks.steps):
+        first = networks.same_trunk(step)
+        views.append(FoldedSegmenter(network, views[first] if first < step else None))
+    return views
 
 
 def _private(asked: Asked) -> Segmenter:

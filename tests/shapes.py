@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from lag_core import config as configuration
 from lag_core.config import Config
+from lag_core.data.pictures import read_image
+from lag_core.data.transforms import to_input
 from lag_core.method.presets import preset
+from lag_core.model.backbone import classifier
 from lag_core.runs import Run
 from lag_core.training.continual import train
 from lag_core.training.model_card import changed_toml
@@ -77,6 +81,19 @@ def tiny_config(root: Path, name: str, **sections: dict[str, Any]) -> Config:
 def tiny_run(root: Path, out: Path, name: str, **sections: dict[str, Any]) -> Run:
     """Train a tiny run without a word."""
     return train(tiny_config(root, name, **sections), out, reporter=Reporter(quiet=True))
+
+
+def lively_backbone(data: Path, out: Path) -> Path:
+    """Write a random MobileNetV2 whose batch norms know the pictures, so that its features are of order 1."""
+    torch.manual_seed(0)
+    backbone = classifier("mobilenet_v2")
+    for norm in (m for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.momentum = None  # type: ignore[assignment]  # cumulative mean
+    pictures = np.stack([read_image(path) for path in sorted((data / "images").glob("*.png"))])
+    with torch.no_grad():
+        backbone.train()(torch.from_numpy(to_input(pictures)))
+    torch.save(backbone.state_dict(), out)
+    return out
 
 
 def write_toml(path: Path, config: Config) -> Path:

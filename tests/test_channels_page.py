@@ -15,9 +15,10 @@ from dashboard import channel_maps, design, loaders
 from dashboard.figures import channels as figures
 from lag_core.explain import channels
 from lag_core.explain.interventions import ablate
+from lag_core.explain.networks import Networks
 from lag_core.explain.survey import write_survey
 from lag_core.explain.survey_pass import survey
-from lag_core.explain.trace import Networks, Trace
+from lag_core.explain.trace import Trace
 from lag_core.method.decoupling import Metric
 from lag_core.protocol import ClassInfo
 

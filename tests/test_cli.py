@@ -260,7 +260,8 @@ def test_compare_puts_runs_side_by_side(lag: Lag, trained: Path, copy: Path) -> 
 
 
 def test_predict_writes_ids_and_overlays(lag: Lag, trained: Path, root: Path, tmp_path: Path) -> None:
-    from lag_core.explain.trace import Networks, Trace
+    from lag_core.explain.networks import Networks
+    from lag_core.explain.trace import Trace
 
     one = root / "images" / "s03.png"
     answer = lag("predict", trained, one, root / "images", "--out", tmp_path / "out", "--step", 1)

@@ -28,7 +28,8 @@ from lag_core.explain.evidence import (
     why_preserved,
 )
 from lag_core.explain.interventions import class_iou
-from lag_core.explain.trace import Networks, Trace
+from lag_core.explain.networks import Networks, Passes
+from lag_core.explain.trace import Trace
 from lag_core.metrics import confusion, iou, seen_only
 from lag_core.protocol import LabelSpace
 from lag_core.runs import Run
@@ -314,10 +315,14 @@ def planted(before: Planted, after: Planted) -> tuple[Any, Examples]:
 
 
 class Sized:
-    """The namespace above with a length."""
+    """The namespace above with a length and one trunk."""
 
     def __init__(self, inner: SimpleNamespace):
         self.run, self.steps, self.device = inner.run, inner.steps, inner.device
+        self.trunks = ("one",) * len(self.steps)
+
+    def passes(self, inputs: Tensor) -> Passes:
+        return Passes(self, inputs)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -21,6 +21,7 @@ from lag_core.data.dataset import Dataset
 from lag_core.data.remap import truth
 from lag_core.explain import forgetting, survey_pass
 from lag_core.explain.latent_maps import covered
+from lag_core.explain.networks import Networks
 from lag_core.explain.similarity import image_cosines, image_nearest, measured
 from lag_core.explain.survey import (
     ARRAYS,
@@ -32,7 +33,7 @@ from lag_core.explain.survey import (
     read_survey,
     write_survey,
 )
-from lag_core.explain.trace import Networks, Trace
+from lag_core.explain.trace import Trace
 from lag_core.method.decoupling import channel_distance
 from lag_core.protocol import LabelSpace
 from lag_core.runs import Run, open_run, write_json

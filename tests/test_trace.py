@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 import torch
 from many_steps import delta_bytes, memory, operations, write_run
-from shapes import SIDE, tiny_run, write_shapes
+from shapes import SIDE, lively_backbone, tiny_run, write_shapes
 
 import lag_core
 from lag_core import metrics
-from lag_core.data.pictures import DataError, read_image
+from lag_core.data.pictures import DataError
 from lag_core.data.remap import truth
-from lag_core.data.transforms import fit_mask, resize_labels, to_input, unfit_scores
+from lag_core.data.transforms import fit_mask, resize_labels, unfit_scores
 from lag_core.explain import channels, evidence, forgetting, similarity
 from lag_core.explain.attribution import attribute
 from lag_core.explain.explained_run import ExplainedRun
 from lag_core.explain.interventions import ablate, class_iou, transplant
-from lag_core.explain.trace import Networks, Trace
-from lag_core.model.backbone import classifier
+from lag_core.explain.networks import Networks
+from lag_core.explain.trace import Trace
 from lag_core.relevance.target import Target
 from lag_core.runs import RunError
 
@@ -41,19 +41,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> ExplainedRun:
     """A run that learns something and forgets it: on a random backbone, whose batch norms know the pictures."""
-    torch.manual_seed(0)
-    backbone = classifier("mobilenet_v2")
-    for norm in (m for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)):
-        norm.momentum = None  # type: ignore[assignment]  # cumulative mean
-    pictures = np.stack([read_image(path) for path in sorted((data / "images").glob("*.png"))])
-    with torch.no_grad():
-        backbone.train()(torch.from_numpy(to_input(pictures)))
     folder = tmp_path_factory.mktemp("asked")
-    torch.save(backbone.state_dict(), folder / "backbone.pt")
-    model = {"weights": str(folder / "backbone.pt"), "output_stride": 8}
+    model = {"weights": str(lively_backbone(data, folder / "backbone.pt")), "output_stride": 8}
     optim = {"lr_stage": 0.0, "lr_head": 0.1, "lr_aspp": 0.1, "lr_aspp_later": 0.01, "epochs": 40, "epochs_later": 3}
-    tiny_run(data, folder / "finetune", "finetune", model=model, optim=optim)
-    return lag_core.open_run(folder / "finetune")
+    for seed in range(6):  # rounding differs between processors, and with it what so short a training ends in
+        out = folder / f"finetune-{seed}"
+        tiny_run(data, out, "finetune", model=model, optim={**optim, "seed": seed})
+        found = lag_core.open_run(out)
+        if sees_enough(found.trace("s20")):
+            break
+    return found
+
+
+def sees_enough(trace: Trace) -> bool:
+    """Whether no step calls every pixel the same, and pixels were kept, lost and never right."""
+    counts = trace.provenance().counts()
+    several = all(len(np.unique(trace.prediction(t))) > 1 for t in trace.steps)
+    return several and all(counts[f] for f in (forgetting.Fate.FORGOTTEN, forgetting.Fate.KEPT, forgetting.Fate.NEVER))
 
 
 @pytest.fixture(autouse=True)
@@ -84,9 +88,7 @@ def state(trace: Trace) -> str:
 
 
 def test_the_run_sees_enough_to_test_with(run: ExplainedRun, trace: Trace) -> None:
-    assert all(len(np.unique(trace.prediction(t))) > 1 for t in trace.steps)
-    counts = trace.provenance().counts()
-    assert counts[forgetting.Fate.FORGOTTEN] and counts[forgetting.Fate.KEPT] and counts[forgetting.Fate.NEVER]
+    assert sees_enough(trace)
 
 
 # ---------------------------------------------------------------------- opening

@@ -12,7 +12,7 @@ from dashboard import design, untrusted
 from dashboard.figures import why as figures
 from dashboard.figures.why import Series
 from lag_core.explain.evidence import from_validation, one_picture, why_preserved
-from lag_core.explain.trace import Networks
+from lag_core.explain.networks import Networks
 from lag_core.explain.verdict import EffectCurve
 from lag_core.runs import open_run
 

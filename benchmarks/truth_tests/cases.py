@@ -20,7 +20,7 @@ from torch import Tensor
 from lag_core.data.dataset import Dataset
 from lag_core.data.remap import truth
 from lag_core.data.transforms import content_size, fit, fit_mask, to_input
-from lag_core.explain.trace import Networks
+from lag_core.explain.networks import Networks
 from lag_core.model.prediction import class_probabilities
 from lag_core.model.segmenter import Segmenter, upsample
 from lag_core.relevance.target import Target

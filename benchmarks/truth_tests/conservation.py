@@ -49,18 +49,21 @@ def rows(subject: Subject, n: int) -> Iterator[dict]:
 
 
 def _views(subject: Subject) -> list[FoldedSegmenter]:
-    first = FoldedSegmenter(subject.networks.steps[0])
-    return [first, *(FoldedSegmenter(network, first) for network in subject.networks.steps[1:])]
+    networks, views = subject.networks, list[FoldedSegmenter]()
+    for step, network in enumerate(networks.steps):
+        first = networks.same_trunk(step)
+        views.append(FoldedSegmenter(network, views[first] if first < step else None))
+    return views
 
 
 def _recording(
     views: list[FoldedSegmenter], step: int, picture: Shown, kept: dict[tuple[int, str], Recording]
 ) -> Recording:
-    """A step's forward pass on a picture; the trunk runs once a picture. `kept` holds those of one picture."""
+    """A step's forward pass on a picture; a trunk runs once per picture. `kept` holds those of one picture."""
     if (step, picture.name) not in kept:
-        same = [one for (_, name), one in kept.items() if name == picture.name]
-        if not same:
+        if not any(name == picture.name for _, name in kept):
             kept.clear()
+        same = [one for one in kept.values() if one.view.trunk is views[step].trunk]
         kept[step, picture.name] = views[step].record(picture.image, same[0] if same else None)
     return kept[step, picture.name]
 

@@ -16,10 +16,15 @@ from truth_tests.cases import Subject
 
 
 class Latents:
-    """The first n pictures of class index `cls`, through the trunk once. ValueError if there are none."""
+    """The first n pictures of class index `cls`; their features are those of step 0's trunk.
+
+    ValueError if there are none, or if the trunk of the run moves.
+    """
 
     def __init__(self, subject: Subject, cls: int, n: int):
         self.subject, self.cls = subject, cls
+        if not subject.networks.one_trunk:
+            raise ValueError(f"{subject.name}: its trunk moves, so its steps share no features")
         self.pictures = subject.pictures(cls, n)
         if not self.pictures:
             raise ValueError(f"{subject.name}: no picture shows enough of {subject.run.classes[cls].name}")

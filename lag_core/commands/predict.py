@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from lag_core.data.pictures import read_image
-    from lag_core.explain.trace import Networks, Trace
+    from lag_core.explain.networks import Networks
+    from lag_core.explain.trace import Trace
     from lag_core.runs import open_run, write_atomically
     from lag_core.training.reporting import Reporter
 

@@ -32,7 +32,7 @@ def explain(options: argparse.Namespace) -> tuple[Run, Explanation]:
     from lag_core.explain.cache import ResultCache
     from lag_core.explain.evidence import NoExamples, finish, from_validation
     from lag_core.explain.explanation import collect
-    from lag_core.explain.trace import Networks
+    from lag_core.explain.networks import Networks
     from lag_core.runs import open_run
 
     run = open_run(options.run)

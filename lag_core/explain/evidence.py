@@ -26,7 +26,7 @@ from lag_core.data.transforms import fit, fit_mask, resize_labels, to_input
 from lag_core.explain import channels, similarity, verdict
 from lag_core.explain.cache import ResultCache, key_of
 from lag_core.explain.interventions import Intervention, Measure, ablation, curve, transplantation
-from lag_core.explain.trace import Networks
+from lag_core.explain.networks import Networks, Passes
 from lag_core.explain.verdict import ChannelEffects, EffectCurve, Evidence, OverSteps, Verdict
 from lag_core.metrics import confusion
 from lag_core.model.prediction import label_map
@@ -320,26 +320,24 @@ def over_steps(networks: Networks, examples: Examples, cls: int) -> Work[OverSte
     asked = range(sums.source, len(networks))
     total, done = len(asked) * -(-len(examples) // CHUNK), 0
     for batch in _batches(examples, run.config.data.size):
-        features, first = _trunk(networks, batch), None
+        passes, first = _passes(networks, batch), None
         for step in asked:
-            first = _add_step(networks, sums, step, features, batch, first)
+            first = _add_step(networks, sums, step, passes, batch, first)
             done += 1
             yield done / total
     return sums.result()
 
 
-@torch.no_grad()
-def _trunk(networks: Networks, batch: _Batch) -> Tensor:
-    return networks.steps[0].trunk(torch.from_numpy(batch.inputs).to(networks.device))
+def _passes(networks: Networks, batch: _Batch) -> Passes:
+    return networks.passes(torch.from_numpy(batch.inputs))
 
 
 @torch.no_grad()
 def _add_step(
-    networks: Networks, sums: _StepSums, step: int, features: Tensor, batch: _Batch, first: np.ndarray | None
+    networks: Networks, sums: _StepSums, step: int, passes: Passes, batch: _Batch, first: np.ndarray | None
 ) -> np.ndarray:
     """One step on one batch; returns the places that speak for the class at s, float64 [n, h * w]."""
-    model = networks.steps[step]
-    output = model.behind_trunk(features)
+    model, output = networks.steps[step], passes.output(step)
     mask = batch.masks(sums.cls, (output.latent.shape[-2], output.latent.shape[-1]))
     if step == sums.source:
         sums.pixels += int(mask.sum())
@@ -389,8 +387,8 @@ def channel_effects(networks: Networks, examples: Examples, cls: int, step: int,
 @torch.no_grad()
 def _pair(networks: Networks, batch: _Batch, source: int, step: int) -> tuple[Tensor, Tensor]:
     """Z of both steps, [n, C, h, w] each."""
-    features = _trunk(networks, batch)
-    return tuple(networks.steps[t].behind_trunk(features).latent for t in (source, step))  # type: ignore[return-value]
+    passes = _passes(networks, batch)
+    return passes.output(source).latent, passes.output(step).latent
 
 
 def _within(question: Intervention, active: np.ndarray) -> Intervention:

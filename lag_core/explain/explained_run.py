@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from lag_core.explain.channels import ChannelSplit
     from lag_core.explain.evidence import Examples
     from lag_core.explain.forgetting import RunForgetting
+    from lag_core.explain.networks import Networks
     from lag_core.explain.similarity import Prototypes
-    from lag_core.explain.trace import Networks, Trace
+    from lag_core.explain.trace import Trace
     from lag_core.explain.verdict import Evidence, Verdict
 
 
@@ -47,7 +48,7 @@ class ExplainedRun(Run):
     @cached_property
     def networks(self) -> Networks:
         """The networks of all steps, loaded at first use and kept as long as the run is."""
-        from lag_core.explain.trace import Networks
+        from lag_core.explain.networks import Networks
 
         return Networks(self, self.device)
 

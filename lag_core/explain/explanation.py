@@ -16,7 +16,8 @@ from lag_core.explain.cache import ResultCache
 from lag_core.explain.channels import Moved
 from lag_core.explain.evidence import Examples, NoExamples, Work
 from lag_core.explain.forgetting import Provenance
-from lag_core.explain.trace import Networks, Trace
+from lag_core.explain.networks import Networks
+from lag_core.explain.trace import Trace
 from lag_core.explain.verdict import Evidence
 from lag_core.relevance.lrp import NotFinite
 from lag_core.runs import Run

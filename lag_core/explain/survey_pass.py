@@ -1,6 +1,7 @@
 """One pass over the whole validation set with the networks of all steps: what `lag survey` measures.
 
-The trunk runs once an image; of every step, label maps and latent statistics are added up and then dropped.
+A trunk runs once per image, however many steps share it; of every step, label maps and latent statistics are added up
+and then dropped.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from lag_core.data.remap import truth
 from lag_core.data.transforms import Size, content_size, fit, fit_mask, resize_labels, to_input
 from lag_core.explain import forgetting
 from lag_core.explain.latent_maps import covered
+from lag_core.explain.networks import Networks
 from lag_core.explain.survey import TOP, Survey
-from lag_core.explain.trace import Networks
 from lag_core.method.decoupling import Metric, channel_distance
 from lag_core.metrics import confusion
 from lag_core.model.prediction import full_size, label_map
@@ -94,11 +95,11 @@ def _walk_steps(
     Returns label maps uint8 [T, H, W] an image.
     """
     inputs = torch.from_numpy(batch.inputs).to(networks.device, memory_format=torch.channels_last)
-    features = networks.steps[0].trunk(inputs).contiguous()
+    passes = networks.passes(inputs)
     maps: list[list[np.ndarray]] = [[] for _ in range(len(batch))]
     before: Tensor | None = None
-    for step, model in enumerate(networks.steps):
-        output = model.behind_trunk(features)
+    for step in range(len(networks)):
+        output = passes.output(step)
         for row, own in enumerate(_label_maps(output.logits, batch, networks.run)):
             maps[row].append(own)
         latents.add(step, output.latent, batch)

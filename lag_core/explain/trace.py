@@ -1,4 +1,4 @@
-"""One image through every step of a run, the trunk once, and the questions that can be put to it.
+"""One image through every step of a run, each trunk once, and the questions that can be put to it.
 
 Each question is answered by the module that is about it; a `Trace` only hands over what it has.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -29,10 +29,9 @@ from lag_core.explain.interventions import (
     curve,
     transplantation,
 )
+from lag_core.explain.networks import Networks, Passes
 from lag_core.model.prediction import class_probabilities, full_size, label_map
-from lag_core.model.segmenter import Output, Segmenter, upsample
-from lag_core.model.weights import load_steps
-from lag_core.runs import Run
+from lag_core.model.segmenter import upsample
 
 if TYPE_CHECKING:
     from lag_core.explain.attribution import Attribution, Method
@@ -41,16 +40,13 @@ Where = np.ndarray | tuple[int, int]
 """Part of a picture: a mask, bool [H, W], or one pixel (row, column)."""
 
 
-class Networks:
-    """The networks of all steps of a run. Tensors that a step did not change are held once."""
+class Seen(NamedTuple):
+    """What a trace keeps of a step."""
 
-    def __init__(self, run: Run, device: str = "cpu"):
-        self.run = run
-        self.device = torch.device(device)
-        self.steps: list[Segmenter] = load_steps(run, device)
-
-    def __len__(self) -> int:
-        return len(self.steps)
+    latent: Tensor
+    """[1, C, h, w] the map Z."""
+    logits: Tensor
+    """[1, channels, h, w]."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,8 @@ class Trace:
         self.run = networks.run
         self.square = self.run.config.data.size
         self.inside = content_size(image.shape[0], image.shape[1], self.square)
-        self.outputs: dict[int, Output] = {}
-        self._trunk: Tensor | None = None
+        self.outputs: dict[int, Seen] = {}
+        self._passes: Passes | None = None
 
     @property
     def steps(self) -> range:
@@ -107,18 +103,18 @@ class Trace:
         square = fit(self.image, self.square)[0][None]
         return torch.from_numpy(to_input(square)).to(self.networks.device)
 
-    @torch.no_grad()
-    def trunk(self) -> Tensor:
-        """Features at the end of the shared trunk, float32 [1, T, h, w]."""
-        if self._trunk is None:
-            self._trunk = self.networks.steps[0].trunk(self.inputs())
-        return self._trunk
+    def features(self, step: int) -> Tensor:
+        """Features at the end of the trunk of `step`, float32 [1, T, h, w]."""
+        if self._passes is None:
+            self._passes = self.networks.passes(self.inputs())
+        return self._passes.features(step)
 
     @torch.no_grad()
-    def output(self, step: int) -> Output:
-        """Stage, latent and logits of `step` as tensors [1, ...]."""
+    def output(self, step: int) -> Seen:
+        """Z and logits of `step` as tensors [1, ...]."""
         if step not in self.outputs:
-            self.outputs[step] = self.networks.steps[step].behind_trunk(self.trunk())
+            found = self.networks.steps[step].behind_trunk(self.features(step))
+            self.outputs[step] = Seen(found.latent, found.logits)
         return self.outputs[step]
 
     def latent(self, step: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Measuring networks on the validation set: one trunk pass an image, for however many steps."""
+"""Measuring networks on the validation set: one trunk pass per image, for however many steps share the trunk."""
 
 from __future__ import annotations
 
@@ -44,15 +44,16 @@ class Validation:
         self.ids = measured_ids(dataset, config)
 
     def measure(self, models: Sequence[Segmenter], loss: str, progress: Progress) -> list[Confusions]:
-        """Confusion matrices of each model. The models share their trunk; its features are taken from the first."""
+        """Confusion matrices of each model. Models whose trunks are equal to the bit share its features."""
         k = len(self.labels.order)
         totals: list[Confusions] = [{} for _ in models]
-        trunk = trunk_digest(models[0])
+        by_trunk = _by_trunk(models)
         for place in progress(range(0, len(self.ids), BATCH), "validation"):
             batch = self.ids[place : place + BATCH]
-            features = self._features(models[0], trunk, batch)
-            for model, total in zip(models, totals, strict=True):
-                self._count(model, loss, features, batch, total, k)
+            for trunk, group in by_trunk.items():
+                features = self._features(models[group[0]], trunk, batch)
+                for step in group:
+                    self._count(models[step], loss, features, batch, totals[step], k)
         return totals
 
     def _features(self, model: Segmenter, trunk: str, batch: Sequence[str]) -> Tensor:
@@ -75,6 +76,15 @@ class Validation:
             domain = self.dataset.domain(image_id)
             counted = confusion(truth(mask, self.labels), predicted, k)
             total[domain] = total.get(domain, 0) + counted
+
+
+def _by_trunk(models: Sequence[Segmenter]) -> dict[str, list[int]]:
+    """Places of the models by the digest of their trunk."""
+    digests = {id(model.backbone): trunk_digest(model) for model in {id(m.backbone): m for m in models}.values()}
+    found: dict[str, list[int]] = {}
+    for place, model in enumerate(models):
+        found.setdefault(digests[id(model.backbone)], []).append(place)
+    return found
 
 
 def measured_ids(dataset: Dataset, config: DataConfig) -> tuple[str, ...]:
