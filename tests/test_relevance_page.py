@@ -192,7 +192,7 @@ def test_maps_at_the_latent_map_keep_its_sum(asked, method):
     (found,) = relevance_maps.explain([asked._replace(method=method)])
     trace = loaders.trace(asked.run, asked.picture)
     target = Target(1 + asked.run.labels.offset, torch.from_numpy(asked.mask.astype(np.float32)))
-    exact = FoldedSegmenter(trace.networks.steps[2]).record(trace.trunk()).relevance(target, "epsilon", "latent")
+    exact = FoldedSegmenter(trace.networks.steps[2]).record(trace.features(2)).relevance(target, "epsilon", "latent")
     profile = exact.channels[0].numpy()
     np.testing.assert_allclose(found.channels, profile, atol=1e-3 * np.abs(profile).max())
     cells = exact.map.shape[1] * exact.map.shape[2]

@@ -45,7 +45,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> ExplainedRun:
     model = {"weights": str(lively_backbone(data, folder / "backbone.pt")), "output_stride": 8}
     optim = {"lr_stage": 0.0, "lr_head": 0.1, "lr_aspp": 0.1, "lr_aspp_later": 0.01, "epochs": 40, "epochs_later": 3}
     for seed in range(6):  # rounding differs between processors, and with it what so short a training ends in
-        out = folder / f"finetune-{seed}"
+        out = folder / f"seed-{seed}" / "finetune"
         tiny_run(data, out, "finetune", model=model, optim={**optim, "seed": seed})
         found = lag_core.open_run(out)
         if sees_enough(found.trace("s20")):
