@@ -1,0 +1,368 @@
+"""Hybrids of two networks: the pixel counts that shares are made of.
+
+Two states of one run (an earlier and a later step), or the same step of two runs that have step 0 in common, are cut
+into parts: each backbone stage, the ASPP, and the logits of each class by the head that makes them. A hybrid takes
+some parts from the later state ("now") and the others from the earlier one ("then"). Features run once for each set of
+feature parts; both states' heads decode each of them; every hybrid is then a choice among these logits, made pixel by
+pixel. No network is touched.
+
+A pixel goes to a class by the rule of `model.prediction.label_map`. Later classes take part only in hybrids with the
+part `competition`: absent, their logits are minus infinity. Source: ours (docs/method.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lag_core.explain.networks import Networks, Passes
+from lag_core.explain.shares import (
+    ASPP,
+    BACKBONE,
+    COMPETITION,
+    OLD_HEADS,
+    OWN_HEAD,
+    UNKNOWN_HEAD,
+    Counts,
+    Plan,
+    is_feature,
+    plan,
+)
+from lag_core.model.backbone import STAGES
+from lag_core.model.prediction import full_size
+from lag_core.model.segmenter import Segmenter
+from lag_core.protocol import LabelSpace
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a batch of pictures lies in the network's square, and what they show."""
+
+    square: int
+    insides: Sequence[tuple[int, int]]
+    """(height, width) of each picture in its square."""
+    truths: Sequence[np.ndarray]
+    """Class indices uint8 [H, W] of each, at the size at which it is measured; 255 where nothing counts."""
+
+
+def equal_tensors(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules hold the same weights and running statistics, bit for bit."""
+    mine, theirs = one.state_dict(), other.state_dict()
+    names = [name for name in mine if not name.endswith("num_batches_tracked")]
+    kept = [name for name in theirs if not name.endswith("num_batches_tracked")]
+    return names == kept and all(torch.equal(mine[name], theirs[name]) for name in names)
+
+
+class Pair:
+    """An earlier and a later state, cut into parts: `then` and `now` are steps of the networks of each side.
+
+    ValueError if the two do not know the classes in the same order.
+    """
+
+    def __init__(self, then: tuple[Networks, int], now: tuple[Networks, int]):
+        self.networks, self.steps = (then[0], now[0]), (then[1], now[1])
+        old, new = then[0].run, now[0].run
+        self.labels: LabelSpace = new.labels
+        self.rule: str = new.config.method.loss
+        self.seen = old.labels.seen(self.steps[0]), new.labels.seen(self.steps[1])
+        known = min(self.seen)
+        if (
+            old.labels.order[:known] != new.labels.order[:known]
+            or old.labels.unknown != new.labels.unknown
+            or old.config.method.loss != self.rule
+        ):
+            raise ValueError(f"{old.name} and {new.name} do not know the same classes in the same order")
+
+    @cached_property
+    def models(self) -> tuple[Segmenter, Segmenter]:
+        """The networks then and now."""
+        then, now = (nets.steps[step] for nets, step in zip(self.networks, self.steps, strict=True))
+        return then, now
+
+    @cached_property
+    def _modules(self) -> list[tuple[str, nn.Module, nn.Module]]:
+        """Feature parts in the order in which a picture passes them: (name, module then, module now)."""
+        then, now = self.models
+        stages = [(BACKBONE + name, getattr(then.backbone, name), getattr(now.backbone, name)) for name in STAGES]
+        return [*stages, (ASPP, then.aspp, now.aspp)]
+
+    @cached_property
+    def feature_parts(self) -> tuple[str, ...]:
+        """Feature parts that differ."""
+        return tuple(name for name, then, now in self._modules if then is not now and not equal_tensors(then, now))
+
+    @cached_property
+    def _moved_channels(self) -> np.ndarray:
+        """Which training channels known then are made by weights that changed. Shape: bool [channels then]."""
+        moved: list[bool] = []
+        for then, now in zip(self.models[0].heads, self.models[1].heads, strict=False):
+            last = getattr(then, "classify", None)
+            if last is None or not isinstance(last, nn.Conv2d):
+                raise TypeError(f"{type(then).__name__} has no layer `classify` whose rows are classes")
+            rest = [n for n in then.state_dict() if not n.startswith("classify.") and "num_batches" not in n]
+            same = all(torch.equal(then.state_dict()[n], now.state_dict()[n]) for n in rest)
+            rows = zip(_rows(then), _rows(now), strict=True)
+            moved += [not (same and torch.equal(a, b)) for a, b in rows]
+        return np.array(moved, bool)
+
+    def parts(self, cls: int) -> tuple[str, ...]:
+        """Names of the parts that differ for a class, those that are no part of its decision left out."""
+        own, others, catch_all = self._channels_of(cls)
+        name = OWN_HEAD + self.networks[1].run.classes[cls].name
+        found = list(self.feature_parts)
+        for part, channels in ((name, own), (OLD_HEADS, others), (UNKNOWN_HEAD, catch_all)):
+            if any(self._moved_channels[c] for c in channels):
+                found.append(part)
+        if self.seen[1] > self.seen[0]:
+            found.append(COMPETITION)
+        return tuple(found)
+
+    def every_part(self, cls: int) -> tuple[str, ...]:
+        """Names of all parts, also of those that did not change, in the network's order."""
+        own, others, catch_all = self._channels_of(cls)
+        heads = [
+            *([OWN_HEAD + self.networks[1].run.classes[cls].name] if own else []),
+            *([OLD_HEADS] if others else []),
+            *([UNKNOWN_HEAD] if catch_all else []),
+        ]
+        return (
+            *(name for name, _, _ in self._modules),
+            *heads,
+            *([COMPETITION] if self.seen[1] > self.seen[0] else []),
+        )
+
+    def _channels_of(self, cls: int) -> tuple[list[int], list[int], list[int]]:
+        """Training channels of the class itself, of the other old classes, and of unknown and background."""
+        offset, background = self.labels.offset, self.labels.background is not None
+        catch_all = [0] * (offset and background) + ([offset] if background and cls != 0 else [])
+        own = [cls + offset]
+        others = [k + offset for k in range(int(background), self.seen[0]) if k != cls]
+        return own, others, catch_all
+
+    @torch.no_grad()
+    def latents(self, passes: tuple[Passes, Passes], wanted: frozenset[int]) -> Iterator[tuple[int, Tensor]]:
+        """(set of feature parts that are as now, Z) for each wanted set; bit i is feature part i.
+
+        Sets share what they have in common on the way up.
+        """
+        start, features = self._below(passes)
+        bits = {name: 1 << i for i, name in enumerate(self.feature_parts)}
+        yield from self._walk(self._modules[start:], features, 0, bits, wanted)
+
+    def _below(self, passes: tuple[Passes, Passes]) -> tuple[int, Tensor]:
+        """How many modules both states share in front, and what they make of the pictures."""
+        trunks = [nets.trunks[step] for nets, step in zip(self.networks, self.steps, strict=True)]
+        shared = self.models[0].config.shared
+        if trunks[0] == trunks[1] and shared == self.models[1].config.shared:
+            return STAGES.index(shared) + 1, passes[1].features(self.steps[1])
+        return 0, passes[1].inputs
+
+    def _walk(
+        self,
+        modules: list[tuple[str, nn.Module, nn.Module]],
+        x: Tensor,
+        mask: int,
+        bits: Mapping[str, int],
+        wanted: frozenset[int],
+    ) -> Iterator[tuple[int, Tensor]]:
+        for place, (name, then, now) in enumerate(modules):
+            if name not in bits:
+                x = now(x)
+                continue
+            below = sum(bits[n] for n, _, _ in modules[place:] if n in bits)
+            for module, chosen in ((then, mask), (now, mask | bits[name])):
+                if any(
+                    (one & ~below) == (mask & ~below) and (one & bits[name]) == (chosen & bits[name]) for one in wanted
+                ):
+                    yield from self._walk(modules[place + 1 :], module(x), chosen, bits, wanted)
+            return
+        yield mask, x
+
+    @torch.no_grad()
+    def decoded(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of Z by the heads of both states. Shape: [B, C, h, w] -> [B, channels then], [B, channels now]."""
+        then, now = self.models
+        return then.decode(latent), now.decode(latent)
+
+
+def _rows(head: nn.Module) -> Iterator[Tensor]:
+    """Weight and bias of each class's row of a head's last layer."""
+    last = head.classify
+    assert isinstance(last, nn.Conv2d)
+    bias = torch.zeros(last.out_channels) if last.bias is None else last.bias
+    for weight, offset in zip(last.weight, bias, strict=True):
+        yield torch.cat([weight.flatten(), offset[None].to(weight)])
+
+
+# ---------------------------------------------------------------------- deciding pixels
+
+
+class Decisions:
+    """Scores of the counted pixels of one picture for one Z: what every choice of heads decides.
+
+    Shape: logits then [channels, P], now [channels, P] at P pixels.
+    """
+
+    def __init__(self, then: Tensor, now: Tensor, labels: LabelSpace, rule: str, seen: tuple[int, int]):
+        self.labels, self.rule, self.seen = labels, rule, seen
+        self.scores = tuple((one.sigmoid() if rule == "bce" else one) for one in (then, now))
+        known, first = seen[0] + labels.offset, int(labels.background is not None)
+        self.first = first
+        old = [one[labels.offset + first : known] for one in self.scores]
+        self.below = [_before(one) for one in old]
+        self.above = [_before(one.flip(0)).flip(0) for one in old]
+        later = self.scores[1][known:]
+        self.later = later.max(0).values if len(later) else None
+        self.folded: dict[tuple[int, int], Tensor] = {}
+
+    def background(self, unknown: int, background: int) -> Tensor | None:
+        """Score of the background, the unknown folded in; each from then (0) or now (1). None without background."""
+        if self.labels.background is None:
+            return None
+        key = unknown, background
+        if key not in self.folded:
+            own = self.scores[background][self.labels.offset]
+            if self.labels.unknown:
+                other = self.scores[unknown][0]
+                own = own + other if self.rule == "bce" else torch.logaddexp(own, other)
+            self.folded[key] = own
+        return self.folded[key]
+
+    def won(self, cls: int, own: int, others: int, catch_all: int, competition: bool) -> Tensor:
+        """Whether a class is the decision, its parts then (0) or now (1). Shape: bool [P].
+
+        Among equal scores the lower class index wins, as in `label_map`.
+        """
+        if cls < self.first:  # the background: it has no lower index
+            score = self.background(catch_all, own)
+            assert score is not None
+            rest = self.scores[others][self.labels.offset + self.first : self.seen[0] + self.labels.offset]
+            found = score >= rest.max(0).values if len(rest) else torch.ones_like(score, dtype=torch.bool)
+        else:
+            place = cls - self.first
+            score = self.scores[own][cls + self.labels.offset]
+            found = (score > self.below[others][place]) & (score >= self.above[others][place])
+            background = self.background(catch_all, catch_all)
+            if background is not None:
+                found &= score > background
+        if competition and self.later is not None:
+            found &= score >= self.later
+        return found
+
+
+def _before(scores: Tensor) -> Tensor:
+    """Largest score of the rows before each row, minus infinity for the first. Shape: [K, P] -> same."""
+    if not len(scores):
+        return scores
+    nothing = torch.full_like(scores[:1], -torch.inf)
+    return torch.cat([nothing, torch.cummax(scores, 0).values[:-1]])
+
+
+# ---------------------------------------------------------------------- counting
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One class of a pair with its plan."""
+
+    cls: int
+    parts: tuple[str, ...]
+    plan: Plan
+
+    @cached_property
+    def features(self) -> int:
+        """How many of the parts are feature parts; they come first."""
+        return sum(is_feature(part) for part in self.parts)
+
+    def feature_set(self, mask: int) -> int:
+        """The feature parts of a set."""
+        return mask & ((1 << self.features) - 1)
+
+    def choice(self, mask: int) -> tuple[int, int, int, bool]:
+        """(own head, old heads, unknown head, competition) of a set: then (0) or now (1).
+
+        A part that did not change is taken as it is now.
+        """
+
+        def now(test: Callable[[str], bool]) -> int:
+            places = [i for i, part in enumerate(self.parts) if test(part)]
+            return int(not places or mask >> places[0] & 1)
+
+        return (
+            now(lambda part: part.startswith(OWN_HEAD)),
+            now(lambda part: part == OLD_HEADS),
+            now(lambda part: part == UNKNOWN_HEAD),
+            bool(now(lambda part: part == COMPETITION)),
+        )
+
+
+class HybridCounts:
+    """Counts of every hybrid of a pair for some classes, filled batch by batch."""
+
+    def __init__(self, pair: Pair, classes: Sequence[int], images: int, seed: int = 0):
+        self.pair = pair
+        self.asked = []
+        for cls in classes:
+            parts = pair.parts(cls)
+            self.asked.append(Asked(cls, parts, plan(parts, seed=seed)))
+        self.hits = [np.zeros((images, len(one.plan.masks)), np.int64) for one in self.asked]
+        self.called = [np.zeros_like(hits) for hits in self.hits]
+        self.true = np.zeros((images, len(self.asked)), np.int64)
+        self.called_new = np.zeros((images, len(self.asked)), np.int64)
+
+    @cached_property
+    def wanted(self) -> frozenset[int]:
+        """Sets of feature parts that some hybrid needs."""
+        return frozenset(one.feature_set(mask) for one in self.asked for mask in one.plan.masks)
+
+    @torch.no_grad()
+    def add(self, first: int, passes: tuple[Passes, Passes], geometry: Geometry) -> None:
+        """Count a batch of pictures, the first of which has the place `first`."""
+        for features, latent in self.pair.latents(passes, self.wanted):
+            both = self.pair.decoded(latent)
+            for row, truth in enumerate(geometry.truths):
+                self._count(first + row, features, both, row, geometry, truth)
+
+    def _count(
+        self, place: int, features: int, both: tuple[Tensor, Tensor], row: int, geometry: Geometry, truth: np.ndarray
+    ) -> None:
+        then_seen, now_seen = self.pair.seen
+        true = torch.from_numpy(truth).to(both[0].device)
+        counted = true < max(now_seen, then_seen)
+        size = (truth.shape[0], truth.shape[1])
+        logits = [
+            full_size(one[row : row + 1], geometry.square, geometry.insides[row], size)[0][:, counted] for one in both
+        ]
+        decisions = Decisions(logits[0], logits[1], self.pair.labels, self.pair.rule, self.pair.seen)
+        shown = true[counted]
+        fixed = shown < then_seen
+        for at, one in enumerate(self.asked):
+            mine = shown == one.cls
+            self.true[place, at] = int(mine.sum())
+            self._count_class(place, at, features, decisions, mine, fixed)
+
+    def _count_class(
+        self, place: int, at: int, features: int, decisions: Decisions, mine: Tensor, fixed: Tensor
+    ) -> None:
+        one = self.asked[at]
+        known: dict[tuple[int, int, int, bool], tuple[int, int, int]] = {}
+        for column, mask in enumerate(one.plan.masks):
+            if one.feature_set(mask) != features:
+                continue
+            choice = one.choice(mask)
+            if choice not in known:
+                won = decisions.won(one.cls, *choice)
+                called = int((won & fixed).sum())
+                known[choice] = int((won & mine).sum()), called, int(won.sum()) - called
+            self.hits[at][place, column], self.called[at][place, column], newly = known[choice]
+            if mask == one.plan.masks[-1]:
+                self.called_new[place, at] = newly
+
+    def counts(self, at: int) -> Counts:
+        """What was counted for the class at this place of `classes`."""
+        return Counts(self.hits[at], self.called[at], self.true[:, at], self.called_new[:, at])

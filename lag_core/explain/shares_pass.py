@@ -1,0 +1,76 @@
+"""Runs the pictures that shares are measured on through all hybrids.
+
+A picture is measured at its own size, as metrics are, or at the size at which the network sees it where that is
+smaller. The work is a generator that yields the share done, so that a caller can show it, hold a lock for one batch
+at a time, or stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from lag_core.data.transforms import content_size, fit, resize_labels, to_input
+from lag_core.explain.hybrids import Geometry, HybridCounts, Pair
+from lag_core.explain.networks import Networks, Passes
+from lag_core.explain.shares import REPEATS, Shares, shares_of
+
+BATCH = 8
+"""Pictures in one pass; as in training and evaluation, so that the same picture gives the same bits."""
+
+Pictures = Sequence[tuple[np.ndarray, np.ndarray]]
+"""Pictures with their truths: uint8 [H, W, 3], class indices uint8 [H, W], 255 where nothing is annotated."""
+
+
+def measured_at(truth: np.ndarray, square: int) -> np.ndarray:
+    """The truth at the size at which a picture is measured: its own, or what it has in the network's square."""
+    inside = content_size(truth.shape[0], truth.shape[1], square)
+    return resize_labels(truth, inside) if inside[0] * inside[1] < truth.size else truth
+
+
+def geometry_of(truths: Sequence[np.ndarray], square: int) -> Geometry:
+    """How pictures with these truths lie in the network's square."""
+    insides = [content_size(true.shape[0], true.shape[1], square) for true in truths]
+    return Geometry(square, insides, [measured_at(true, square) for true in truths])
+
+
+def shares_on(
+    pair: Pair, classes: Sequence[int], pictures: Pictures, repeats: int = REPEATS, seed: int = 0
+) -> Generator[float, None, list[Shares]]:
+    """The shares of some classes between the two states of a pair, on these pictures. Yields the share done."""
+    counts = HybridCounts(pair, classes, len(pictures), seed)
+    square = pair.networks[1].run.config.data.size
+    for place in range(0, len(pictures), BATCH):
+        batch = [pictures[i] for i in range(place, min(place + BATCH, len(pictures)))]
+        inputs = torch.from_numpy(to_input(np.stack([fit(image, square)[0] for image, _ in batch])))
+        counts.add(place, _both(pair, inputs), geometry_of([true for _, true in batch], square))
+        yield (place + len(batch)) / len(pictures)
+    return results(counts, repeats, seed)
+
+
+def results(counts: HybridCounts, repeats: int = REPEATS, seed: int = 0) -> list[Shares]:
+    """The shares of each class that was counted."""
+    pair = counts.pair
+    return [
+        shares_of(
+            counts.counts(at), one.parts, one.plan, pair.steps,
+            every=pair.every_part(one.cls), repeats=repeats, seed=seed,
+        )
+        for at, one in enumerate(counts.asked)
+    ]  # fmt: skip
+
+
+def _both(pair: Pair, inputs: torch.Tensor) -> tuple[Passes, Passes]:
+    then, now = pair.networks
+    passes = now.passes(inputs)
+    return (passes if then is now else then.passes(inputs)), passes
+
+
+def all_pairs(networks: Networks) -> Iterator[tuple[Pair, list[int]]]:
+    """Every pair (step that introduces classes, later step) of a run, with the classes that it introduced."""
+    labels = networks.run.labels
+    for then in range(len(networks)):
+        for now in range(then + 1, len(networks)):
+            yield Pair((networks, then), (networks, now)), list(labels.class_indices(then))
