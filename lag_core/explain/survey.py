@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from lag_core.explain import forgetting
+from lag_core.explain import forgetting, stored_shares
+from lag_core.explain.stored_shares import StoredShares
 from lag_core.protocol import LabelSpace
 from lag_core.runs import Run, RunError, file_digest, read_json, read_tensors, write_json, write_tensors
 
@@ -91,6 +92,9 @@ class Survey:
     distances: np.ndarray
     """float32 [M, T - 1, C], distance of each channel from step t - 1 to t, mean over the images (METHOD.md
     C.1)."""
+
+    shares: StoredShares | None = None
+    """Where the change of each class lives (explain.stored_shares); None in a survey that did not measure it."""
 
     def rank_images(self, step: int = -1, cls: int | None = None) -> list[forgetting.ImageLoss]:
         """Images by forgotten pixels after `step`, most first; of one true class, or of all."""
@@ -183,12 +187,16 @@ def _assemble(run: Run, about: dict[str, Any], arrays: dict[str, np.ndarray]) ->
     shape = len(ids), len(run.steps), len(run.classes)
     if held["lost"].shape != shape or len(domains) != len(ids) or held["distances"].shape[0] != len(metrics):
         raise ValueError(f"its arrays have the shape {held['lost'].shape}, expected {shape}")
-    return Survey(ids, domains, metrics, run.labels, **held)
+    names = [one.name for one in run.classes]
+    return Survey(ids, domains, metrics, run.labels, **held, shares=stored_shares.from_arrays(arrays, names, len(ids)))
 
 
 def write_survey(run: Run, survey: Survey) -> int:
     """Write both files, each atomically, the metadata last. Returns the bytes of the arrays."""
-    entry = write_tensors(run.path / ARRAYS, {name: getattr(survey, name) for name in _ARRAYS})
+    arrays = {name: getattr(survey, name) for name in _ARRAYS}
+    if survey.shares is not None:
+        arrays |= stored_shares.to_arrays(survey.shares.by_case)
+    entry = write_tensors(run.path / ARRAYS, arrays)
     about = {
         "schema": SCHEMA,
         "run": run.digest,

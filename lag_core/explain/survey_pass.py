@@ -18,8 +18,11 @@ from lag_core.data.dataset import Dataset
 from lag_core.data.remap import truth
 from lag_core.data.transforms import Size, content_size, fit, fit_mask, resize_labels, to_input
 from lag_core.explain import forgetting
+from lag_core.explain.hybrids import HybridCounts
 from lag_core.explain.latent_maps import covered
-from lag_core.explain.networks import Networks
+from lag_core.explain.networks import Networks, Passes
+from lag_core.explain.shares_pass import all_pairs, geometry_of, results
+from lag_core.explain.stored_shares import StoredShares
 from lag_core.explain.survey import TOP, Survey
 from lag_core.method.decoupling import Metric, channel_distance
 from lag_core.metrics import confusion
@@ -44,14 +47,27 @@ def survey(run: Run, dataset: Dataset, progress: Progress, device: str = "cpu") 
     pixels = PixelCounts(len(ids), steps, run.labels)
     latents = LatentSums(len(ids), steps, len(run.labels.order), run.config.model.latent)
     distances = DistanceSums(steps, run.config.model.latent, run.config.optim.seed)
+    hybrids = [HybridCounts(pair, classes, len(ids)) for pair, classes in all_pairs(networks)]
     for place in progress(range(0, len(ids), BATCH), "survey"):
         batch = read_batch(dataset, ids[place : place + BATCH], place, run)
-        maps = _walk_steps(networks, batch, latents, distances)
+        passes = networks.passes(torch.from_numpy(batch.inputs).to(memory_format=torch.channels_last))
+        maps = _walk_steps(networks, passes, batch, latents, distances)
         for row, own in enumerate(maps):
             pixels.add(place + row, own, batch.truths[row])
+        for one in hybrids:
+            one.add(place, (passes, passes), geometry_of(batch.truths, run.config.data.size))
     domains = tuple(dataset.domain(i) for i in ids)
     arrays = {**pixels.arrays(), **latents.arrays(), "distances": distances.mean()}
-    return Survey(ids, domains, METRICS, run.labels, **arrays)
+    return Survey(ids, domains, METRICS, run.labels, **arrays, shares=_shares(hybrids))
+
+
+def _shares(hybrids: Sequence[HybridCounts]) -> StoredShares:
+    """The shares of every class at every later step."""
+    return StoredShares({
+        (one.cls, shares.step_from, shares.step_to): shares
+        for counts in hybrids
+        for one, shares in zip(counts.asked, results(counts), strict=True)
+    })  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,14 +104,12 @@ def read_batch(dataset: Dataset, ids: Sequence[str], first: int, run: Run) -> Im
 
 @torch.no_grad()
 def _walk_steps(
-    networks: Networks, batch: ImageBatch, latents: LatentSums, distances: DistanceSums
+    networks: Networks, passes: Passes, batch: ImageBatch, latents: LatentSums, distances: DistanceSums
 ) -> list[np.ndarray]:
     """Run all steps on a batch and add up what their latent maps say.
 
     Returns label maps uint8 [T, H, W] an image.
     """
-    inputs = torch.from_numpy(batch.inputs).to(networks.device, memory_format=torch.channels_last)
-    passes = networks.passes(inputs)
     maps: list[list[np.ndarray]] = [[] for _ in range(len(batch))]
     before: Tensor | None = None
     for step in range(len(networks)):
