@@ -205,22 +205,24 @@ def _rows(head: nn.Module) -> Iterator[Tensor]:
 class Decisions:
     """Scores of the counted pixels of one picture for one Z: what every choice of heads decides.
 
-    Shape: logits then [channels, P], now [channels, P] at P pixels.
+    Shape: logits then [channels, P], now [channels, P] at P pixels. NumPy: each operation is small, and torch's threads
+    would wait for one another.
     """
 
     def __init__(self, then: Tensor, now: Tensor, labels: LabelSpace, rule: str, seen: tuple[int, int]):
         self.labels, self.rule, self.seen = labels, rule, seen
-        self.scores = tuple((one.sigmoid() if rule == "bce" else one) for one in (then, now))
+        scores = (one.sigmoid() if rule == "bce" else one for one in (then, now))
+        self.scores = tuple(one.cpu().numpy() for one in scores)
         known, first = seen[0] + labels.offset, int(labels.background is not None)
         self.first = first
         old = [one[labels.offset + first : known] for one in self.scores]
         self.below = [_before(one) for one in old]
-        self.above = [_before(one.flip(0)).flip(0) for one in old]
+        self.above = [_before(one[::-1])[::-1] for one in old]
         later = self.scores[1][known:]
-        self.later = later.max(0).values if len(later) else None
-        self.folded: dict[tuple[int, int], Tensor] = {}
+        self.later = later.max(0) if len(later) else None
+        self.folded: dict[tuple[int, int], np.ndarray] = {}
 
-    def background(self, unknown: int, background: int) -> Tensor | None:
+    def background(self, unknown: int, background: int) -> np.ndarray | None:
         """Score of the background, the unknown folded in; each from then (0) or now (1). None without background."""
         if self.labels.background is None:
             return None
@@ -229,11 +231,11 @@ class Decisions:
             own = self.scores[background][self.labels.offset]
             if self.labels.unknown:
                 other = self.scores[unknown][0]
-                own = own + other if self.rule == "bce" else torch.logaddexp(own, other)
+                own = own + other if self.rule == "bce" else np.logaddexp(own, other)
             self.folded[key] = own
         return self.folded[key]
 
-    def won(self, cls: int, own: int, others: int, catch_all: int, competition: bool) -> Tensor:
+    def won(self, cls: int, own: int, others: int, catch_all: int, competition: bool) -> np.ndarray:
         """Whether a class is the decision, its parts then (0) or now (1). Shape: bool [P].
 
         Among equal scores the lower class index wins, as in `label_map`.
@@ -242,7 +244,7 @@ class Decisions:
             score = self.background(catch_all, own)
             assert score is not None
             rest = self.scores[others][self.labels.offset + self.first : self.seen[0] + self.labels.offset]
-            found = score >= rest.max(0).values if len(rest) else torch.ones_like(score, dtype=torch.bool)
+            found = score >= rest.max(0) if len(rest) else np.ones(len(score), bool)
         else:
             place = cls - self.first
             score = self.scores[own][cls + self.labels.offset]
@@ -255,12 +257,12 @@ class Decisions:
         return found
 
 
-def _before(scores: Tensor) -> Tensor:
+def _before(scores: np.ndarray) -> np.ndarray:
     """Largest score of the rows before each row, minus infinity for the first. Shape: [K, P] -> same."""
-    if not len(scores):
-        return scores
-    nothing = torch.full_like(scores[:1], -torch.inf)
-    return torch.cat([nothing, torch.cummax(scores, 0).values[:-1]])
+    found = np.full_like(scores, -np.inf)
+    if len(scores) > 1:
+        np.maximum.accumulate(scores[:-1], axis=0, out=found[1:])
+    return found
 
 
 # ---------------------------------------------------------------------- counting
@@ -332,22 +334,22 @@ class HybridCounts:
         self, place: int, features: int, both: tuple[Tensor, Tensor], row: int, geometry: Geometry, truth: np.ndarray
     ) -> None:
         then_seen, now_seen = self.pair.seen
-        true = torch.from_numpy(truth).to(both[0].device)
-        counted = true < max(now_seen, then_seen)
+        counted = truth < max(now_seen, then_seen)
+        where = torch.from_numpy(counted).to(both[0].device)
         size = (truth.shape[0], truth.shape[1])
         logits = [
-            full_size(one[row : row + 1], geometry.square, geometry.insides[row], size)[0][:, counted] for one in both
+            full_size(one[row : row + 1], geometry.square, geometry.insides[row], size)[0][:, where] for one in both
         ]
         decisions = Decisions(logits[0], logits[1], self.pair.labels, self.pair.rule, self.pair.seen)
-        shown = true[counted]
+        shown = truth[counted]
         fixed = shown < then_seen
         for at, one in enumerate(self.asked):
             mine = shown == one.cls
-            self.true[place, at] = int(mine.sum())
+            self.true[place, at] = np.count_nonzero(mine)
             self._count_class(place, at, features, decisions, mine, fixed)
 
     def _count_class(
-        self, place: int, at: int, features: int, decisions: Decisions, mine: Tensor, fixed: Tensor
+        self, place: int, at: int, features: int, decisions: Decisions, mine: np.ndarray, fixed: np.ndarray
     ) -> None:
         one = self.asked[at]
         known: dict[tuple[int, int, int, bool], tuple[int, int, int]] = {}
@@ -357,8 +359,8 @@ class HybridCounts:
             choice = one.choice(mask)
             if choice not in known:
                 won = decisions.won(one.cls, *choice)
-                called = int((won & fixed).sum())
-                known[choice] = int((won & mine).sum()), called, int(won.sum()) - called
+                called = int(np.count_nonzero(won & fixed))
+                known[choice] = int(np.count_nonzero(won & mine)), called, int(np.count_nonzero(won)) - called
             self.hits[at][place, column], self.called[at][place, column], newly = known[choice]
             if mask == one.plan.masks[-1]:
                 self.called_new[place, at] = newly

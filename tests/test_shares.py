@@ -1,0 +1,172 @@
+"""Shares against a slow, obvious second implementation, and against what a share must be by definition."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from lag_core.explain import shares as module
+from lag_core.explain.shares import (
+    COMPETITION,
+    NEWLY,
+    OLD_HEADS,
+    START,
+    UNKNOWN_HEAD,
+    Counts,
+    Shares,
+    as_json,
+    bootstrap_weights,
+    difference,
+    plan,
+    shares_of,
+)
+
+PARTS = ("aspp", "head: dog", OLD_HEADS, UNKNOWN_HEAD, COMPETITION)
+MANY = (*(f"backbone.layer{i}" for i in range(1, 5)), *PARTS)
+
+
+def counts_of(parts: tuple[str, ...], images: int = 12, seed: int = 0, idle: int | None = None) -> Counts:
+    """Random counts of every hybrid of a plan; hybrids that differ in part `idle` alone are equal."""
+    rng = np.random.default_rng(seed)
+    masks = plan(parts).masks
+    true = rng.integers(50, 200, images)
+    by_mask: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    hits, called = [], []
+    for mask in masks:
+        key = mask if idle is None else mask & ~(1 << idle)
+        if key not in by_mask:
+            found = (true * rng.uniform(0.2, 0.9, images)).astype(int)
+            by_mask[key] = found, found + rng.integers(0, 60, images)
+        hits.append(by_mask[key][0])
+        called.append(by_mask[key][1])
+    return Counts(np.stack(hits, 1), np.stack(called, 1), true, rng.integers(0, 30, images))
+
+
+def value(counts: Counts, column: int) -> float:
+    hits, called, true = counts.hits[:, column].sum(), counts.called[:, column].sum(), counts.true.sum()
+    return 100 * hits / (true + called - hits)
+
+
+def by_orders(counts: Counts, parts: tuple[str, ...]) -> np.ndarray:
+    """Mean over every order of the parts of what each part adds when its turn comes."""
+    masks = plan(parts).masks
+    found = np.zeros(len(parts))
+    orders = list(itertools.permutations(range(len(parts))))
+    for order in orders:
+        mask = 0
+        for part in order:
+            after = mask | 1 << part
+            found[part] += value(counts, masks.index(after)) - value(counts, masks.index(mask))
+            mask = after
+    return found / len(orders)
+
+
+def test_shares_are_the_mean_over_every_order() -> None:
+    counts = counts_of(PARTS)
+    found = shares_of(counts, PARTS, plan(PARTS), (0, 2))
+    assert found.exact and found.points[1:] == pytest.approx(by_orders(counts, PARTS), abs=1e-9)
+
+
+@pytest.mark.parametrize("parts", [PARTS, MANY])
+def test_shares_add_up(parts: tuple[str, ...]) -> None:
+    counts = counts_of(parts)
+    found = shares_of(counts, parts, plan(parts), (0, 1))
+    assert abs(found.points.sum() - (found.end - found.start)) < 1e-6
+    assert abs(found.points[1:].sum() - (found.fixed - found.start)) < 1e-6
+    assert found.start == pytest.approx(value(counts, 0)) and found.fixed == pytest.approx(value(counts, -1))
+    sums = found.repeats[:, : len(found.parts)].sum(1)
+    assert np.allclose(sums, found.repeats[:, -1] - found.repeats[:, -3], atol=1e-6)
+
+
+@pytest.mark.parametrize(("parts", "idle"), [(PARTS, 1), (MANY, 6)])
+def test_a_part_without_effect_gets_exactly_nothing(parts: tuple[str, ...], idle: int) -> None:
+    found = shares_of(counts_of(parts, idle=idle), parts, plan(parts), (0, 1))
+    assert found.estimates[parts[idle]].points == pytest.approx(0, abs=1e-9)
+
+
+def test_a_part_that_did_not_change_is_shown_with_zero() -> None:
+    found = shares_of(counts_of(PARTS), PARTS, plan(PARTS), (0, 1), every=("backbone.stem", *PARTS))
+    none = found.estimates["backbone.stem"]
+    assert (none.points, none.low, none.high) == (0, 0, 0)
+
+
+def test_sampled_orders_come_near_to_all_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within three stated errors of the exact shares, for most parts within two."""
+    monkeypatch.setattr(module, "EXACT", len(MANY))
+    counts = counts_of(MANY)
+    exact_plan = plan(MANY)
+    exact = shares_of(counts, MANY, exact_plan, (0, 1), repeats=0)
+    monkeypatch.setattr(module, "EXACT", 6)
+    within = []
+    for seed in range(20):
+        sampled_plan = plan(MANY, seed=seed)
+        columns = [exact_plan.masks.index(mask) for mask in sampled_plan.masks]
+        part = Counts(counts.hits[:, columns], counts.called[:, columns], counts.true, counts.called_new)
+        sampled = shares_of(part, MANY, sampled_plan, (0, 1), repeats=0)
+        assert not sampled.exact and (sampled.error[1:] > 0).all()
+        within += (np.abs(sampled.points - exact.points)[1:] / sampled.error[1:]).tolist()
+    assert np.mean(np.array(within) < 2) > 0.85 and max(within) < 6
+
+
+def test_interactions_of_two_parts() -> None:
+    """Two parts of which either alone does all the damage: the second one adds nothing, so they interact against it."""
+    parts = ("aspp", "head: dog")
+    whole, none = np.full(4, 90), np.full(4, 10)
+    counts = Counts(np.stack([whole, none, none, none], 1), np.stack([whole, none, none, none], 1),
+                    np.full(4, 100), np.zeros(4, int))  # fmt: skip
+    found = shares_of(counts, parts, plan(parts), (0, 1))
+    assert found.points[1:] == pytest.approx([-40, -40])
+    assert found.interaction[1, 2] == pytest.approx(10 - 10 - 10 + 90)
+    assert found.corners == pytest.approx(np.array([[90, 10], [10, 10]]))
+
+
+def test_the_papers_measure_counts_later_pixels_too() -> None:
+    parts = ("aspp",)
+    counts = Counts(np.array([[80, 80]]), np.array([[80, 80]]), np.array([100]), np.array([60]))
+    found = shares_of(counts, parts, plan(parts), (0, 1))
+    assert (found.start, found.fixed, found.end) == pytest.approx((80, 80, 50))
+    assert found.newly.points == pytest.approx(-30) and found.features.points == 0
+
+
+def test_one_image_has_no_interval() -> None:
+    found = shares_of(counts_of(PARTS, images=1), PARTS, plan(PARTS), (0, 1))
+    assert np.isnan(found.estimates["aspp"].low) and as_json(found)["parts"]["aspp"]["low"] is None  # type: ignore[index]
+
+
+def test_intervals_narrow_with_images() -> None:
+    few, many = (shares_of(counts_of(PARTS, n), PARTS, plan(PARTS), (0, 1)).heads for n in (8, 200))
+    assert many.high - many.low < 0.5 * (few.high - few.low)
+
+
+def test_json_adds_up() -> None:
+    found = as_json(shares_of(counts_of(PARTS), PARTS, plan(PARTS), (0, 2)))
+    total = sum(one["points"] for one in found["parts"].values())  # type: ignore[attr-defined]
+    assert total == pytest.approx(found["to"] - found["from"])  # type: ignore[operator]
+    assert next(iter(found["parts"])) == NEWLY  # type: ignore[call-overload]
+    assert (found["step_from"], found["step_to"]) == (0, 2)
+
+
+def both(seed: int = 0) -> tuple[Shares, Shares]:
+    return tuple(shares_of(counts_of(PARTS, seed=seed + i), PARTS, plan(PARTS), (0, 2)) for i in (0, 1))  # type: ignore[return-value]
+
+
+def test_what_sets_two_runs_apart_adds_up() -> None:
+    own, other = both()
+    found = difference(own, other)
+    assert (found.start, found.end) == (other.end, own.end)
+    assert found.points.sum() == pytest.approx(own.end - other.end)
+    assert found.estimates[START].points == pytest.approx(own.start - other.start)
+    assert np.allclose(found.repeats[:, : len(found.parts)].sum(1), own.repeats[:, -1] - other.repeats[:, -1])
+
+
+def test_a_run_beside_itself_is_nothing_apart() -> None:
+    own, _ = both()
+    found = difference(own, own)
+    assert not found.points.any() and not found.repeats[:, : len(found.parts)].any()
+
+
+def test_the_same_images_are_drawn_alike() -> None:
+    assert np.array_equal(bootstrap_weights(30, 5), bootstrap_weights(30, 5))
+    assert (bootstrap_weights(30, 5).sum(1) == 30).all() and bootstrap_weights(1, 5).shape == (0, 1)
