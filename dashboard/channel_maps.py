@@ -179,8 +179,9 @@ def _relevance(
         small = torch.nn.functional.adaptive_avg_pool2d(
             torch.from_numpy(square)[None], (output.latent.shape[2], output.latent.shape[3])
         )
-        heads = trace.networks.steps[step].heads
-        found = latent_relevance(heads, output.latent, cls + _run.labels.offset, small.to(output.latent))
+        found = latent_relevance(
+            trace.passes.heads(step), output.latent, cls + _run.labels.offset, small.to(output.latent)
+        )
     return channel_profile(found)[0].cpu().numpy(), words
 
 
@@ -240,7 +241,7 @@ def _intervention(run: Run, trace: Trace, step: int, how: How, old: int) -> Inte
 
     from lag_core.explain.interventions import ablation, transplantation
 
-    decode = trace.networks.steps[step].decode
+    decode = trace.passes.decoder(step)
     own = trace.output(step).latent
     if how == "old":
         return transplantation(own, trace.output(old).latent, decode)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import streamlit as st
 
-from dashboard.shelf import shelved
+from dashboard.shelf import Shelf, shelved
 from lag_core.data.remap import truth as class_indices
 from lag_core.runs import BrokenRun, Run, list_runs
 
@@ -38,8 +38,9 @@ LONGEST_SIDE, MOST_PIXELS = 2048, 2 * 2**20
 UPLOADS_KEPT = 4
 """Uploaded pictures that a session keeps; the oldest goes first."""
 
-TRACES = 4
-"""Traces in memory, those of all sessions: some MiB each, as they hold the features of every step."""
+TRACES = Shelf(256 * 2**20)
+"""Pictures on their way through a run's steps, those of all sessions: Z and logits of every step, and the features
+where all steps share them."""
 
 _UPLOADS = "_uploads"
 
@@ -210,12 +211,15 @@ def network_lock(run_digest: str) -> threading.RLock:
 
 
 def networks(run: Run) -> Networks:
-    """The networks of every step of `run`. Use them only under `network_lock(run.digest)`."""
+    """The networks of every step of `run`; use them only under `network_lock(run.digest)`.
+
+    A step is loaded when it is asked for, and all runs share one bound in bytes (lag_core.explain.step_memory).
+    """
     with network_lock(run.digest):
         return _networks(run.digest, _run=run)
 
 
-@st.cache_resource(max_entries=4, show_spinner="Loading the networks of every step…", show_time=True)
+@st.cache_resource(max_entries=64, show_spinner=False)
 def _networks(digest: str, *, _run: Run) -> Networks:
     from lag_core.explain.networks import Networks
 
@@ -228,15 +232,18 @@ def trace(run: Run, image: Picture) -> Trace:
     The networks have already run when it is handed out: what it answers from then on (predictions, scores,
     latent maps) needs no lock.
     """
-    with network_lock(run.digest):
-        return _trace(run.digest, image.digest, _run=run, _pixels=image.pixels)
+    key = run.digest, image.digest
+    found = TRACES.find(key)
+    if found is None:
+        with network_lock(run.digest), st.spinner("Running the network of every step…", show_time=True):
+            found = TRACES.get(key, lambda: _trace(run, image))
+    return cast("Trace", found)
 
 
-@st.cache_resource(max_entries=TRACES, show_spinner="Running the network of every step…", show_time=True)
-def _trace(run_digest: str, image_digest: str, *, _run: Run, _pixels: np.ndarray) -> Trace:
+def _trace(run: Run, image: Picture) -> Trace:
     from lag_core.explain.trace import Trace
 
-    found = Trace(networks(_run), _pixels)
+    found = Trace(networks(run), image.pixels)
     for step in found.steps:
         found.output(step)
     return found

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
-import streamlit as st
 
 from dashboard import exhibit, loaders
 from dashboard.loaders import Picture
-from dashboard.shelf import SHELF, shelved
+from dashboard.shelf import SHELF, Shelf, shelved
 from lag_core.explain.cache import ResultCache, key_of
 from lag_core.explain.latent_maps import on_image
 from lag_core.runs import Run
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from lag_core.explain.attribution import FoldedSegmenter, Method, Recording, Target
     from lag_core.explain.attribution_checks import Randomised
+    from lag_core.explain.networks import Networks
     from lag_core.explain.trace import Trace
     from lag_core.model.segmenter import Segmenter
 
@@ -294,7 +294,8 @@ def _gradient_at_latent(asked: Asked, trace: Trace, model: Segmenter, features: 
 
     target, output = _target(asked, trace), model.behind_trunk(features)
     weights = target.weights(output.logits)
-    found = latent_relevance(model.heads, output.latent.detach(), target.channel, weights[:, target.channel])
+    heads = trace.passes.heads(asked.step)
+    found = latent_relevance(heads, output.latent.detach(), target.channel, weights[:, target.channel])
     score = float((weights * output.logits).double().sum().detach())
     return Explained(
         _inside(trace, found.sum(1)[0]), found.sum((2, 3))[0].cpu().numpy(), score, _count(asked), 0.0, None
@@ -303,7 +304,7 @@ def _gradient_at_latent(asked: Asked, trace: Trace, model: Segmenter, features: 
 
 def _recording(asked: Asked, trace: Trace, recordings: dict[str, Recording]) -> Recording:
     """The step's forward pass; a trunk that steps share runs once per call, or not at all."""
-    view = _views(asked.run.digest, _run=asked.run)[asked.step]
+    view = _view(asked.run, asked.step)
     if asked.depth == "latent":
         return view.record(trace.features(asked.step))
     trunk = f"{asked.run.digest}/{trace.networks.trunks[asked.step]}"
@@ -312,16 +313,35 @@ def _recording(asked: Asked, trace: Trace, recordings: dict[str, Recording]) -> 
     return found
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _views(digest: str, *, _run: Run) -> list[FoldedSegmenter]:
-    """The networks of every step as LRP sees them; steps that share a trunk hold it once."""
+@dataclass(frozen=True)
+class _View:
+    """A step's network as LRP sees it."""
+
+    view: FoldedSegmenter
+    nbytes: int
+    """Of its folded weights, about; those of a trunk that it shares apart."""
+
+
+VIEWS = Shelf(512 * 2**20)
+"""The views used last."""
+
+
+def _view(run: Run, step: int) -> FoldedSegmenter:
+    """The network of one step as LRP sees it; views of steps that share a trunk hold it once."""
+    found = VIEWS.get((run.digest, step), lambda: _new_view(loaders.networks(run), step))
+    return found.view
+
+
+def _new_view(networks: Networks, step: int) -> _View:
     from lag_core.explain.attribution import FoldedSegmenter
 
-    networks, views = loaders.networks(_run), list[FoldedSegmenter]()
-    for step, network in enumerate(networks.steps):
-        first = networks.same_trunk(step)
-        views.append(FoldedSegmenter(network, views[first] if first < step else None))
-    return views
+    trunk, digest = networks.trunk(step), networks.run.digest
+    model = networks.steps[step]
+    others = ((t, VIEWS.find((digest, t))) for t in range(len(networks)))
+    like = next((one for t, one in others if one is not None and networks.trunk(t) == trunk), None)
+    shared = model.trunk_names() if like else ()
+    size = sum(v.nbytes for n, v in model.state_dict().items() if not (shared and n.startswith(shared)))
+    return _View(FoldedSegmenter(model, like.view if like else None), size)
 
 
 def _private(asked: Asked) -> Segmenter:
@@ -352,12 +372,7 @@ def passes(asked: Asked) -> int:
 
 
 def _images(trace: Trace) -> Tensor:
-    import torch
-
-    from lag_core.data.transforms import fit, to_input
-
-    square = fit(trace.image, trace.square)[0][None]
-    return torch.from_numpy(to_input(square)).to(trace.networks.device)
+    return trace.inputs()
 
 
 def _target(asked: Asked, trace: Trace) -> Target:

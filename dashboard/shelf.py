@@ -98,7 +98,8 @@ class Shelf:
 
 
 def size_of(value: object) -> int:
-    """Bytes of the arrays and byte strings in a result: in tuples, lists, mappings and data classes, too."""
+    """Bytes of the arrays and byte strings in a result, in tuples, lists, mappings and data classes too; or what it
+    says of itself (`nbytes`)."""
     if isinstance(value, np.ndarray):
         return value.nbytes
     if isinstance(value, bytes):
@@ -107,9 +108,10 @@ def size_of(value: object) -> int:
         return sum(size_of(part) for part in value.values())
     if isinstance(value, tuple | list):
         return sum(size_of(part) for part in value)
-    if is_dataclass(value):
+    if is_dataclass(value) and not hasattr(value, "nbytes"):
         return sum(size_of(getattr(value, field.name)) for field in fields(value))
-    return 0
+    own = getattr(value, "nbytes", 0)
+    return own if isinstance(own, int) else 0
 
 
 SHELF = Shelf()

@@ -184,15 +184,27 @@ class Run:
             result.update(read_tensors(self._file(entry)))
         return {name: value.astype(np.float32, copy=False) for name, value in result.items()}
 
+    def delta_names(self, step: int) -> set[str]:
+        """Names of the tensors that `step` changed, from the heads of its files; their content is not checked."""
+        found: set[str] = set()
+        for entry in self.info["steps"][step]["files"]:
+            found |= tensor_names(self._place(entry))
+        return found
+
     def _file(self, entry: Mapping[str, Any]) -> Path:
         """Path of a listed file, after its size and digest have been checked (its name was on opening)."""
+        path = self._place(entry)
+        if path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
+            raise RunError(f"{path} is not the file that run.json describes (truncated or replaced); restore it")
+        return path
+
+    def _place(self, entry: Mapping[str, Any]) -> Path:
+        """Path of a listed file. RunError where it is not there."""
         name = str(entry["name"])
         home = Path(os.path.abspath(self.path)).parent if name.startswith(f"{SHARED}/") else self.path
         path = home / name
         if not path.is_file():
             raise RunError(f"{path} is missing; copy it to that place or train the run again")
-        if path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
-            raise RunError(f"{path} is not the file that run.json describes (truncated or replaced); restore it")
         return path
 
     def analysis(self, step: int) -> dict[str, np.ndarray]:
@@ -277,6 +289,15 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         with safe_open(path, framework="numpy") as file:
             return palette.restored({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is not a readable safetensors file ({error}); restore it") from None
+
+
+def tensor_names(path: Path) -> set[str]:
+    """Names of the arrays of a safetensors file, from its head alone; RunError if it is truncated or none."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name.removesuffix(palette.INDEX).removesuffix(palette.VALUES) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
         raise RunError(f"{path} is not a readable safetensors file ({error}); restore it") from None
 
 

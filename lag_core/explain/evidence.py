@@ -337,14 +337,14 @@ def _add_step(
     networks: Networks, sums: _StepSums, step: int, passes: Passes, batch: _Batch, first: np.ndarray | None
 ) -> np.ndarray:
     """One step on one batch; returns the places that speak for the class at s, float64 [n, h * w]."""
-    model, output = networks.steps[step], passes.output(step)
+    output = passes.output(step)
     mask = batch.masks(sums.cls, (output.latent.shape[-2], output.latent.shape[-1]))
     if step == sums.source:
         sums.pixels += int(mask.sum())
     sums.add_prediction(step, output, batch.measured())
     sums.add_latent(step, output.latent, mask)
     weights = torch.from_numpy(mask).to(output.latent)
-    relevance = latent_relevance(model.heads, output.latent, sums.cls + networks.run.labels.offset, weights)
+    relevance = latent_relevance(passes.heads(step), output.latent, sums.cls + networks.run.labels.offset, weights)
     places = sums.add_relevance(step, relevance, first)
     return places if first is None else first
 
@@ -371,7 +371,7 @@ def channel_effects(networks: Networks, examples: Examples, cls: int, step: int,
         return ChannelEffects(moved, len(active), None, None, 0.0)
     distance = channels.latent_distances(run, old, new)[active]
     measure = iou_of(np.concatenate([b.measured() for b in batches]), cls, run.labels, run.config.method.loss)
-    decode = networks.steps[step].decode
+    decode = networks.passes(torch.from_numpy(np.concatenate([b.inputs for b in batches]))).decoder(step)
     questions = (
         (ablation(new, decode), channels.ranked("invariant", distance)),
         (transplantation(new, old, decode), channels.ranked("changed", distance)),

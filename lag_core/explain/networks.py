@@ -1,41 +1,101 @@
-"""The networks of all steps of a run, each through its own trunk.
+"""The networks of all steps of a run: the one interface that explanations need of them.
 
 A trunk is known by the digest of what computes it: its weights and its running statistics. Steps whose trunks have the
 same digest share the features of a picture, which are then computed once; where the trunk moves, every step runs
-through its own. Source: ours (docs/run-format.md, "Tensors").
+through its own. Steps are loaded when they are asked for (`step_memory`). Source: ours (docs/run-format.md, "Tensors").
 """
 
 from __future__ import annotations
 
-from functools import cached_property
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lag_core.data.transforms import fit, to_input
+from lag_core.explain.step_memory import MEMORY, StepMemory
 from lag_core.model.segmenter import Output, Segmenter
-from lag_core.model.weights import load_steps, trunk_digest
+from lag_core.model.weights import StepLoader, trunk_digest
 from lag_core.runs import Run
+
+Decode = Callable[..., Tensor]
+"""(Z [N, C, h, w], rows int64 [N] or None) -> logits [N, K, h', w']; `rows` says which picture a row of Z belongs to.
+Without it, the rows are those of the batch in its order, as often as they fit."""
+
+_numbers = itertools.count()
+
+
+class Steps(Sequence[Segmenter]):
+    """The networks by step, each loaded when it is asked for and kept as long as `memory` has room."""
+
+    def __init__(self, run: Run, device: str, memory: StepMemory):
+        self._loader, self._memory = StepLoader(run, device), memory
+        self._count, self._name = len(run.steps), next(_numbers)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, step):
+        if isinstance(step, slice):
+            return [self[place] for place in range(*step.indices(len(self)))]
+        place = step + len(self) if step < 0 else step
+        if not 0 <= place < len(self):
+            raise IndexError(f"there is no step {step}: the run has {len(self)}")
+        return self._memory.get((self._name, place), lambda: self._loader.load(place, dict(self._loaded())))
+
+    def in_memory(self, step: int) -> Segmenter | None:
+        """The network of a step if it is loaded."""
+        return cast("Segmenter | None", self._memory.find((self._name, step)))
+
+    def _loaded(self) -> Iterator[tuple[int, Segmenter]]:
+        """The steps that are in memory."""
+        for place in range(len(self)):
+            found = self.in_memory(place)
+            if found is not None:
+                yield place, found
+
+    def forget(self) -> None:
+        """Let all steps go."""
+        self._memory.drop(lambda key: cast("tuple[int, int]", key)[0] == self._name)
+
+    def __del__(self) -> None:
+        self.forget()
 
 
 class Networks:
-    """The networks of all steps of a run. Tensors that a step did not change are held once."""
+    """The networks of all steps of a run. Tensors that a step did not change are held once.
 
-    def __init__(self, run: Run, device: str = "cpu"):
+    `memory`: where the steps lie; by default all runs of the process share one bound in bytes.
+    """
+
+    def __init__(self, run: Run, device: str = "cpu", memory: StepMemory | None = None):
         self.run = run
         self.device = torch.device(device)
-        self.steps: list[Segmenter] = load_steps(run, device)
+        self.steps = Steps(run, device, MEMORY if memory is None else memory)
+        self._digests: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.steps)
 
-    @cached_property
+    def trunk(self, step: int) -> str:
+        """Digest of the trunk of `step`. Steps of one digest give the same features."""
+        if step not in self._digests:
+            model = self.steps[step]
+            like = next((t for t in self._digests if self._same_backbone(t, model)), None)
+            self._digests[step] = trunk_digest(model) if like is None else self._digests[like]
+        return self._digests[step]
+
+    def _same_backbone(self, step: int, model: Segmenter) -> bool:
+        other = self.steps.in_memory(step)
+        return other is not None and other.backbone is model.backbone
+
+    @property
     def trunks(self) -> tuple[str, ...]:
-        """Digest of each step's trunk. Steps of one digest give the same features."""
-        found: dict[int, str] = {}
-        for model in self.steps:
-            if id(model.backbone) not in found:  # a backbone that several steps share is one module
-                found[id(model.backbone)] = trunk_digest(model)
-        return tuple(found[id(model.backbone)] for model in self.steps)
+        """Digest of each step's trunk."""
+        return tuple(self.trunk(step) for step in range(len(self)))
 
     @property
     def one_trunk(self) -> bool:
@@ -44,7 +104,12 @@ class Networks:
 
     def same_trunk(self, step: int) -> int:
         """The first step whose trunk is that of `step`."""
-        return self.trunks.index(self.trunks[step])
+        return self.trunks.index(self.trunk(step))
+
+    def prepare(self, image: np.ndarray) -> Tensor:
+        """A picture as the networks take it. Shape: uint8 [H, W, 3] -> float32 [1, 3, S, S]."""
+        square = fit(image, self.run.config.data.size)[0][None]
+        return torch.from_numpy(to_input(square)).to(self.device)
 
     def passes(self, inputs: Tensor) -> Passes:
         """Some pictures, to be run through any of the steps. Shape: normalised [B, 3, S, S]."""
@@ -61,11 +126,13 @@ class Passes:
     def __init__(self, networks: Networks, inputs: Tensor):
         self.networks, self.inputs = networks, inputs
         self._kept: tuple[str, Tensor] | None = None
+        self._trunks: set[str] = set()
 
     @torch.no_grad()
     def features(self, step: int) -> Tensor:
         """Features at the end of the trunk of `step`. Shape: float32 [B, T, h, w]."""
-        digest = self.networks.trunks[step]
+        digest = self.networks.trunk(step)
+        self._trunks.add(digest)
         if self._kept is None or self._kept[0] != digest:
             self._kept = digest, self.networks.steps[step].trunk(self.inputs).contiguous()
         return self._kept[1]
@@ -74,3 +141,23 @@ class Passes:
     def output(self, step: int) -> Output:
         """Stage, Z and logits of `step`; see `Output`."""
         return self.networks.steps[step].behind_trunk(self.features(step))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pictures and of the features that are kept."""
+        return self.inputs.nbytes + (self._kept[1].nbytes if self._kept else 0)
+
+    def forget_moving(self) -> None:
+        """Let features go that no other step is known to share."""
+        if len(self._trunks) > 1:
+            self._kept = None
+
+    def decoder(self, step: int) -> Decode:
+        """From Z of these pictures to the logits of `step`, with gradients where Z has them; see `Decode`."""
+        model = self.networks.steps[step]
+        return lambda latent, rows=None: model.decode(latent)
+
+    def heads(self, step: int) -> nn.ModuleList | Decode:
+        """What `latent_relevance` takes: the heads of `step` where it has some, else its decoder."""
+        found = getattr(self.networks.steps[step], "heads", None)
+        return self.decoder(step) if found is None else found

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lag_core.data.transforms import content_size, fit, fit_mask, resize_labels, to_input, unfit_scores
+from lag_core.data.transforms import content_size, fit_mask, resize_labels, unfit_scores
 from lag_core.explain import channels as latent_channels
 from lag_core.explain import forgetting, similarity
 from lag_core.explain.channels import Moved
@@ -100,21 +100,32 @@ class Trace:
 
     def inputs(self) -> Tensor:
         """The image as the network takes it, float32 [1, 3, S, S]."""
-        square = fit(self.image, self.square)[0][None]
-        return torch.from_numpy(to_input(square)).to(self.networks.device)
+        return self.networks.prepare(self.image)
 
-    def features(self, step: int) -> Tensor:
-        """Features at the end of the trunk of `step`, float32 [1, T, h, w]."""
+    @property
+    def passes(self) -> Passes:
+        """The image on its way through the steps."""
         if self._passes is None:
             self._passes = self.networks.passes(self.inputs())
-        return self._passes.features(step)
+        return self._passes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept of the image."""
+        kept = [self.image.nbytes, 0 if self._passes is None else self._passes.nbytes]
+        return sum(kept) + sum(one.latent.nbytes + one.logits.nbytes for one in self.outputs.values())
+
+    def features(self, step: int) -> Tensor:
+        """Features at the end of the trunk of `step`, float32 [1, T, h, w]; not kept where the trunk moves."""
+        return self.passes.features(step)
 
     @torch.no_grad()
     def output(self, step: int) -> Seen:
         """Z and logits of `step` as tensors [1, ...]."""
         if step not in self.outputs:
-            found = self.networks.steps[step].behind_trunk(self.features(step))
+            found = self.passes.output(step)
             self.outputs[step] = Seen(found.latent, found.logits)
+            self.passes.forget_moving()
         return self.outputs[step]
 
     def latent(self, step: int) -> np.ndarray:
@@ -196,7 +207,7 @@ class Trace:
         """
         self.run.checked_step(step)
         fill = None if mean is None else torch.from_numpy(np.asarray(mean, np.float32))
-        question = ablation(self.output(step).latent, self.networks.steps[step].decode, fill)
+        question = ablation(self.output(step).latent, self.passes.decoder(step), fill)
         return self._effect(question, step, channels, counts, controls, seed)
 
     def transplant(
@@ -214,7 +225,7 @@ class Trace:
         `counts`, `controls`: as in `ablate`.
         """
         own, old = self.output(self.run.checked_step(step)).latent, self.output(self._earlier(step, source)).latent
-        question = transplantation(own, old, self.networks.steps[step].decode)
+        question = transplantation(own, old, self.passes.decoder(step))
         return self._effect(question, step, channels, counts, controls, seed)
 
     def _effect(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -126,10 +127,68 @@ def load_steps(run: Run, device: str = "cpu") -> list[Segmenter]:
             backbone = None if moved else models[-1].backbone
             model = Segmenter(run.config.model, run.labels.head_sizes(step), backbone)
         _check_names(model, tensors, f"{run.path} (step {step})")
-        counters = {n: torch.zeros((), dtype=torch.int64) for n in model.state_dict() if n.endswith(_COUNTER)}
-        model.load_state_dict({**tensors, **counters}, assign=True)
-        models.append(model.requires_grad_(False).eval())
+        models.append(_filled(model, tensors))
     return models
+
+
+class StepLoader:
+    """Loads single steps of a run; a tensor that a step did not change is shared with a step that is in memory.
+
+    Where the last change of each tensor lies is read from the files' heads once.
+    """
+
+    def __init__(self, run: Run, device: str = "cpu"):
+        self.run, self.device = run, device
+
+    @cached_property
+    def origins(self) -> tuple[Mapping[str, int], ...]:
+        """For each step: name of a tensor -> the last step that changed it."""
+        found: list[Mapping[str, int]] = []
+        for step in range(len(self.run.steps)):
+            before = found[-1] if found else {}
+            found.append({**before, **dict.fromkeys(self.run.delta_names(step), step)})
+        return tuple(found)
+
+    def load(self, step: int, others: Mapping[int, Segmenter]) -> Segmenter:
+        """The network after `step`, in evaluation mode, without gradients. `others`: steps that are in memory.
+
+        RunError for missing, foreign or misshapen tensors.
+        """
+        run, own = self.run, self.origins[self.run.checked_step(step)]
+        tensors = self._taken_over(own, others)
+        for source in sorted({place for name, place in own.items() if name not in tensors}):
+            for name, value in run.delta(source).items():
+                if own.get(name) == source and name not in tensors:
+                    tensors[name] = torch.from_numpy(value).to(self.device)
+        with torch.device("meta"):
+            backbone = self._same_backbone(own, others)
+            model = Segmenter(run.config.model, run.labels.head_sizes(step), backbone)
+        _check_names(model, tensors, f"{run.path} (step {step})")
+        return _filled(model, tensors)
+
+    def _taken_over(self, own: Mapping[str, int], others: Mapping[int, Segmenter]) -> dict[str, Tensor]:
+        """Tensors of `others` that are those of a step with these origins."""
+        found: dict[str, Tensor] = {}
+        for step, model in others.items():
+            theirs = self.origins[step]
+            state = model.state_dict()
+            found |= {n: state[n] for n, place in own.items() if theirs.get(n) == place and n in state}
+        return found
+
+    def _same_backbone(self, own: Mapping[str, int], others: Mapping[int, Segmenter]) -> Backbone | None:
+        """The backbone of another step as a whole, where nothing in it differs: modules weigh, too."""
+        mine = {n: place for n, place in own.items() if n.startswith("backbone.")}
+        for step, model in others.items():
+            if mine == {n: place for n, place in self.origins[step].items() if n.startswith("backbone.")}:
+                return model.backbone
+        return None
+
+
+def _filled(model: Segmenter, tensors: Mapping[str, Tensor]) -> Segmenter:
+    """A model without memory of its own, given these tensors, in evaluation mode."""
+    counters = {n: torch.zeros((), dtype=torch.int64) for n in model.state_dict() if n.endswith(_COUNTER)}
+    model.load_state_dict({**tensors, **counters}, assign=True)
+    return model.requires_grad_(False).eval()
 
 
 def _check_names(model: Segmenter, tensors: Mapping[str, Tensor], where: str) -> None:
