@@ -102,7 +102,7 @@ def _telling_class(run: Run) -> int:
         return first
     if matrices is None or len(matrices) < 2:
         return first
-    lost = metrics.forgetting(metrics.iou_matrix(matrices, run.labels))
+    lost = metrics.forgetting_fixed(matrices, run.labels)
     lost[:first] = np.nan
     return first if np.isnan(lost).all() else int(np.nanargmax(lost))
 

@@ -4,6 +4,11 @@ Everything follows from one confusion matrix a step: rows are the truth, columns
 indices (order of introduction). All measures are fractions 0..1, never percent; NaN means "not defined here"
 (a class that occurs neither in truth nor prediction, a step that has no new classes) and is left out of every
 mean.
+
+Forgetting and backward transfer exist twice. *As in the papers* (`forgetting`, `bwt`), each step's IoU counts the
+pixels of all classes known at that step. So pixels of later classes are ignored at first and counted afterwards, and
+a network that never changes seems to forget. *On fixed pixels* (`forgetting_fixed`, `bwt_fixed`; ours), an earlier
+step s and a later step t are compared on the same pixels: those whose true class is known at s.
 """
 
 from __future__ import annotations
@@ -115,8 +120,50 @@ def iou_matrix(confusions: np.ndarray | Sequence[np.ndarray], labels: LabelSpace
     return np.array(rows)
 
 
+def iou_between(confusions: np.ndarray | Sequence[np.ndarray], labels: LabelSpace, s: int, t: int) -> np.ndarray:
+    """IoU of each class after step t, on the fixed pixels of step s: those whose true class is known at s.
+
+    Shape: int [T, n, n] -> float64 [n]; NaN for classes that s does not know. With s = t this is row t of
+    `iou_matrix`. ValueError for s > t: an earlier step cannot have known the pixels of a later one.
+    """
+    if s > t:
+        raise ValueError(f"fixed pixels are those of the earlier step: got steps {s} and {t}")
+    seen = labels.seen(s)
+    result = iou(seen_only(confusions[t], seen))
+    result[seen:] = np.nan
+    return result
+
+
+def drops(confusions: np.ndarray | Sequence[np.ndarray], labels: LabelSpace) -> np.ndarray:
+    """IoU of each class at each earlier step s less that at the last step, both on the fixed pixels of s.
+
+    Shape: int [T, n, n] -> float64 [T - 1, n]; NaN where s does not know the class.
+    """
+    last = len(confusions) - 1
+    rows = [
+        iou_between(confusions, labels, s, s) - iou_between(confusions, labels, s, last) for s in range(max(last, 0))
+    ]
+    return np.array(rows).reshape(len(rows), len(labels.order))
+
+
+def forgetting_fixed(confusions: np.ndarray | Sequence[np.ndarray], labels: LabelSpace) -> np.ndarray:
+    """Largest of `drops` of each class: its forgetting on fixed pixels.
+
+    Shape: int [T, n, n] -> float64 [n]; NaN for classes that the last step introduced.
+    """
+    return np.fmax.reduce(drops(confusions, labels), axis=0, initial=np.nan)
+
+
+def bwt_fixed(confusions: np.ndarray | Sequence[np.ndarray], labels: LabelSpace) -> float:
+    """Backward transfer on fixed pixels: mean over the older classes of the last IoU less that of the step that
+    introduced the class, both on the pixels known at that step."""
+    found = drops(confusions, labels)
+    older = range(labels.seen(len(found) - 1)) if len(found) else range(0)
+    return mean([-found[labels.step_of(c), c] for c in older])
+
+
 def forgetting(ious: np.ndarray) -> np.ndarray:
-    """max over earlier steps of A[s, c], minus A[last, c]: negative if the class became better than ever.
+    """As in the papers: max over earlier steps of A[s, c], minus A[last, c]; negative if the class is better than ever.
 
     Shape: [T, n] -> [n], NaN for classes that the last step introduced.
     """
@@ -127,7 +174,7 @@ def forgetting(ious: np.ndarray) -> np.ndarray:
 
 
 def mean_forgetting(ious: np.ndarray) -> float:
-    """Mean `forgetting` over the classes known before the last step."""
+    """Mean `forgetting`, as in the papers, over the classes known before the last step."""
     return mean(forgetting(ious))
 
 
@@ -138,7 +185,8 @@ def plasticity(ious: np.ndarray) -> np.ndarray:
 
 
 def bwt(ious: np.ndarray) -> float:
-    """Backward transfer: mean of A[last, c] - A[s_c, c] over the classes known before the last step."""
+    """Backward transfer as in the papers: mean of A[last, c] - A[s_c, c] over the classes known before the last
+    step."""
     known = ~np.isnan(ious[:-1]).all(0)
     return mean((ious[-1] - plasticity(ious))[known])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJac
 
 from lag_core import metrics
 from lag_core.protocol import IGNORE, LabelSpace, parse_task
+from lag_core.runs import open_run
+
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
 VOC_15_1 = LabelSpace(parse_task("15-1", range(1, 21), 0).steps, 0, True)
 AERIAL_2_2_1 = LabelSpace(parse_task("2-2-1", range(1, 6)).steps, None, True)
@@ -173,6 +177,69 @@ def test_iou_matrix_is_undefined_before_a_class_is_introduced() -> None:
         result = metrics.summary(matrix, AERIAL_2_2_1, step)
         assert metrics.mean(ious[step]) == pytest.approx(result.all)
     assert len(metrics.iou_matrix([], AERIAL_2_2_1)) == 0
+
+
+def masked(truth: np.ndarray, seen: int) -> np.ndarray:
+    return np.where(truth < seen, truth, IGNORE)
+
+
+def test_iou_between_compares_on_the_pixels_that_the_earlier_step_knows() -> None:
+    """The same as IoUs of label maps whose pixels of classes still to come at the earlier step are ignored."""
+    rng = np.random.default_rng(8)
+    truth = rng.integers(0, 5, 500)
+    maps = [rng.integers(0, AERIAL_2_2_1.seen(t), 500) for t in range(3)]
+    confusions = np.array([metrics.confusion(truth, answers, 5) for answers in maps])
+    for s in range(3):
+        for t in range(s, 3):
+            found = metrics.iou_between(confusions, AERIAL_2_2_1, s, t)
+            seen = AERIAL_2_2_1.seen(s)
+            expected = metrics.iou(metrics.confusion(masked(truth, seen), maps[t], 5))
+            np.testing.assert_allclose(found[:seen], expected[:seen])
+            assert np.isnan(found[seen:]).all()
+    with pytest.raises(ValueError, match="earlier step"):
+        metrics.iou_between(confusions, AERIAL_2_2_1, 1, 0)
+
+
+def test_forgetting_on_fixed_pixels_agrees_with_a_loop() -> None:
+    rng = np.random.default_rng(9)
+    confusions = rng.integers(0, 60, (3, 5, 5))
+    found = metrics.forgetting_fixed(confusions, AERIAL_2_2_1)
+    changes = []
+    for c in range(5):
+        first = AERIAL_2_2_1.step_of(c)
+        lost = [
+            metrics.iou_between(confusions, AERIAL_2_2_1, s, s)[c]
+            - metrics.iou_between(confusions, AERIAL_2_2_1, s, 2)[c]
+            for s in range(first, 2)
+        ]
+        assert found[c] == pytest.approx(max(lost, default=math.nan), nan_ok=True)
+        changes += [-lost[0]] if lost else []
+    assert metrics.bwt_fixed(confusions, AERIAL_2_2_1) == pytest.approx(np.mean(changes))
+
+
+def test_a_network_that_never_changes_forgets_nothing_on_fixed_pixels() -> None:
+    rng = np.random.default_rng(10)
+    frozen = metrics.confusion(rng.integers(0, 5, 900), rng.integers(0, 2, 900), 5)
+    confusions = np.stack([frozen] * 3)
+    assert np.nanmax(np.abs(metrics.forgetting_fixed(confusions, AERIAL_2_2_1))) == 0
+    assert metrics.bwt_fixed(confusions, AERIAL_2_2_1) == 0
+    assert metrics.mean_forgetting(metrics.iou_matrix(confusions, AERIAL_2_2_1)) > 0.05, "as in the papers it does"
+
+
+def test_fixed_forgetting_of_one_step_is_undefined() -> None:
+    one = np.ones((1, 5, 5), np.int64)
+    assert np.isnan(metrics.forgetting_fixed(one, AERIAL_2_2_1)).all()
+    assert math.isnan(metrics.bwt_fixed(one, AERIAL_2_2_1))
+
+
+def test_the_shipped_reference_keeps_impervious_surface_on_fixed_pixels() -> None:
+    run = open_run(CHECKPOINTS / "aerial-2-2-1-reference")
+    confusions = run.confusions()
+    assert confusions is not None
+    ious = metrics.iou_matrix(confusions, run.labels)[:, 0]
+    assert [round(100 * float(v), 1) for v in (ious[0], ious[2])] == [76.3, 51.6]
+    assert round(100 * float(metrics.iou_between(confusions, run.labels, 0, 2)[0]), 1) == 72.0
+    assert metrics.forgetting_fixed(confusions, run.labels)[0] == pytest.approx(0.763 - 0.720, abs=1e-3)
 
 
 def test_pixel_accuracy() -> None:

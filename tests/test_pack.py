@@ -152,7 +152,8 @@ def test_the_card_states_what_was_measured_and_trains_the_run(packed: dict[str, 
         confusions = run.confusions()
         assert confusions is not None
         for one in step_rows(run, confusions):
-            assert f"| {one.name} | {percent(one.old)} | {percent(one.new)} | {percent(one.all)} |" in card
+            numbers = (one.old_without_background, one.old, one.new, one.all)
+            assert f"| {one.name} | {' | '.join(percent(value) for value in numbers)} |" in card
         toml = tomllib.loads(card.split("```toml\n")[1].split("```")[0])
         assert configuration.resolve(toml) == run.config
         for heading in ("## Data", "## Training", "## Metrics", "## Intended use", "## Limits"):

@@ -278,7 +278,13 @@ def test_the_networks_are_afterwards_as_they_were(run: ExplainedRun, trace: Trac
 
 def test_forgetting_of_a_run_follows_from_its_metrics(run: ExplainedRun) -> None:
     found = run.forgetting(joint=run)
-    ious = metrics.iou_matrix(run.confusions(), run.labels)  # type: ignore[arg-type]
+    confusions = run.confusions()
+    assert confusions is not None
+    ious = metrics.iou_matrix(confusions, run.labels)
+    fixed = metrics.forgetting_fixed(confusions, run.labels)
+    assert np.array_equal(found.forgetting_fixed, fixed, equal_nan=True)
+    assert found.mean_forgetting_fixed == metrics.mean(fixed)
+    assert found.bwt_fixed == metrics.bwt_fixed(confusions, run.labels)
     assert np.array_equal(found.iou, ious, equal_nan=True)
     assert np.array_equal(found.forgetting, metrics.forgetting(ious), equal_nan=True)
     assert found.bwt == metrics.bwt(ious) and found.mean_forgetting == metrics.mean_forgetting(ious)

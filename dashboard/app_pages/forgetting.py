@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from dashboard import exhibit, fates, settings, untrusted
+from dashboard import exhibit, fates, loaders, settings, untrusted
 from dashboard.fate_counts import PICTURE, SET, draw_flows, draw_images, draw_lost, draw_shift
 from dashboard.fate_map import draw_change_map, draw_map
 from dashboard.fate_words import class_loss, loss_sentence
@@ -13,6 +13,7 @@ from dashboard.fates import Story
 from dashboard.loaders import Picture
 from dashboard.page import Page
 from dashboard.wording import percent
+from lag_core import metrics
 
 EVERY, ONE = "all", "class"
 
@@ -25,6 +26,7 @@ def render(page: Page) -> None:
     only = _choose_pixels(page)
     scope = _choose_scope(page, told)
     page.answer(_answer(page, picture, told, told2))
+    st.caption(_on_the_set(page))
     left, right = st.columns((1.75, 1), gap="small")
     with left:
         if picture and told:
@@ -94,6 +96,30 @@ def _answer(page: Page, picture: Picture | None, told: Story | None, told2: Stor
     theirs = class_loss(told2, page.step2, page.cls2)
     name = untrusted.name(page.run2.name)
     return f"{sentence} In {name}, **{percent(theirs.forgotten / theirs.pixels)}** are lost by then."
+
+
+def _on_the_set(page: Page) -> str:
+    """What became of the class's IoU over the whole validation set: on fixed pixels, and as in the papers."""
+    name, labels = untrusted.name(page.class_info.name), page.run.labels
+    matrices = loaders.confusions(page.run)
+    if matrices is None or len(matrices) <= page.step:
+        return f"{name} has not been measured on the validation set."
+    if page.step <= labels.step_of(page.cls):
+        return (
+            f"IoU of {name} on the validation set: step {labels.step_of(page.cls)} introduces it, nothing is lost yet."
+        )
+    history = matrices[: page.step + 1]
+    lost = metrics.drops(history, labels)[:, page.cls]
+    ious = metrics.iou_matrix(history, labels)[:, page.cls]
+    if np.isnan(lost).all() or np.isnan(ious[-1]):
+        return f"{name} has no pixel in the validation set."
+    best, papers = int(np.nanargmax(lost)), int(np.nanargmax(ious[:-1]))
+    return (
+        f"IoU of {name} on the validation set, percent, on the same pixels: {100 * ious[best]:.1f} after step {best}, "
+        f"{100 * (ious[best] - lost[best]):.1f} now: **{100 * lost[best]:.1f} points lost**. As in the papers, which "
+        f"count pixels of later classes only once these are known: {100 * ious[papers]:.1f} after step {papers}, "
+        f"{100 * ious[-1]:.1f} now, {100 * (ious[papers] - ious[-1]):.1f} points lost."
+    )
 
 
 def _answer_without_truth(page: Page, picture: Picture) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import streamlit as st
 from dashboard import loaders, settings, state, untrusted
 from dashboard.figures import overview as figures
 from dashboard.page import Empty, Page
-from dashboard.scores import HEADLINE, LOWER_IS_BETTER, Scores, scores
+from dashboard.scores import BESIDE, COLUMNS, HEADLINE, LOWER_IS_BETTER, Scores, scores
 from dashboard.sidebar import class_names
 from lag_core import metrics
 from lag_core.runs import Run, RunError
@@ -95,9 +96,28 @@ def _headline(page: Page, found: Scores, other: Scores | None) -> None:
                 delta_color="inverse" if name in LOWER_IS_BETTER else "normal",
                 help=_MEANING[name],
             )
+            if name in BESIDE:
+                column.caption(_beside(name, now))
         name = untrusted.name(page.run2.name) if page.run2 else ""
         against = f"; small numbers: difference to {name}" if name else ""
-        st.caption(f"IoU in percent after step {page.step}{against}.")
+        st.caption(f"IoU in percent after step {page.step}{against}.{_never_learned(page, found)}")
+
+
+def _beside(name: str, now: Mapping[str, float]) -> str:
+    """The other reading of a measure, as a few words under its tile."""
+    other, words = BESIDE[name]
+    same = other == "old" and now[other] == now[name]
+    return "there is no background" if same else f"{words} {_percent(now[other])}"
+
+
+def _never_learned(page: Page, found: Scores) -> str:
+    """Says which older classes have nothing to forget: they pull the mean forgetting down, which is no success."""
+    classes = found.never_learned(page.step)
+    if not classes:
+        return ""
+    names = ", ".join(untrusted.name(page.run.classes[c].name) for c in classes)
+    verb, them = ("was", "it") if len(classes) == 1 else ("were", "them")
+    return f" {names} {verb} never learned, so nothing of {them} could be lost: that alone lowers the mean forgetting."
 
 
 def _answer(page: Page, found: Scores, other: Scores | None) -> str:
@@ -106,38 +126,51 @@ def _answer(page: Page, found: Scores, other: Scores | None) -> str:
     if page.step == 0:
         ahead = " Move the scrubber on to see what later steps forget." if page.last_step else ""
         return f"After step 0 its classes stand at a mean IoU of **{_percent(now.all)} %**.{ahead}"
+    old, new = _percent(now.old_without_background), _percent(now.new)
+    apart = ", background apart," if found.labels.background is not None else ""
     sentence = (
-        f"After step {page.step} the old classes stand at a mean IoU of **{_percent(now.old)} %**, the new ones at "
-        f"**{_percent(now.new)} %**. {_worst_loss(page, found)}"
+        f"After step {page.step} the old classes{apart} stand at a mean IoU of **{old} %**, the new ones at "
+        f"**{new} %**. {_worst_loss(page, found)}"
     )
     if page.run2 is None or other is None or len(other.summaries) <= page.step2:
         return sentence
-    kept = _percent(other.summaries[page.step2].old)
+    kept = _percent(other.summaries[page.step2].old_without_background)
     return f"{sentence} {untrusted.name(page.run2.name)} has {kept} % on the old ones."
 
 
 def _worst_loss(page: Page, found: Scores) -> str:
     """Which older class lost most by now, in words."""
-    ious = found.ious[: page.step + 1]
-    lost = metrics.forgetting(ious)
-    if np.isnan(lost).all():
+    history = found.confusions[: page.step + 1]
+    dropped = metrics.drops(history, found.labels)
+    if np.isnan(dropped).all():
         return "No older class was measured."
-    cls = int(np.nanargmax(lost))
-    if lost[cls] <= 0:
+    best, cls = (int(i) for i in np.unravel_index(np.nanargmax(dropped), dropped.shape))
+    if dropped[best, cls] <= 0:
         return "No class is worse than it was."
-    best = int(np.nanargmax(ious[:-1, cls]))
     name = untrusted.name(page.run.classes[cls].name)
-    return f"**{name}** lost most: {_percent(ious[best, cls])} % after step {best}, now {_percent(ious[-1, cls])} %."
+    now = metrics.iou_between(history, found.labels, best, page.step)[cls]
+    papers = found.ious[page.step, cls]
+    also = "" if _percent(papers) == _percent(now) else f" ({_percent(papers)} % as in the papers)"
+    return (
+        f"**{name}** lost most: {_percent(found.ious[best, cls])} % after step {best}, now {_percent(now)} % on the "
+        f"same pixels{also}."
+    )
 
 
 _MEANING = {
-    "old": "Mean IoU of the classes of step 0, background included. Higher is better.",
+    "old_without_background": "Mean IoU of the classes of step 0, background apart. The papers count the background "
+    "too, which hides the loss of all the others. Higher is better.",
     "new": "Mean IoU of the classes of later steps that are known by now. Higher is better.",
-    "all": "Mean IoU of every class that is known by now. Higher is better.",
-    "harmonic": "2 · old · new / (old + new): high only if both are. Higher is better.",
+    "all": "Mean IoU of every class that is known by now, background included. Higher is better.",
+    "harmonic": "2 · old · new / (old + new), old with background as in the papers: high only if both are. "
+    "Higher is better.",
     "average": "Mean over the steps so far of “all”. Higher is better.",
-    "forgetting": "Mean over older classes of the best earlier IoU minus the present one. Lower is better.",
-    "bwt": "Backward transfer: mean over older classes of the present minus the first IoU. Higher is better.",
+    "forgetting_fixed": "IoU points lost: mean over older classes of the best earlier IoU minus the present one, both "
+    "on the pixels whose class that earlier step knows. The papers count the pixels of later classes at the later step "
+    "only, so that even a frozen network seems to forget. A class that was never learned has nothing to lose. "
+    "Lower is better.",
+    "bwt_fixed": "Backward transfer: mean over older classes of the present minus the first IoU, both on the pixels "
+    "whose class the first of the two steps knows. Higher is better.",
 }
 
 
@@ -216,7 +249,7 @@ def _curves(page: Page, found: Scores, other: Scores | None) -> None:
         "Old, new, all",
         f"Mean IoU over the steps: old falling is forgetting.{against}",
         formula=r"\mathrm{mIoU}_G(t) = \frac{1}{|G|}\sum_{c \in G} A_{t,c}",
-        source="METHOD.md I.1; G is step 0 (old), later steps (new), both (all)",
+        source="G is the classes of step 0 without background (old), of later steps (new), all of both (all)",
     ) as view:
         view.csv(lambda: _curves_table(runs))
         view.plot(
@@ -294,7 +327,8 @@ def _pair_sentence(page: Page, found: Scores, cell: tuple[int, int] | None) -> s
 def _all_runs(page: Page) -> None:
     with page.section(
         "All runs",
-        "Percent, after each run's last step; ▸ is the open run, ◦ the compared one. Click a row to open it.",
+        "Percent, after each run's last step; ▸ is the open run, ◦ the compared one. Click a row to open it."
+        " * as in the papers; + bg: with the background.",
     ) as view:
         runs = list(loaders.catalogue(loaders.runs_root()).runs.values())
         table = _runs_table(runs)
@@ -302,7 +336,7 @@ def _all_runs(page: Page) -> None:
         number = st.column_config.NumberColumn(format="%.1f", width=62)
         event: Any = st.dataframe(
             {"": [_mark(page, run) for run in runs], **table},
-            column_config={"": st.column_config.TextColumn(width=24)} | dict.fromkeys(HEADLINE.values(), number),
+            column_config={"": st.column_config.TextColumn(width=24)} | dict.fromkeys(COLUMNS.values(), number),
             hide_index=True,
             height=min(38 + 35 * len(runs), TABLE_HEIGHT),
             on_select="rerun",
@@ -324,13 +358,13 @@ def _mark(page: Page, run: Run) -> str:
 
 def _runs_table(runs: list[Run]) -> dict[str, list[Any]]:
     """One row a run: name, method, task, and every measure in percent after its last step."""
-    table: dict[str, list[Any]] = {"run": [], "method": [], "task": [], **{t: [] for t in HEADLINE.values()}}
+    table: dict[str, list[Any]] = {"run": [], "method": [], "task": [], **{t: [] for t in COLUMNS.values()}}
     for run in runs:
         table["run"].append(untrusted.plain(run.name, 60))
         table["method"].append(untrusted.plain(run.method, 30))
         table["task"].append(run.config.data.task)
         values = _final(run)
-        for name, title in HEADLINE.items():
+        for name, title in COLUMNS.items():
             value = values.get(name, float("nan"))
             table[title].append(None if np.isnan(value) else 100 * value)
     return table

@@ -1,4 +1,4 @@
-"""One table over runs: old, new, all, harmonic mean, average, forgetting, BWT, from their stored metrics."""
+"""One table over runs: old, new, all, harmonic mean, average, forgetting and BWT, from their stored metrics."""
 
 from __future__ import annotations
 

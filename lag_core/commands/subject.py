@@ -84,8 +84,8 @@ def telling_class(run: Run, truth: np.ndarray | None, step: int) -> int:
     confusions = run.confusions()
     if confusions is None or step == 0:
         return candidates[0]
-    ious = np.nan_to_num(metrics.iou_matrix(confusions, run.labels))
-    return max(candidates, key=lambda k: ious[: step + 1, k].max() - ious[step, k])
+    lost = np.nan_to_num(metrics.forgetting_fixed(confusions[: step + 1], run.labels), nan=-np.inf)
+    return max(candidates, key=lambda k: lost[k])
 
 
 def command(verb: str, options: argparse.Namespace, run: Run, found: Explanation) -> str:

@@ -211,12 +211,21 @@ class RunForgetting:
 
     iou: np.ndarray
     """float64 [T, K], IoU of each class after each step; NaN before it is introduced."""
+    forgetting_fixed: np.ndarray
+    """float64 [K], forgetting on fixed pixels (metrics.forgetting_fixed); NaN for classes that the last step
+    introduced."""
+    mean_forgetting_fixed: float
+    """Its mean over the classes known before the last step."""
+    bwt_fixed: float
+    """Backward transfer on fixed pixels, mean over the same classes."""
     forgetting: np.ndarray
-    """float64 [K], the best earlier IoU less that of the last step; NaN for classes that the last step introduced."""
+    """float64 [K], as in the papers: the best earlier IoU less that of the last step, each on all pixels that its step
+    knows."""
     mean_forgetting: float
     """Its mean over the classes known before the last step."""
     bwt: float
-    """Backward transfer: mean over the same classes of the last IoU less that of the step that introduced them."""
+    """Backward transfer as in the papers: mean over the same classes of the last IoU less that of the step that
+    introduced them."""
     intransigence: np.ndarray | None
     """float64 [K]; None without a joint run."""
     shift: BackgroundShift
@@ -235,8 +244,12 @@ def of_run(run: Run, joint: Run | None = None) -> RunForgetting:
         if joint.classes != run.classes:
             raise ValueError(f"{joint.name} has other classes than {run.name}, so their IoUs cannot be compared")
         lacked = intransigence(ious, metrics.iou_matrix(_confusions(joint), joint.labels)[-1])
+    fixed = metrics.forgetting_fixed(confusions, run.labels)
     return RunForgetting(
         iou=ious,
+        forgetting_fixed=fixed,
+        mean_forgetting_fixed=metrics.mean(fixed),
+        bwt_fixed=metrics.bwt_fixed(confusions, run.labels),
         forgetting=metrics.forgetting(ious),
         mean_forgetting=metrics.mean_forgetting(ious),
         bwt=metrics.bwt(ious),

@@ -293,9 +293,8 @@ def _metrics(run: Run) -> str:
     confusions = run.confusions()
     if confusions is None:
         return f"<p>Not measured: run <code>lag evaluate {text(run.path)} --write</code>.</p>"
-    names = ("old", "new", "all", "harmonic", "average", "forgetting", "bwt")
     rows = [
-        (row.name, *(comparison.percent(getattr(row, name)) for name in names))
+        (row.name, *(comparison.percent(getattr(row, name)) for name in comparison.COLUMNS))
         for row in comparison.step_rows(run, confusions)
     ]
     ious = metrics.iou_matrix(confusions, run.labels)
@@ -303,7 +302,8 @@ def _metrics(run: Run) -> str:
     steps = [f"step {t}" for t in range(len(ious))]
     return (
         "<p>Mean IoU on the validation set, percent.</p>"
-        + _table(("after", *names), rows, "numbers")
+        + _table(("after", *comparison.COLUMNS.values()), rows, "numbers")
+        + "".join(f"<p>{text(note)}</p>" for note in comparison.NOTES)
         + "<p>IoU of each class, percent.</p>"
         + _table(("class", *steps), classes, "numbers")
     )

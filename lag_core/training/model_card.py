@@ -54,11 +54,14 @@ def _metrics(run: Run) -> Iterator[str]:
     assert confusions is not None, "a card is written after the metrics"
     images = "validation images" if run.config.data.measure == "val" else "images held out of training"
     yield f"## Metrics\n\nIoU in percent on all {images}, measured with the float16 weights that ship.\n"
-    yield "| after | old | new | all |\n|---|---|---|---|"
+    yield "| after | old | old with background | new | all |\n|---|---|---|---|---|"
     for one in step_rows(run, confusions):
-        yield f"| {one.name} | {percent(one.old)} | {percent(one.new)} | {percent(one.all)} |"
+        numbers = (one.old_without_background, one.old, one.new, one.all)
+        yield f"| {one.name} | " + " | ".join(percent(value) for value in numbers) + " |"
     last = row(run, confusions)
-    yield f"\nMean forgetting {percent(last.forgetting)}, backward transfer {percent(last.bwt)},"
+    yield f"\nMean forgetting {percent(last.forgetting_fixed)}, backward transfer {percent(last.bwt_fixed)} on fixed"
+    yield "pixels (each class on the same pixels at both steps); as in the papers"
+    yield f"{percent(last.forgetting)} and {percent(last.bwt)};"
     yield f"average over the steps {percent(last.average)}, harmonic mean of old and new"
     yield f"{percent(last.harmonic)}.\n"
     ious = iou(seen_only(confusions[-1], run.labels.seen(run.last_step)))
