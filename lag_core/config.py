@@ -72,6 +72,16 @@ class ModelConfig:
     aspp_rates: tuple[int, ...] = (3, 6, 9)
     separable: bool = True
     """Depthwise-separable 3x3 convolutions in the ASPP: small step files."""
+    activation: Literal["relu", "leaky_relu"] = "relu"
+    """Activation function everywhere, after sums, ASPP and pooling, too; leaky: slope 0.01 (ResNets alone)."""
+    stem_activation: bool = True
+    """false: none between the stem's norm and its max pooling (ResNets alone)."""
+    dilated_first_block: bool = False
+    """Whether the first block of a dilated stage is dilated like its others; torchvision's has half the rate."""
+    pooling_window: int = 0
+    """Side, in cells, of the window that the ASPP's image pooling takes the mean of; 0: the whole map."""
+    head: Literal["conv", "linear"] = "conv"
+    """A head: convolution, norm, activation, 1x1 convolution; or the 1x1 convolution alone."""
 
 
 @dataclass(frozen=True)
@@ -301,6 +311,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "data.tiles": (1, 100_000),
     "model.latent": (4, 4096),
     "model.head_width": (1, 4096),
+    "model.pooling_window": (0, 4096),
     "optim.epochs": (0, 10_000),
     "optim.epochs_later": (0, 10_000),
     "optim.min_iterations": (0, 10_000_000),
@@ -357,6 +368,7 @@ def _check(config: Config) -> None:
     if not config.model.aspp_rates or min(config.model.aspp_rates) < 1:
         rates = list(config.model.aspp_rates)
         raise ConfigError(f"model.aspp_rates = {rates}: expected one or more rates of at least 1")
+    _check_switches(config.model)
     if config.optim.lr_stage_later > 0 and config.model.shared == "layer4":
         raise ConfigError('optim.lr_stage_later > 0 needs model.shared = "layer3": layer4 is part of the frozen trunk')
     method = config.method
@@ -368,3 +380,13 @@ def _check(config: Config) -> None:
         raise ConfigError('data.measure = "held" needs data.holdout > 0: nothing is held out')
     if config.data.dataset != "aerial" and not config.data.root:
         raise ConfigError(f"data.root is missing: dataset {config.data.dataset!r} is read from a folder")
+
+
+def _check_switches(model: ModelConfig) -> None:
+    """Switches that are defined for ResNets alone."""
+    if model.backbone.startswith("resnet"):
+        return
+    if model.activation != "relu":
+        raise ConfigError(f'model.activation = "{model.activation}" needs a ResNet: {model.backbone} has its own')
+    if not model.stem_activation:
+        raise ConfigError(f"model.stem_activation = false needs a ResNet, not {model.backbone}")

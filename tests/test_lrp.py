@@ -219,7 +219,7 @@ def test_residual_addition_is_a_layer_with_weights_one(kind: str, rectified: boo
     body = nn.Conv2d(3, 3, 1, bias=False).double()
     x = torch.randn(1, 3, 2, 2, dtype=torch.float64)
     u = body(x).detach()
-    layer = Residual(chain_of(body), None, rectified)
+    layer = Residual(chain_of(body), None, nn.ReLU() if rectified else None)
     y, start, found, _ = run_layer(layer, x, lambda y: torch.randn_like(y) * (y != 0), RULES[kind], False)
     assert torch.allclose(y, (u + x).relu() if rectified else u + x)
 
@@ -242,7 +242,7 @@ def test_a_residual_block_under_epsilon_is_one_linear_layer(epsilon: float, proj
     body = nn.Conv2d(3, 3, 3, padding=1).double()
     shortcut = nn.Conv2d(3, 3, 1).double() if projected else None
     x = torch.randn(1, 3, 3, 2, dtype=torch.float64)
-    layer = Residual(chain_of(body), None if shortcut is None else chain_of(shortcut), rectified)
+    layer = Residual(chain_of(body), None if shortcut is None else chain_of(shortcut), nn.ReLU() if rectified else None)
     y, start, found, ledger = run_layer(
         layer, x, lambda y: torch.randn_like(y) * (y != 0), epsilon_rule(epsilon), False
     )
@@ -263,7 +263,7 @@ def test_a_residual_block_of_another_form_is_refused() -> None:
     conv = nn.Conv2d(2, 2, 1)
     for body, skip in (([conv, nn.ReLU()], None), ([conv], [conv, conv]), ([conv], [nn.MaxPool2d(1)])):
         with pytest.raises(TypeError, match="LRP knows"):
-            Residual(chain_of(body), None if skip is None else chain_of(skip), True)
+            Residual(chain_of(body), None if skip is None else chain_of(skip), nn.ReLU())
 
 
 def test_max_pooling_gives_all_to_the_winner() -> None:

@@ -13,10 +13,9 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lag_core.method.regions import membership, region_sums
-from lag_core.model.heads import Head
+from lag_core.model.heads import AnyHead
 from lag_core.protocol import IGNORE
 
 Covariance = Literal["mean", "diagonal", "rectified", "full"]
@@ -264,8 +263,7 @@ def patch_logits(heads: nn.ModuleList, patches: Tensor) -> Tensor:
 
     Shape: [N, C, 3, 3] -> [N, K, 1, 1], ready for the classification losses with labels [N, 1, 1].
     """
-    hidden = [(head, F.conv2d(patches, head.conv.weight)) for head in cast(list[Head], heads)]
-    return torch.cat([head.classify(head.relu(head.norm(x))) for head, x in hidden], 1)
+    return torch.cat([head.of_patches(patches) for head in cast(list[AnyHead], heads)], 1)
 
 
 def rectified_gaussian(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:

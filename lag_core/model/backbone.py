@@ -8,6 +8,9 @@ from itertools import pairwise
 import torchvision.models as tv
 from torch import Tensor, nn
 
+from lag_core.config import ModelConfig
+from lag_core.model.activation import replace_relus
+
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 
@@ -37,9 +40,9 @@ class Backbone(nn.Module):
         return x
 
 
-def build_backbone(name: str, output_stride: int) -> Backbone:
+def build_backbone(config: ModelConfig) -> Backbone:
     """A backbone with random weights. ValueError for an unknown name."""
-    return backbone_of(classifier(name), name, output_stride)
+    return backbone_of(classifier(config.backbone), config)
 
 
 def classifier(name: str, weights: str | None = None) -> nn.Module:
@@ -57,8 +60,9 @@ def classifier(name: str, weights: str | None = None) -> nn.Module:
     return builders[name](weights=weights)
 
 
-def backbone_of(net: nn.Module, name: str, output_stride: int) -> Backbone:
+def backbone_of(net: nn.Module, config: ModelConfig) -> Backbone:
     """Cut torchvision's classifier `net` into a backbone; the classifier's own head is left behind."""
+    name = config.backbone
     if name.startswith("resnet"):
         stages = _resnet_stages(net)
         channels = tuple(_last_channels(stage) for stage in stages)
@@ -67,9 +71,14 @@ def backbone_of(net: nn.Module, name: str, output_stride: int) -> Backbone:
         features = list(net.features)  # type: ignore[arg-type]
         stages = [nn.Sequential(*features[a:b]) for a, b in pairwise(cuts)]
         channels = tuple(_last_channels(stage) for stage in stages)
-    dilate(stages[4], 2 if output_stride == 16 else 4)
-    if output_stride == 8:
-        dilate(stages[3], 2)
+    dilate(stages[4], 2 if config.output_stride == 16 else 4, config.dilated_first_block)
+    if config.output_stride == 8:
+        dilate(stages[3], 2, config.dilated_first_block)
+    if not config.stem_activation:
+        stages[0][2] = nn.Identity()
+    if config.activation != "relu":
+        for stage in stages:
+            replace_relus(stage, config.activation)
     return Backbone(stages, channels)
 
 
@@ -83,16 +92,17 @@ def _last_channels(stage: nn.Sequential) -> int:
     return [m.num_features for m in stage.modules() if isinstance(m, nn.BatchNorm2d)][-1]
 
 
-def dilate(stage: nn.Sequential, rate: int) -> None:
+def dilate(stage: nn.Sequential, rate: int, first_block: bool = False) -> None:
     """Trade the stride of `stage` for dilation: strides become 1, spatial kernels are spread `rate` apart.
 
-    The layer that had the stride keeps half the rate, as its input is still dense.
+    The layer that had the stride keeps half the rate, as its input is still dense; with `first_block` it is spread like
+    the others.
     """
     for conv in (m for m in stage.modules() if isinstance(m, nn.Conv2d)):
         strided = conv.stride[0] > 1
         conv.stride = (1, 1)
         if conv.kernel_size[0] > 1:
-            spread = max(1, rate // 2) if strided else rate
+            spread = max(1, rate // 2) if strided and not first_block else rate
             conv.dilation = (spread, spread)
             half = conv.kernel_size[0] // 2 * spread
             conv.padding = (half, half)

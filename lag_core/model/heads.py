@@ -7,38 +7,67 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lag_core.model.activation import Activation, activation
 
 
 class Head(nn.Module):
     """Conv - BN - ReLU - Conv1x1. Shape: Z [B, C, h, w] -> logits [B, classes, h, w]. Source: METHOD.md B."""
 
-    def __init__(self, latent: int, width: int, classes: int, kernel: int = 3):
+    def __init__(self, latent: int, width: int, classes: int, kernel: int = 3, act: Activation = "relu"):
         super().__init__()
         self.conv = nn.Conv2d(latent, width, kernel, padding=kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU()
+        self.relu = activation(act)
         self.classify = nn.Conv2d(width, classes, 1)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.classify(self.relu(self.norm(self.conv(z))))
 
+    def of_patches(self, patches: Tensor) -> Tensor:
+        """Logits at the centre of 3x3 patches, the convolution unpadded. Shape: [N, C, 3, 3] -> [N, classes, 1, 1]."""
+        whole = self.conv.kernel_size[0] == 3
+        hidden = F.conv2d(patches if whole else patches[..., 1:2, 1:2], self.conv.weight)
+        return self.classify(self.relu(self.norm(hidden)))
+
+
+class LinearHead(nn.Conv2d):
+    """A 1x1 convolution alone. Shape: Z [B, C, h, w] -> logits [B, classes, h, w]. Source: MiB (arXiv 2002.00718)."""
+
+    def __init__(self, latent: int, classes: int):
+        super().__init__(latent, classes, 1)
+
+    @property
+    def classify(self) -> nn.Conv2d:
+        """What gives the logits: the head itself."""
+        return self
+
+    def of_patches(self, patches: Tensor) -> Tensor:
+        """Logits at the centre of 3x3 patches. Shape: [N, C, 3, 3] -> [N, classes, 1, 1]."""
+        return self(patches[..., 1:2, 1:2])
+
+
+AnyHead = Head | LinearHead
+
 
 @torch.no_grad()
-def transfer_weights(new: Head, source: Head, rows: Sequence[int] | None = None) -> None:
+def transfer_weights(new: AnyHead, source: AnyHead, rows: Sequence[int] | None = None) -> None:
     """Start each class of `new` from one of `source`: from `rows`, or all from its first (the unknown's head).
 
     Source: METHOD.md E, weight transfer; the rows are ours (lag_core/method/kinship.py).
     """
     chosen = [0] * new.classify.out_channels if rows is None else list(rows)
-    new.conv.load_state_dict(source.conv.state_dict())
-    new.norm.load_state_dict(source.norm.state_dict())
+    if isinstance(new, Head) and isinstance(source, Head):
+        new.conv.load_state_dict(source.conv.state_dict())
+        new.norm.load_state_dict(source.norm.state_dict())
     assert new.classify.bias is not None and source.classify.bias is not None
     new.classify.weight.copy_(source.classify.weight[chosen])
     new.classify.bias.copy_(source.classify.bias[chosen])
 
 
 @torch.no_grad()
-def share_background(new: Head, source: Head) -> None:
+def share_background(new: AnyHead, source: AnyHead) -> None:
     """MiB's start: the background's probability is shared evenly among itself and the new classes.
 
     With softmax, logits of b - log(n + 1) for each of the n new classes and the background leave the sum as it was.

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lag_core.config import ModelConfig
 from lag_core.model.aspp import ASPP
 from lag_core.model.backbone import STAGES, Backbone, build_backbone
-from lag_core.model.heads import Head
+from lag_core.model.heads import AnyHead, Head, LinearHead
 
 
 class Output(NamedTuple):
@@ -34,8 +34,15 @@ class Segmenter(nn.Module):
     def __init__(self, config: ModelConfig, head_sizes: tuple[int, ...], backbone: Backbone | None = None):
         super().__init__()
         self.config = config
-        self.backbone = backbone or build_backbone(config.backbone, config.output_stride)
-        self.aspp = ASPP(self.backbone.channels[-1], config.latent, config.aspp_rates, config.separable)
+        self.backbone = backbone or build_backbone(config)
+        self.aspp = ASPP(
+            self.backbone.channels[-1],
+            config.latent,
+            config.aspp_rates,
+            config.separable,
+            config.pooling_window,
+            config.activation,
+        )
         self.heads = nn.ModuleList(self._head(size) for size in head_sizes)
 
     def trunk(self, images: Tensor) -> Tensor:
@@ -63,10 +70,13 @@ class Segmenter(nn.Module):
     def forward(self, images: Tensor) -> Output:
         return self.behind_trunk(self.trunk(images))
 
-    def _head(self, classes: int) -> Head:
-        return Head(self.config.latent, self.config.head_width, classes, self.config.head_kernel)
+    def _head(self, classes: int) -> AnyHead:
+        one = self.config
+        if one.head == "linear":
+            return LinearHead(one.latent, classes)
+        return Head(one.latent, one.head_width, classes, one.head_kernel, one.activation)
 
-    def add_head(self, classes: int) -> Head:
+    def add_head(self, classes: int) -> AnyHead:
         """Append a head for `classes` new channels, on the model's device, and return it."""
         like = next(self.aspp.parameters())
         head = self._head(classes).to(like.device, like.dtype)

@@ -26,9 +26,9 @@ _COUNTER = "num_batches_tracked"
 def pretrained_backbone(config: ModelConfig) -> Backbone:
     """The backbone with the weights that `config.weights` names. ConfigError if they cannot be had."""
     if config.weights == "none":
-        return build_backbone(config.backbone, config.output_stride)
+        return build_backbone(config)
     if config.weights == "imagenet":
-        return backbone_of(classifier(config.backbone, "DEFAULT"), config.backbone, config.output_stride)
+        return backbone_of(classifier(config.backbone, "DEFAULT"), config)
     return _from_file(config)
 
 
@@ -41,12 +41,12 @@ def _from_file(config: ModelConfig) -> Backbone:
     state = _read_state(path)
     net = classifier(config.backbone)
     if any(name.startswith("backbone.") for name in state):
-        backbone = backbone_of(net, config.backbone, config.output_stride)
+        backbone = backbone_of(net, config)
         stripped = {n.removeprefix("backbone."): v for n, v in state.items() if n.startswith("backbone.")}
         _load(backbone, stripped, path)
         return backbone
     _load(net, state, path)
-    return backbone_of(net, config.backbone, config.output_stride)
+    return backbone_of(net, config)
 
 
 def located(weights: str) -> Path | None:
@@ -96,7 +96,10 @@ def changed(new: Mapping[str, np.ndarray], old: Mapping[str, np.ndarray]) -> dic
 
 def trunk_digest(model: Segmenter) -> str:
     """Hexadecimal digest of the trunk's tensors: what cached features depend on."""
-    digest = hashlib.sha256(f"{model.config.backbone}/{model.config.output_stride}/{model.config.shared}".encode())
+    one = model.config
+    digest = hashlib.sha256(f"{one.backbone}/{one.output_stride}/{one.shared}".encode())
+    if (one.activation, one.stem_activation, one.dilated_first_block) != ("relu", True, False):
+        digest.update(f"/{one.activation}/{one.stem_activation}/{one.dilated_first_block}".encode())
     for name, value in state_arrays(model).items():
         if name.startswith(model.trunk_names()):
             digest.update(name.encode() + value.tobytes())

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lag_core.model.heads import Head
+from lag_core.model.heads import AnyHead
 
 Decode = Callable[[Tensor], Tensor] | nn.ModuleList
 """Z [P, C, h, w] -> logits [P, K, h, w], or the heads themselves (`Segmenter.heads`).
@@ -73,7 +73,7 @@ def _own_head_logits(heads: nn.ModuleList, latent: Tensor, channels: Tensor) -> 
     """As `class_logits`, each head given only the rows that ask about one of its channels."""
     maps, order, start = [], [], 0
     for head in heads:
-        size = cast(Head, head).classify.out_channels
+        size = cast(AnyHead, head).classify.out_channels
         rows = ((channels >= start) & (channels < start + size)).nonzero()[:, 0]
         if len(rows):
             own = head(latent[rows])

@@ -155,6 +155,8 @@ def activate(activation: nn.Module | None, z: Tensor) -> Tensor:
         return z.relu_()
     if isinstance(activation, nn.ReLU6):
         return z.clamp(0, 6)
+    if isinstance(activation, nn.LeakyReLU):
+        return F.leaky_relu(z, activation.negative_slope)
     return F.hardswish(z)
 
 
@@ -198,43 +200,42 @@ class MaxPool:
 
 
 class Residual:
-    """body(x) + skip(x), and a ReLU in the ResNets. Without a skip layer, x itself is added.
+    """body(x) + skip(x), and an activation function in the ResNets. Without a skip layer, x itself is added.
 
     Body and skip end in a convolution without activation function. Under a plain rule these and the addition are one
     linear layer: a single quotient on the block's widest maps instead of two or three.
     """
 
-    def __init__(self, body: Chain, skip: Chain | None, rectified: bool):
+    def __init__(self, body: Chain, skip: Chain | None, activation: nn.Module | None):
         self.inner, self.last = Chain(body.layers[:-1]), _linear_end(body)
         self.skip = None if skip is None else _linear_end(skip)
         if skip is not None and len(skip.layers) > 1:
             raise TypeError("LRP knows shortcuts of one convolution, not of several layers")
-        self.rectified = rectified
+        self.activation, self.rectified = activation, isinstance(activation, nn.ReLU)
 
     def run(self, x: Flow) -> tuple[Flow, Back]:
         a, back_inner = self.inner.run(x)
         u, back_last = self.last.run(a)
         v, back_skip = self.skip.run(x) if self.skip is not None else (x, None)
-        y = u.value + v.value
-        if self.rectified:
-            y.relu_()
+        z = u.value + v.value
+        y = activate(self.activation, z)  # a ReLU rectifies z, too
 
         def back(relevance: Tensor, way: Way) -> Tensor:
             if way.rule.is_plain:
-                s = self._shared_out(relevance, y, way)
+                s = self._shared_out(relevance, z, way)
                 result = back_inner(self.last.backward_with(s, identity, a.value).mul_(a.value), way)
                 beside = s if self.skip is None else self.skip.backward_with(s, identity, x.value)
                 return result.addcmul_(beside, x.value)
-            of_body, of_skip = propagate_sum(way.rule, (u.value, v.value), y, self.rectified, relevance, way.ledger)
+            of_body, of_skip = propagate_sum(way.rule, (u.value, v.value), z, self.rectified, relevance, way.ledger)
             result = back_inner(back_last(of_body, way), way)
             result += of_skip if back_skip is None else back_skip(of_skip, way)
             return result
 
         return Flow(y, self.rectified or (u.nonnegative and v.nonnegative)), back
 
-    def _shared_out(self, relevance: Tensor, y: Tensor, way: Way) -> Tensor:
-        """R / (y + eps sign y); books what the stabiliser and both convolutions' biases keep."""
-        found = quotient(relevance, y, way.rule.epsilon, upward=self.rectified)
+    def _shared_out(self, relevance: Tensor, z: Tensor, way: Way) -> Tensor:
+        """R / (z + eps sign z); books what the stabiliser and both convolutions' biases keep."""
+        found = quotient(relevance, z, way.rule.epsilon, upward=self.rectified)
         ends = (self.last,) if self.skip is None else (self.last, self.skip)
         biases = [end.bias for end in ends if end.bias is not None]
         found.book(way.ledger, torch.stack(biases).sum(0) if biases else None)
@@ -292,16 +293,81 @@ class MeanPool:
         return Flow(y, x.nonnegative), lambda r, way: propagate(self, way.rule, passing, r, way.ledger)
 
 
-class PooledBranch:
-    """ASPP's image pooling: mean, projection, the same vector at every place again."""
+class WindowPool:
+    """Means over windows, stride 1, a linear layer. Shape: [B, C, h, w] -> [B, C, h - h' + 1, w - w' + 1]."""
 
-    def __init__(self, module: ImagePooling):
-        self.layers = Chain([MeanPool(), chain_of(module.project)])
+    def __init__(self, cells: tuple[int, int]):
+        self.cells = cells
+
+    def bias_with(self, weights: TensorMap) -> Tensor | None:
+        return None
+
+    def forward_with(self, x: Tensor, weights: TensorMap, bias: Tensor | None = None) -> Tensor:
+        down, across = self._bands(x)
+        return (down @ x @ across.t()) * self._weight(x, weights)
+
+    def backward_with(self, s: Tensor, weights: TensorMap, like: Tensor) -> Tensor:
+        down, across = self._bands(like)
+        return (down.t() @ s @ across) * self._weight(s, weights)
+
+    def spread(self, s: Tensor, like: Tensor) -> Tensor:
+        return self.backward_with(s, identity, like)
+
+    def _bands(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Which cells of a column, and of a row, each window sees: 1 or 0. Shape: [h - h' + 1, h], [w - w' + 1, w]."""
+        down, across = (
+            torch.ones(length - n + 1, length, dtype=x.dtype, device=x.device).triu().tril(n - 1)
+            for length, n in zip(x.shape[-2:], self.cells, strict=True)
+        )
+        return down, across
+
+    def _weight(self, x: Tensor, weights: TensorMap) -> Tensor:
+        return weights(x.new_tensor(1 / (self.cells[0] * self.cells[1])))
 
     def run(self, x: Flow) -> tuple[Flow, Back]:
+        y = self.forward_with(x.value, identity)
+        passing = Passing(x.value, y, x.nonnegative, x.nonnegative)
+        return Flow(y, x.nonnegative), lambda r, way: propagate(self, way.rule, passing, r, way.ledger)
+
+
+class RepeatedEdges:
+    """The outermost rows and columns repeated outwards; the copies' relevance returns to the original."""
+
+    def __init__(self, margins: tuple[int, int, int, int]):
+        self.margins = margins
+
+    def run(self, x: Flow) -> tuple[Flow, Back]:
+        left, right, top, bottom = self.margins
+        height, width = x.value.shape[-2:]
+        device = x.value.device
+        rows = torch.arange(-top, height + bottom, device=device).clamp(0, height - 1)
+        columns = torch.arange(-left, width + right, device=device).clamp(0, width - 1)
+
+        def back(relevance: Tensor, way: Way) -> Tensor:
+            shape = relevance.shape
+            gathered = relevance.new_zeros(*shape[:2], height, shape[3]).index_add_(2, rows, relevance)
+            return relevance.new_zeros(x.value.shape).index_add_(3, columns, gathered)
+
+        return Flow(x.value.index_select(2, rows).index_select(3, columns), x.nonnegative), back
+
+
+class PooledBranch:
+    """ASPP's image pooling: mean (of windows), projection, the vectors spread over the map again."""
+
+    def __init__(self, module: ImagePooling):
+        self.module, self.project = module, chain_of(module.project)
+        self.layers = Chain([MeanPool(), self.project])
+
+    def run(self, x: Flow) -> tuple[Flow, Back]:
+        size = (x.value.shape[2], x.value.shape[3])
+        cells = self.module.cells(size)
+        if cells != size:
+            edges = RepeatedEdges(self.module.margins(cells))
+            return Chain([WindowPool(cells), self.project, edges]).run(x)
         y, back_layers = self.layers.run(x)
-        spread = y.value.expand(-1, -1, *x.value.shape[-2:])
-        return Flow(spread, y.nonnegative), lambda r, way: back_layers(r.sum((2, 3), keepdim=True), way)
+        return Flow(y.value.expand(-1, -1, *size), y.nonnegative), lambda r, way: back_layers(
+            r.sum((2, 3), keepdim=True), way
+        )
 
 
 class Parallel:
@@ -321,7 +387,7 @@ class Parallel:
         return Flow(torch.cat([f.value for f in flows], 1), all(f.nonnegative for f in flows)), back
 
 
-ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish)
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardswish)
 IGNORED = (nn.Identity, nn.Dropout)
 """Modules that do nothing in evaluation mode."""
 
@@ -366,17 +432,17 @@ def _bottleneck(m: Bottleneck) -> Layer:
 
 
 def _resnet_block(body: list[nn.Module], downsample: nn.Module | None) -> Layer:
-    return Residual(chain_of(body), None if downsample is None else chain_of(downsample), rectified=True)
+    return Residual(chain_of(body), None if downsample is None else chain_of(downsample), body[2])
 
 
 def _inverted_residual_v2(m: InvertedResidualV2) -> Layer:
     body = chain_of(m.conv)
-    return Residual(body, None, rectified=False) if m.use_res_connect else body
+    return Residual(body, None, None) if m.use_res_connect else body
 
 
 def _inverted_residual_v3(m: InvertedResidualV3) -> Layer:
     body = chain_of(m.block)
-    return Residual(body, None, rectified=False) if m.use_res_connect else body
+    return Residual(body, None, None) if m.use_res_connect else body
 
 
 def _aspp(m: ASPP) -> Layer:
