@@ -1,6 +1,7 @@
 """Markdown tables of the sweeps: `python benchmarks/tables.py` rewrites the tables of docs/results.md.
 
-A table stands between `<!-- table NAME -->` and `<!-- end -->`; NAME is a file of benchmarks/results/, or `overview`.
+A table stands between `<!-- table NAME -->` and `<!-- end -->`; NAME is a file of benchmarks/results/, `overview`, or
+`shipped`: the runs in checkpoints/, from their confusion matrices.
 """
 
 from __future__ import annotations
@@ -15,7 +16,20 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
-COLUMNS = ("old", "new", "all", "harmonic", "average", "forgetting")
+COLUMNS = {
+    "old_without_background": "old",
+    "old": "old + bg",
+    "new": "new",
+    "all": "all",
+    "harmonic": "harmonic",
+    "average": "average",
+    "forgetting_fixed": "forgetting",
+    "forgetting": "forgetting*",
+}
+"""Columns of a table with their headings; * is "as in the papers". One that no row knows is left out."""
+OF_TASK = re.compile(r"(animals|aerial|camvid)-(\d+)(?=-|$)")
+"""Dataset, and number of foreground classes of step 0, in the name of a sweep."""
+WITH_BACKGROUND = ("animals",)
 TASKS = ("animals-3-1", "animals-2-2", "aerial-2-2-1", "aerial-4-1", "aerial-2-3", "aerial-2-1", "camvid-6-5")
 METHODS = ("joint", "lag+", "reference with replay", "lag", "reference", "mib", "plop", "finetune")
 
@@ -25,12 +39,13 @@ def table(rows: list[dict[str, Any]]) -> str:
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[row["name"]].append(row)
+    columns = [column for column in COLUMNS if any(row.get(column) is not None for row in rows)]
     lines = [
-        "| run | seeds | " + " | ".join(COLUMNS) + " |",
-        "|---|---|" + "---|" * len(COLUMNS),
+        "| run | seeds | " + " | ".join(COLUMNS[column] for column in columns) + " |",
+        "|---|---|" + "---|" * len(columns),
     ]
     for name, group in groups.items():
-        cells = [spread([row[column] for row in group]) for column in COLUMNS]
+        cells = [spread([row.get(column) for row in group]) for column in columns]
         lines.append(f"| {name} | {len(group)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -46,7 +61,33 @@ def spread(values: list[float | None]) -> str:
 def rows_of(name: str) -> list[dict[str, Any]]:
     """The rows of a sweep; none where it has not run."""
     path = ROOT / "benchmarks" / "results" / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else []
+    rows = json.loads(path.read_text()) if path.exists() else []
+    task = OF_TASK.search(name)
+    for row in rows:
+        if task and row.get("old_without_background") is None:
+            row["old_without_background"] = without_background(row, task[1] in WITH_BACKGROUND, int(task[2]))
+    return rows
+
+
+def without_background(row: dict[str, Any], background: bool, classes: int) -> float | None:
+    """Mean last IoU of the first `classes` foreground classes, which older rows do not hold."""
+    first = int(background)
+    known = [v for v in row["iou"][-1][first : first + classes] if v is not None]
+    return mean(known) if known else None
+
+
+def shipped() -> str:
+    """A line for each run in checkpoints/, from its confusion matrices."""
+    from lag_core.comparison import row
+    from lag_core.runs import open_run
+
+    rows = []
+    for path in sorted(path.parent for path in (ROOT / "checkpoints").glob("*/run.json")):
+        run = open_run(path)
+        confusions = run.confusions()
+        if confusions is not None:
+            rows.append(row(run, confusions).as_dict())
+    return table(rows)
 
 
 def overview() -> str:
@@ -61,9 +102,11 @@ def overview() -> str:
 
 
 def named_table(name: str) -> str:
-    """The overview, or the table of a sweep; a sentence where it has not run."""
+    """The overview, the runs that ship, or the table of a sweep; a sentence where it has not run."""
     if name == "overview":
         return overview()
+    if name == "shipped":
+        return shipped()
     rows = rows_of(name)
     return table(rows) if rows else "(not run yet)"
 
