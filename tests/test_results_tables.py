@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
 import tables  # noqa: E402
+
 from lag_core import metrics  # noqa: E402
 from lag_core.runs import open_run  # noqa: E402
 
