@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
         raise RunError(f"{options.run} has no finished step yet; let the training go on")
     reporter = Reporter(options.quiet)
     began = time.perf_counter()
-    found = survey(opened, opened.open_dataset(options.data), reporter.bar, options.device)
+    found = survey(opened, opened.open_dataset(options.data), reporter.bar, options.device, reporter.say)
     size = write_survey(opened, found)
     seconds = time.perf_counter() - began
     reporter.say(

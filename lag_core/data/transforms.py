@@ -44,6 +44,11 @@ def fit_mask(mask: np.ndarray, size: int) -> np.ndarray:
     return canvas
 
 
+def small_mask(mask: np.ndarray, stride: int) -> np.ndarray:
+    """Every `stride`-th pixel. Shape: uint8 [S, S] -> uint8 [s, s]."""
+    return mask[stride // 2 :: stride, stride // 2 :: stride]
+
+
 def unfit(labels: np.ndarray, content: Size, original: Size) -> np.ndarray:
     """A label map of the square, back at the picture's own size. Shape: uint8 [size, size] -> uint8 [H,
     W]."""

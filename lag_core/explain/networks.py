@@ -111,20 +111,21 @@ class Networks:
         square = fit(image, self.run.config.data.size)[0][None]
         return torch.from_numpy(to_input(square)).to(self.device)
 
-    def passes(self, inputs: Tensor) -> Passes:
+    def passes(self, inputs: Tensor, keep_stages: bool = False) -> Passes:
         """Some pictures, to be run through any of the steps. Shape: normalised [B, 3, S, S]."""
-        return Passes(self, inputs.to(self.device))
+        return Passes(self, inputs.to(self.device), keep_stages)
 
 
 class Passes:
     """A batch of pictures on its way through the steps; a trunk runs once for all steps that share it.
 
     Only the features of the last trunk asked for are kept, so that memory does not grow with steps whose trunks differ:
-    ask for the steps in order.
+    ask for the steps in order. `keep_stages` keeps what the stages of the trunk return on the way, too.
     """
 
-    def __init__(self, networks: Networks, inputs: Tensor):
-        self.networks, self.inputs = networks, inputs
+    def __init__(self, networks: Networks, inputs: Tensor, keep_stages: bool = False):
+        self.networks, self.inputs, self.keep_stages = networks, inputs, keep_stages
+        self._stages: list[Tensor] = []
         self._kept: tuple[str, Tensor] | None = None
         self._trunks: set[str] = set()
 
@@ -134,8 +135,32 @@ class Passes:
         digest = self.networks.trunk(step)
         self._trunks.add(digest)
         if self._kept is None or self._kept[0] != digest:
-            self._kept = digest, self.networks.steps[step].trunk(self.inputs).contiguous()
+            self._kept = digest, self._run_trunk(self.networks.steps[step]).contiguous()
         return self._kept[1]
+
+    def _run_trunk(self, model: Segmenter) -> Tensor:
+        if not (self.keep_stages and hasattr(model, "backbone")):
+            return model.trunk(self.inputs)
+        self._stages, maps = [], self.inputs
+        for stage in model.backbone.stages_until(model.config.shared):
+            maps = stage(maps)
+            self._stages.append(maps)
+        return maps
+
+    @torch.no_grad()
+    def stages(self, step: int) -> list[Tensor]:
+        """What each stage of the backbone returns, the stem first; empty for a network without such stages.
+
+        Needs `keep_stages`. Shape: float32 [B, F, h, w] each, of its own F, h and w.
+        """
+        model, maps = self.networks.steps[step], self.features(step)
+        if not hasattr(model, "backbone"):
+            return []
+        found = list(self._stages)
+        for stage in model.backbone.stages_after(model.config.shared):
+            maps = stage(maps)
+            found.append(maps)
+        return found
 
     @torch.no_grad()
     def output(self, step: int) -> Output:
@@ -145,12 +170,13 @@ class Passes:
     @property
     def nbytes(self) -> int:
         """Bytes of the pictures and of the features that are kept."""
-        return self.inputs.nbytes + (self._kept[1].nbytes if self._kept else 0)
+        kept = [self.inputs, *self._stages, *([self._kept[1]] if self._kept else [])]
+        return sum(one.nbytes for one in kept)
 
     def forget_moving(self) -> None:
         """Let features go that no other step is known to share."""
         if len(self._trunks) > 1:
-            self._kept = None
+            self._kept, self._stages = None, []
 
     def decoder(self, step: int) -> Decode:
         """From Z of these pictures to the logits of `step`, with gradients where Z has them; see `Decode`."""

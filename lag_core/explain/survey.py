@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from lag_core.explain import forgetting, stored_shares
+from lag_core.explain import forgetting, holds, stored_shares
+from lag_core.explain.holds import Holds
 from lag_core.explain.stored_shares import StoredShares
 from lag_core.protocol import LabelSpace
 from lag_core.runs import Run, RunError, file_digest, read_json, read_tensors, write_json, write_tensors
@@ -95,6 +96,8 @@ class Survey:
 
     shares: StoredShares | None = None
     """Where the change of each class lives (explain.stored_shares); None in a survey that did not measure it."""
+    holds: Holds | None = None
+    """What the features still hold (explain.holds); None in a survey that did not measure it."""
 
     def rank_images(self, step: int = -1, cls: int | None = None) -> list[forgetting.ImageLoss]:
         """Images by forgotten pixels after `step`, most first; of one true class, or of all."""
@@ -187,8 +190,11 @@ def _assemble(run: Run, about: dict[str, Any], arrays: dict[str, np.ndarray]) ->
     shape = len(ids), len(run.steps), len(run.classes)
     if held["lost"].shape != shape or len(domains) != len(ids) or held["distances"].shape[0] != len(metrics):
         raise ValueError(f"its arrays have the shape {held['lost'].shape}, expected {shape}")
-    names = [one.name for one in run.classes]
-    return Survey(ids, domains, metrics, run.labels, **held, shares=stored_shares.from_arrays(arrays, names, len(ids)))
+    return Survey(
+        ids, domains, metrics, run.labels, **held,
+        shares=stored_shares.from_arrays(arrays, [one.name for one in run.classes], len(ids)),
+        holds=holds.from_arrays(arrays, len(run.steps), len(run.classes)),
+    )  # fmt: skip
 
 
 def write_survey(run: Run, survey: Survey) -> int:
@@ -196,6 +202,8 @@ def write_survey(run: Run, survey: Survey) -> int:
     arrays = {name: getattr(survey, name) for name in _ARRAYS}
     if survey.shares is not None:
         arrays |= stored_shares.to_arrays(survey.shares.by_case)
+    if survey.holds is not None:
+        arrays |= holds.to_arrays(survey.holds)
     entry = write_tensors(run.path / ARRAYS, arrays)
     about = {
         "schema": SCHEMA,

@@ -18,6 +18,7 @@ from lag_core.data.dataset import Dataset
 from lag_core.data.remap import truth
 from lag_core.data.transforms import Size, content_size, fit, fit_mask, resize_labels, to_input
 from lag_core.explain import forgetting
+from lag_core.explain.holds_pass import HoldsCounts, probes_or_say
 from lag_core.explain.hybrids import HybridCounts
 from lag_core.explain.latent_maps import covered
 from lag_core.explain.networks import Networks, Passes
@@ -26,7 +27,7 @@ from lag_core.explain.stored_shares import StoredShares
 from lag_core.explain.survey import TOP, Survey
 from lag_core.method.decoupling import Metric, channel_distance
 from lag_core.metrics import confusion
-from lag_core.model.prediction import full_size, label_map
+from lag_core.model.prediction import class_probabilities, full_size, highest
 from lag_core.protocol import LabelSpace
 from lag_core.runs import Run
 
@@ -39,8 +40,10 @@ Progress = Callable[[Sequence[int], str], Iterable[int]]
 """Wraps a sequence for a progress bar: (items, what is being done) -> items."""
 
 
-def survey(run: Run, dataset: Dataset, progress: Progress, device: str = "cpu") -> Survey:
-    """Measure every step of `run` on the validation images of `dataset`."""
+def survey(
+    run: Run, dataset: Dataset, progress: Progress, device: str = "cpu", say: Callable[[str], None] = lambda _: None
+) -> Survey:
+    """Measure every step of `run` on the validation images of `dataset`. `say` is told what could not be measured."""
     networks = Networks(run, device)
     ids = tuple(dataset.ids("val"))
     steps = len(networks)
@@ -48,17 +51,19 @@ def survey(run: Run, dataset: Dataset, progress: Progress, device: str = "cpu") 
     latents = LatentSums(len(ids), steps, len(run.labels.order), run.config.model.latent)
     distances = DistanceSums(steps, run.config.model.latent, run.config.optim.seed)
     hybrids = [HybridCounts(pair, classes, len(ids)) for pair, classes in all_pairs(networks)]
+    holds = HoldsCounts(networks, len(ids), probes_or_say(networks, dataset, progress, say))
     for place in progress(range(0, len(ids), BATCH), "survey"):
         batch = read_batch(dataset, ids[place : place + BATCH], place, run)
-        passes = networks.passes(torch.from_numpy(batch.inputs).to(memory_format=torch.channels_last))
-        maps = _walk_steps(networks, passes, batch, latents, distances)
+        passes = networks.passes(torch.from_numpy(batch.inputs).to(memory_format=torch.channels_last), keep_stages=True)
+        maps = _walk_steps(networks, passes, batch, latents, distances, holds)
         for row, own in enumerate(maps):
             pixels.add(place + row, own, batch.truths[row])
         for one in hybrids:
             one.add(place, (passes, passes), geometry_of(batch.truths, run.config.data.size))
     domains = tuple(dataset.domain(i) for i in ids)
     arrays = {**pixels.arrays(), **latents.arrays(), "distances": distances.mean()}
-    return Survey(ids, domains, METRICS, run.labels, **arrays, shares=_shares(hybrids))
+    held = holds.found(networks, dataset, progress, say)
+    return Survey(ids, domains, METRICS, run.labels, **arrays, shares=_shares(hybrids), holds=held)
 
 
 def _shares(hybrids: Sequence[HybridCounts]) -> StoredShares:
@@ -104,30 +109,42 @@ def read_batch(dataset: Dataset, ids: Sequence[str], first: int, run: Run) -> Im
 
 @torch.no_grad()
 def _walk_steps(
-    networks: Networks, passes: Passes, batch: ImageBatch, latents: LatentSums, distances: DistanceSums
+    networks: Networks,
+    passes: Passes,
+    batch: ImageBatch,
+    latents: LatentSums,
+    distances: DistanceSums,
+    holds: HoldsCounts,
 ) -> list[np.ndarray]:
-    """Run all steps on a batch and add up what their latent maps say.
+    """Run all steps on a batch and add up what their maps say.
 
     Returns label maps uint8 [T, H, W] an image.
     """
     maps: list[list[np.ndarray]] = [[] for _ in range(len(batch))]
+    confidence: list[list[np.ndarray]] = [[] for _ in range(len(batch))]
     before: Tensor | None = None
     for step in range(len(networks)):
         output = passes.output(step)
-        for row, own in enumerate(_label_maps(output.logits, batch, networks.run)):
-            maps[row].append(own)
+        for row, scores in enumerate(_class_scores(output.logits, batch, networks.run)):
+            called = highest(scores)[0].cpu().numpy()
+            maps[row].append(called)
+            confidence[row].append(holds.add_map(step, scores[0].cpu().numpy(), called, batch.truths[row]))
         latents.add(step, output.latent, batch)
+        holds.add_step(step, passes, output.latent, batch.first, batch.truths, batch.insides)
         if before is not None:
             distances.add(step, before, output.latent)
         before = output.latent
-    return [np.stack(own) for own in maps]
+    found = [np.stack(own) for own in maps]
+    for own, sure, true in zip(found, confidence, batch.truths, strict=True):
+        holds.add_picture(own, np.stack(sure), true)
+    return found
 
 
-def _label_maps(logits: Tensor, batch: ImageBatch, run: Run) -> Iterable[np.ndarray]:
-    """Class indices of each image of a batch at its own size, uint8 [H, W]."""
+def _class_scores(logits: Tensor, batch: ImageBatch, run: Run) -> Iterable[Tensor]:
+    """Probabilities of the known classes for each image of a batch at its own size, [1, K, H, W]."""
     for row, (inside, true) in enumerate(zip(batch.insides, batch.truths, strict=True)):
         own = full_size(logits[row : row + 1], run.config.data.size, inside, (true.shape[0], true.shape[1]))
-        yield label_map(own, run.labels, run.config.method.loss)[0].cpu().numpy()
+        yield class_probabilities(own, run.labels, run.config.method.loss)
 
 
 class PixelCounts:

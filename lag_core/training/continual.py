@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from lag_core.config import Config, ConfigError
 from lag_core.data.catalogue import Dataset, open_dataset, task_of
-from lag_core.data.splits import hold_out, images_of_step
+from lag_core.data.training_images import step_images
 from lag_core.method.kinship import mean_answers, nearest_kin
 from lag_core.method.objective import Batch, Objective
 from lag_core.method.regions import resize_labels, size_of
@@ -95,30 +95,6 @@ def label_spaces(config: Config, dataset: Dataset) -> tuple[LabelSpace, LabelSpa
     if config.method.labels == "setting":
         return grouping, grouping
     return LabelSpace((grouping.order,), background, unknown), grouping
-
-
-def step_images(config: Config, dataset: Dataset, labels: LabelSpace, step: int) -> list[str]:
-    """The training images of a step: the protocol's choice among those that are not held out.
-
-    Joint training sees the images of every domain. ConfigError if no image fits.
-    """
-    kept, _ = hold_out(list(dataset.ids("train")), config.data.holdout, seed=0)
-    present = dataset.present("train")
-    joint = config.method.labels == "all"
-    ids = images_of_step(
-        {name: present[name] for name in kept},
-        labels,
-        step,
-        config.data.setting,
-        fraction=config.data.fraction,
-        selection=config.data.selection,
-        seed=config.optim.seed,
-        domain_of=dataset.domain,
-        domains=() if joint else config.data.domains,
-    )
-    if not ids:
-        raise ConfigError(f"step {step} of task {config.data.task!r} has no training image ({config.data.setting})")
-    return ids
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lag_core.config import DataConfig
 from lag_core.data.catalogue import Dataset
-from lag_core.data.transforms import augment, fit, fit_mask, to_input
+from lag_core.data.transforms import augment, fit, fit_mask, small_mask, to_input
 from lag_core.model.segmenter import Segmenter
 from lag_core.model.weights import trunk_digest
 
@@ -149,11 +149,6 @@ def draw_view(dataset: Dataset, image_id: str, view: int, config: DataConfig) ->
         return fit(image, config.size)[0], fit_mask(mask, config.size)
     digest = hashlib.sha256(f"{image_id}/{view}".encode()).digest()
     return augment(image, mask, np.random.default_rng(list(digest[:16])), config.size)
-
-
-def small_mask(mask: np.ndarray, stride: int) -> np.ndarray:
-    """Every `stride`-th pixel. Shape: uint8 [S, S] -> uint8 [s, s]."""
-    return mask[stride // 2 :: stride, stride // 2 :: stride]
 
 
 def collect_views(
