@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +17,11 @@ import torch
 
 from lag_core import metrics
 from lag_core.commands.train import read_config
-from lag_core.data import catalogue
-from lag_core.data.dataset import Dataset
+from lag_core.data import catalogue, training_images
+from lag_core.data.dataset import Dataset, DatasetMissing
 from lag_core.data.remap import truth
-from lag_core.explain import forgetting, survey_pass
+from lag_core.data.transforms import to_input
+from lag_core.explain import cka, forgetting, holds, survey_pass, training_labels
 from lag_core.explain.latent_maps import covered
 from lag_core.explain.networks import Networks
 from lag_core.explain.similarity import image_cosines, image_nearest, measured
@@ -228,8 +230,12 @@ def test_prototypes_of_the_survey_serve_a_trace(surveyed: Surveyed, traces: list
 
 def test_it_survives_writing_and_reading(surveyed: Surveyed) -> None:
     again = survey_pass.survey(surveyed.run, surveyed.dataset, lambda items, _: items)
+    assert again.holds is not None and surveyed.survey.holds is not None
+    kept = holds.to_arrays(surveyed.survey.holds)
+    for name, value in holds.to_arrays(again.holds).items():
+        np.testing.assert_array_equal(kept[name], value)
     for name, value in vars(again).items():
-        if name != "shares":
+        if name not in ("holds", "shares"):
             np.testing.assert_array_equal(getattr(surveyed.survey, name), value)
     read, written = surveyed.survey.shares, again.shares
     assert read is not None and written is not None and read.by_case.keys() == written.by_case.keys()
@@ -242,6 +248,102 @@ def test_it_survives_writing_and_reading(surveyed: Surveyed) -> None:
         surveyed.survey.lost[0] = 1
     ranking = surveyed.survey.rank_images()
     assert ranking and ranking[0].lost == surveyed.survey.lost[:, -1].sum(1).max()
+
+
+def test_what_features_hold_agrees_with_the_counts(surveyed: Surveyed) -> None:
+    found, labels = surveyed.survey, surveyed.run.labels
+    held = found.holds
+    assert held is not None and held.probes is not None and held.background is not None and held.pseudo is None
+    pixels = found.pixels.sum(0)
+    np.testing.assert_array_equal(held.lost.called.sum(-1), found.lost.sum(0))
+    np.testing.assert_array_equal(held.probes.confusion.sum(-1), np.broadcast_to(pixels, (3, len(holds.SITES), 5)))
+    np.testing.assert_array_equal(held.probes.nearest.sum(-1), np.broadcast_to(pixels, (3, 5)))
+    for t in range(3):
+        seen = labels.seen(t)
+        counted = found.confusion[t, :seen]
+        np.testing.assert_array_equal(held.calibration.count[t].sum(-1), counted.sum(0))
+        np.testing.assert_array_equal(held.calibration.right[t].sum(-1)[:seen], np.diagonal(counted))
+        np.testing.assert_array_equal(held.masked[t].sum(-1), np.where(np.arange(5) < seen, pixels, 0))
+        assert (np.diagonal(held.masked[t]) >= np.where(np.arange(5) < seen, np.diagonal(found.confusion[t]), 0)).all()
+    assert held.background.images.tolist() == [step.images for step in surveyed.run.steps]
+
+
+def test_sites_of_one_frozen_trunk_hold_the_same_at_every_step(surveyed: Surveyed) -> None:
+    held = surveyed.survey.holds
+    assert held is not None and held.probes is not None
+    stages = len(holds.SITES) - 1
+    assert (held.cka[:stages] == 1).all() and held.cka[-1, 0, 1] < 1
+    assert (held.probes.confusion[1:, :stages] == held.probes.confusion[:1, :stages]).all()
+    assert (held.probes.confusion[1, -1] != held.probes.confusion[0, -1]).any()
+
+
+def test_cka_of_the_survey_is_that_of_the_traced_latents(surveyed: Surveyed, traces: list[Trace]) -> None:
+    gathered: list[list[np.ndarray]] = [[] for _ in range(3)]
+    for i, trace in enumerate(traces):
+        for t, rows in enumerate(gathered):
+            latent = trace.latent(t)
+            h, w = covered((latent.shape[1], latent.shape[2]), trace.square, trace.inside)
+            cells = cka.sample(h * w, len(traces), i, seed=0)
+            rows.append(latent[:, :h, :w].reshape(len(latent), -1)[:, cells].T)
+    expected = cka.cka_matrix([np.concatenate(rows) for rows in gathered])
+    held = surveyed.survey.holds
+    assert held is not None
+    np.testing.assert_allclose(held.cka[-1], expected, atol=1e-3)
+
+
+def test_pseudo_labels_pixel_by_pixel(surveyed: Surveyed) -> None:
+    run = open_run(surveyed.run.path)
+    dataset, labels, networks = run.open_dataset(), run.labels, Networks(run)
+    config = replace(run.config, method=replace(run.config.method, pseudo="hard", pseudo_threshold=0.3))
+    run.config = config
+    ids = training_images.step_images(config, dataset, labels, 1)[:5]
+    found = training_labels.pseudo_table(networks, dataset, ids, 1, lambda items, _: items)
+    expected, side = np.zeros((6, 6), np.int64), config.data.size
+    for name in ids:
+        picture, mask = dataset.image(name), dataset.mask(name)  # square, of the network's size
+        assert mask.shape == (side, side)
+        logits = networks.passes(torch.from_numpy(to_input(picture))[None]).output(0).logits
+        stride = config.optim.label_stride
+        small = mask[stride // 2 :: stride, stride // 2 :: stride]
+        scores = torch.nn.functional.interpolate(logits, size=small.shape, mode="bilinear").sigmoid()[0].numpy()
+        for y, x in np.ndindex(small.shape):
+            if small[y, x] == 255 or small[y, x] in labels.labelled(1, config.data.setting):
+                continue
+            best = int(scores[:, y, x].argmax())
+            sure = best > 0 and scores[best, y, x] >= 0.3  # channel 0 is the unknown
+            expected[labels.order.index(small[y, x]), best - 1 if sure else 5] += 1
+    assert found.sum() == expected.sum() and expected[:, :5].sum() > 0
+    assert np.abs(found - expected).sum() <= 0.002 * expected.sum()
+
+
+class WithoutTraining:
+    """A dataset of validation images alone."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.dataset, name)
+
+    def ids(self, split: str) -> tuple[str, ...]:
+        if split == "train":
+            raise DatasetMissing("aerial has no train.txt")
+        return self.dataset.ids(split)
+
+
+def test_without_training_images_the_rest_is_measured_and_said(surveyed: Surveyed) -> None:
+    said: list[str] = []
+    bare = WithoutTraining(surveyed.dataset)
+    found = survey_pass.survey(surveyed.run, bare, lambda items, _: items, say=said.append)  # type: ignore[arg-type]
+    assert found.holds is not None and found.holds.probes is None and found.holds.background is None
+    np.testing.assert_array_equal(found.holds.masked, surveyed.survey.holds.masked)  # type: ignore[union-attr]
+    assert len(said) == 2 and all("no train.txt" in sentence for sentence in said)
+
+
+def test_a_survey_without_what_features_hold_opens(surveyed: Surveyed, tmp_path: Path) -> None:
+    run = copy_of(surveyed.run, tmp_path / "copy")
+    write_survey(run, replace(surveyed.survey, holds=None))
+    assert open_survey(run).holds is None
 
 
 def copy_of(run: Run, place: Path) -> Run:
@@ -312,7 +414,8 @@ def test_flows_of_a_pixel_by_pixel_count() -> None:
 
 
 def test_reading_needs_no_torch() -> None:
-    modules = ("survey", "forgetting", "similarity", "channels", "cache", "latent_maps")
+    modules = ["survey", "forgetting", "similarity", "channels", "cache", "latent_maps"]
+    modules += ["holds", "probe", "cka", "task_confusion", "calibration", "lost_destinations", "background_labels"]
     code = "; ".join([*(f"import lag_core.explain.{m}" for m in modules), "import sys"])
     result = subprocess.run([sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], cwd=ROOT, check=False)
     assert result.returncode == 0

@@ -12,11 +12,11 @@ has no arrays: probes and prototypes need training images that were held out, th
 | `confusion.masked` | int64 [T, K, K] | with the classes of the true step alone |
 | `calibration.count`, `.right` | int64 [T, K, B] | pixels by called class and bin of confidence; those that are right |
 | `calibration.confidence` | float64 [T, K, B] | sum of their confidences |
-| `shift.called`, `shift.none` | int64 [T, K, K] | forgotten pixels by true and called class; those where no class stood out |
+| `shift.called`, `shift.none` | int64 [T, K, K] | forgotten pixels by true and called class; no class stood out |
 | `shift.confidence` | float64 [T, K] | sum of the confidences on forgotten pixels |
-| `shift.unlabelled` | int64 [T, K + 1] | training pixels without a label of the step, by hidden class; the last: none of the run's |
+| `shift.unlabelled` | int64 [T, K + 1] | training pixels without a label of the step, by hidden class (last: none) |
 | `shift.images` | int64 [T] | training images of each step |
-| `shift.pseudo` | int64 [T, K + 1, K + 1] | the same pixels by hidden class and pseudo-label; the last: none |
+| `shift.pseudo` | int64 [T, K + 1, K + 1] | the same pixels by hidden class and by pseudo-label |
 """
 
 from __future__ import annotations

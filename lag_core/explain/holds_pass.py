@@ -37,6 +37,8 @@ MOST_POSITIONS = 40_000
 """Latent pixels of all classes together that a probe is fitted on, at most."""
 
 Progress = Callable[[Sequence[int], str], Iterable[int]]
+Truths = Sequence[np.ndarray]
+"""Class indices of pictures, uint8 [H, W] each."""
 Z = SITES.index("Z")
 NO_TRAINING = (KeyError, OSError, DatasetMissing, DataError)
 """What a dataset raises whose training images are not here."""
@@ -127,7 +129,7 @@ class HoldsCounts:
         passes: Passes,
         latent: Tensor,
         first: int,
-        truths: Sequence[np.ndarray],
+        truths: Truths,
         insides: Sequence[Size],
     ) -> None:
         """Features of a batch at one step: samples for CKA, and what probes and prototypes call each pixel."""
@@ -146,13 +148,13 @@ class HoldsCounts:
         chosen = cka.sample(inside[0] * inside[1], self.images, index, seed=0)
         return chosen // inside[1] * width + chosen % inside[1]
 
-    def _count(self, total: np.ndarray, scores: Tensor, truths: Sequence[np.ndarray], insides: Sequence[Size]) -> None:
+    def _count(self, total: np.ndarray, scores: Tensor, truths: Truths, insides: Sequence[Size]) -> None:
         """Add the confusions of a batch, each picture at its own size as metrics are. Shape: scores [B, K, h, w]."""
         for row, (true, inside) in enumerate(zip(truths, insides, strict=True)):
             own = full_size(scores[row : row + 1], self.run.config.data.size, inside, (true.shape[0], true.shape[1]))
             total += confusion(true, highest(own)[0].cpu().numpy(), len(total))
 
-    def _count_nearest(self, step: int, latent: Tensor, truths: Sequence[np.ndarray], insides: Sequence[Size]) -> None:
+    def _count_nearest(self, step: int, latent: Tensor, truths: Truths, insides: Sequence[Size]) -> None:
         assert self.fitted is not None
         cosines = [prototype_cosines(one.cpu().numpy(), self.fitted.prototypes[step]) for one in latent]
         scores = torch.from_numpy(np.nan_to_num(np.stack(cosines), nan=-2.0))  # below every cosine: never the nearest

@@ -36,8 +36,8 @@ class LostPixels:
         """The counts by kind of destination, [T, K] each."""
         kinds = np.array([[_kind(k, j, labels) for j in range(len(labels.order))] for k in range(len(labels.order))])
         named = self.called - self.none
-        parts = [np.where(kinds == kind, named, 0).sum(-1) for kind in range(3)]
-        return Destinations(*parts, self.none.sum(-1))
+        background, newer, other = (np.where(kinds == kind, named, 0).sum(-1) for kind in range(3))
+        return Destinations(background, newer, other, self.none.sum(-1))
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from lag_core.protocol import IGNORE, LabelSpace
 def within_step(scores: np.ndarray, truth: np.ndarray, labels: LabelSpace) -> np.ndarray:
     """The best class among those of the true class's step.
 
-    Shape: scores per class index float [K, ...] of the classes known so far, truth uint8 [...] -> uint8 [...]; 255 where
-    nothing is annotated or the true class is still to come.
+    Shape: scores of the classes known so far float [K, ...], truth uint8 [...] -> uint8 [...]; 255 where nothing is
+    annotated or the true class is still to come.
     """
     found = np.full(truth.shape, IGNORE, np.uint8)
     for step in range(len(labels.steps)):
