@@ -19,7 +19,9 @@ from lag_core.commands import subject
 from lag_core.config import ConfigError
 
 if TYPE_CHECKING:
+    from lag_core.explain.apart import Apart
     from lag_core.explain.explanation import Explanation
+    from lag_core.explain.verdict import Evidence
     from lag_core.runs import Run
 
 
@@ -44,10 +46,23 @@ def run(options: argparse.Namespace) -> int:
         write_atomically(options.out / f"{name}.png", png(pixels))
     write_atomically(options.out / "summary.json", (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
     if not options.quiet:
-        for sentences in summary["verdicts"].values():
+        for sentences in (*summary["verdicts"].values(), *summary["details"].values()):
             print("\n".join(one["text"] for one in sentences))
         print(f"{len(arrays(found))} arrays and {len(pictures(opened, found))} pictures -> {options.out}")
     return 0
+
+
+def _measured_shares(found: Evidence) -> dict[str, object]:
+    from lag_core.explain.shares import as_json
+
+    assert found.shares is not None
+    return {**as_json(found.shares), "measured_on": "validation" if found.whole_set else "image"}
+
+
+def _against(found: Apart) -> dict[str, object]:
+    from lag_core.explain.shares import as_json
+
+    return {**as_json(found.shares), "run": found.other, "swapped": found.swapped, "how": found.how}
 
 
 def pictures(run: Run, found: Explanation) -> dict[str, np.ndarray]:
@@ -78,16 +93,19 @@ def _summary(run: Run, found: Explanation, command: str) -> dict[str, Any]:
     from lag_core.explain import verdict
     from lag_core.explain.report import versions
 
-    verdicts: Mapping[str, Any] = {
-        "validation" if one.whole_set else "image": [vars(f) for f in verdict.verdict(one).findings]
-        for one in found.evidence
-    }
+    said = {"validation" if one.whole_set else "image": verdict.verdict(one) for one in found.evidence}
+    verdicts: Mapping[str, Any] = {where: [vars(f) for f in one.findings] for where, one in said.items()}
+    telling = next((one for one in reversed(found.evidence) if one.shares is not None), None)
     return {
         "run": {"name": run.name, "digest": run.digest},
         "image": {"name": found.subject.name, "digest": found.digest},
         "class": run.classes[found.subject.cls].name,
         "step": found.subject.step,
         "verdicts": verdicts,
+        "words": {where: one.words for where, one in said.items()},
+        "details": {where: [vars(f) for f in one.details] for where, one in said.items()},
+        "shares": None if telling is None or telling.shares is None else _measured_shares(telling),
+        "against": None if found.apart is None else _against(found.apart),
         "conservation": {f"step {one.step}": one.found.conservation for one in found.relevance},
         "missing": dict(found.missing),
         "versions": dict(versions(run)),

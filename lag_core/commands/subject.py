@@ -12,6 +12,7 @@ from lag_core.config import ConfigError
 
 if TYPE_CHECKING:
     from lag_core.explain.explanation import Explanation, Subject
+    from lag_core.explain.networks import Networks
     from lag_core.runs import Run
 
 
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mask", type=Path, help="mask file of dataset ids, for a picture file")
     parser.add_argument("--class", dest="cls", metavar="CLASS", help="name of the class (default: what was lost most)")
     parser.add_argument("--step", type=int, help="step of the network (default: the last one)")
+    parser.add_argument("--against", type=Path, metavar="RUN", help="run to compare with: what sets the two apart")
     parser.add_argument("--data", type=Path, help="dataset folder (default: the one that the run names)")
     parser.add_argument("--image-only", action="store_true", help="do not measure the class on the validation set")
     parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
@@ -37,6 +39,7 @@ def explain(options: argparse.Namespace) -> tuple[Run, Explanation]:
 
     run = open_run(options.run)
     subject = read_subject(run, options)
+    others = _against(run, options.against, subject)
     examples = None
     if not options.image_only:
         try:
@@ -49,9 +52,24 @@ def explain(options: argparse.Namespace) -> tuple[Run, Explanation]:
         print(f"{run.name}: {run.classes[subject.cls].name} at step {subject.step}, on {subject.name}{pictures} …")
     bar = _Bar(options.quiet)
     try:
-        return run, finish(collect(Networks(run), subject, examples, ResultCache()), bar.at)
+        return run, finish(collect(Networks(run), subject, examples, ResultCache(), others), bar.at)
     finally:
         bar.close()
+
+
+def _against(run: Run, path: Path | None, subject: Subject) -> Networks | None:
+    """The networks of the run to compare with. RunError where it cannot be compared in this class."""
+    from lag_core.explain import apart
+    from lag_core.explain.networks import Networks
+    from lag_core.runs import open_run
+
+    if path is None:
+        return None
+    if subject.step <= run.labels.step_of(subject.cls):
+        raise ConfigError(f"--against: step {subject.step} is not later than the one that introduces the class")
+    other = open_run(path)
+    apart.checked_step(run, other, subject.cls, subject.step)
+    return Networks(other)
 
 
 def read_subject(run: Run, options: argparse.Namespace) -> Subject:
@@ -103,6 +121,7 @@ def command(verb: str, options: argparse.Namespace, run: Run, found: Explanation
         mask=options.mask,
         data=options.data,
         image_only=options.image_only,
+        against=options.against,
     )
 
 

@@ -9,10 +9,10 @@ stop; `finish` drives them. Sources: METHOD.md I.3 to I.5 and K.6; the choice of
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,10 +23,14 @@ from lag_core.data.dataset import Dataset
 from lag_core.data.pictures import DataError
 from lag_core.data.remap import truth as class_indices
 from lag_core.data.transforms import fit, fit_mask, resize_labels, to_input
-from lag_core.explain import channels, similarity, verdict
+from lag_core.explain import channels, similarity, stored_shares, verdict
 from lag_core.explain.cache import ResultCache, key_of
+from lag_core.explain.hybrids import Pair
 from lag_core.explain.interventions import Intervention, Measure, ablation, curve, transplantation
 from lag_core.explain.networks import Networks, Passes
+from lag_core.explain.shares import Shares
+from lag_core.explain.shares_pass import Pictures, shares_on
+from lag_core.explain.survey import read_survey
 from lag_core.explain.verdict import ChannelEffects, EffectCurve, Evidence, OverSteps, Verdict
 from lag_core.metrics import confusion
 from lag_core.model.prediction import label_map
@@ -65,6 +69,8 @@ class Examples:
     """True: drawn from the validation set; False: one picture of the user's choice."""
     holding: int
     """Images of the validation set that contain the class; 1 for one picture."""
+    dataset: Dataset | None = field(default=None, compare=False)
+    """Where the validation set is, whose every image shares are measured on; None for one picture."""
 
     def __post_init__(self) -> None:
         for image, true in zip(self.images, self.truths, strict=True):
@@ -106,7 +112,7 @@ def from_validation(run: Run, dataset: Dataset, cls: int, limit: int = LIMIT) ->
     chosen = [names[i] for i in places]
     images = tuple(dataset.image(name) for name in chosen)
     truths = tuple(class_indices(dataset.mask(name), run.labels) for name in chosen)
-    return Examples(images, truths, whole_set=True, holding=len(names))
+    return Examples(images, truths, whole_set=True, holding=len(names), dataset=dataset)
 
 
 def why_preserved(
@@ -145,18 +151,19 @@ def measure(
     run.checked_step(step)
     over = _looked_up(_over_key(run, examples, cls), cache, verdict.over_from_arrays)
     if over is None:
-        over = yield from scaled(over_steps(networks, examples, cls), 0.0, 0.3)
+        over = yield from scaled(over_steps(networks, examples, cls), 0.0, 0.2)
         if cache is not None:
             cache.put(_over_key(run, examples, cls), verdict.over_to_arrays(over))
-    effects = None
-    if step > run.labels.step_of(cls):
-        key = _effects_key(run, examples, cls, step)
-        effects = _looked_up(key, cache, verdict.effects_from_arrays)
-        if effects is None:
-            effects = yield from scaled(channel_effects(networks, examples, cls, step), 0.3, 1.0)
-            if cache is not None:
-                cache.put(key, verdict.effects_to_arrays(effects))
-    return assemble(run, examples, cls, step, over, effects)
+    if step <= run.labels.step_of(cls):
+        return assemble(run, examples, cls, step, over, None, None)
+    shares = yield from scaled(class_shares(networks, examples, cls, step, cache), 0.2, 0.5)
+    key = _effects_key(run, examples, cls, step)
+    effects = _looked_up(key, cache, verdict.effects_from_arrays)
+    if effects is None:
+        effects = yield from scaled(channel_effects(networks, examples, cls, step), 0.5, 1.0)
+        if cache is not None:
+            cache.put(key, verdict.effects_to_arrays(effects))
+    return assemble(run, examples, cls, step, over, effects, shares)
 
 
 def cached(run: Run, examples: Examples, cls: int, step: int, cache: ResultCache) -> Evidence | None:
@@ -165,16 +172,23 @@ def cached(run: Run, examples: Examples, cls: int, step: int, cache: ResultCache
     if over is None:
         return None
     if step <= run.labels.step_of(cls):
-        return assemble(run, examples, cls, step, over, None)
+        return assemble(run, examples, cls, step, over, None, None)
     effects = _looked_up(_effects_key(run, examples, cls, step), cache, verdict.effects_from_arrays)
-    return None if effects is None else assemble(run, examples, cls, step, over, effects)
+    shares = known_shares(run, examples, cls, step, cache)
+    return None if effects is None or shares is None else assemble(run, examples, cls, step, over, effects, shares)
 
 
 def assemble(
-    run: Run, examples: Examples, cls: int, step: int, over: OverSteps, effects: ChannelEffects | None
+    run: Run,
+    examples: Examples,
+    cls: int,
+    step: int,
+    over: OverSteps,
+    effects: ChannelEffects | None,
+    shares: Shares | None,
 ) -> Evidence:
     """The measurements with what they are about."""
-    confusions = run.confusions() if examples.whole_set else None
+    confusions = run.confusions()
     whole = None if confusions is None else metrics.iou_matrix(confusions, run.labels)[:, cls]
     return Evidence(
         cls=cls,
@@ -184,10 +198,73 @@ def assemble(
         whole_set=examples.whole_set,
         images=len(examples),
         holding=examples.holding,
-        set_iou=whole,
+        run_iou=whole,
         over=over,
         effects=effects,
+        shares=shares,
+        shared_images=0 if shares is None else shares.images,
     )
+
+
+# ---------------------------------------------------------------------- shares
+
+
+def class_shares(
+    networks: Networks, examples: Examples, cls: int, step: int, cache: ResultCache | None = None
+) -> Work[Shares]:
+    """Where the change of a class since the step that introduced it lives: from the survey, the cache, or measured.
+
+    For the validation set every image counts, as in the metrics. ValueError for a step that is not later.
+    """
+    run = networks.run
+    source = run.labels.step_of(cls)
+    if step <= source:
+        raise ValueError(f"step {step} is not later than step {source}, which introduces the class")
+    found = known_shares(run, examples, cls, step, cache)
+    if found is None:
+        pair = Pair((networks, source), (networks, step))
+        (found,) = yield from shares_on(pair, [cls], pictures_of(examples, run))
+        if cache is not None:
+            case = cls, source, step
+            cache.put(_shares_key(run, examples, cls, step), stored_shares.to_arrays({case: found}))
+    return found
+
+
+def known_shares(run: Run, examples: Examples, cls: int, step: int, cache: ResultCache | None) -> Shares | None:
+    """The shares if they were measured before, without loading a network; else None."""
+    if examples.whole_set and (survey := read_survey(run)) is not None and survey.shares is not None:
+        return survey.shares.of(cls, step)
+    names = [one.name for one in run.classes]
+    images = len(pictures_of(examples, run))
+    stored = _looked_up(
+        _shares_key(run, examples, cls, step), cache, lambda arrays: stored_shares.from_arrays(arrays, names, images)
+    )
+    return None if stored is None else stored.of(cls, step)
+
+
+def _shares_key(run: Run, examples: Examples, cls: int, step: int) -> str:
+    return key_of(run.digest, examples.digest, "shares", cls=cls, step=step)
+
+
+def pictures_of(examples: Examples, run: Run) -> Pictures:
+    """What shares are measured on: every image of the validation set, or the one picture."""
+    if examples.whole_set and examples.dataset is not None:
+        return ValidationPictures(examples.dataset, run)
+    return list(zip(examples.images, examples.truths, strict=True))
+
+
+class ValidationPictures(Sequence[tuple[np.ndarray, np.ndarray]]):
+    """The validation images of a dataset with their truths in class indices, read when they are asked for."""
+
+    def __init__(self, dataset: Dataset, run: Run):
+        self.dataset, self.run, self.ids = dataset, run, tuple(dataset.ids("val"))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, place: Any) -> Any:
+        name = self.ids[place]
+        return self.dataset.image(name), class_indices(self.dataset.mask(name), self.run.labels)
 
 
 def _over_key(run: Run, examples: Examples, cls: int) -> str:

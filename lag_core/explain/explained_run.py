@@ -22,6 +22,7 @@ from lag_core.runs import Run
 
 if TYPE_CHECKING:
     from lag_core.data.catalogue import Dataset
+    from lag_core.explain.apart import Apart
     from lag_core.explain.channels import ChannelSplit
     from lag_core.explain.evidence import Examples
     from lag_core.explain.forgetting import RunForgetting
@@ -36,6 +37,8 @@ class WhyPreserved(NamedTuple):
 
     evidence: Evidence
     verdict: Verdict
+    apart: Apart | None = None
+    """Beside another run, where one was asked about."""
 
 
 class ExplainedRun(Run):
@@ -88,20 +91,36 @@ class ExplainedRun(Run):
         return similarity.of_run(self)
 
     def why_preserved(
-        self, cls: int | str, trace: Trace | None = None, step: int | None = None, k: int | None = None
+        self,
+        cls: int | str,
+        trace: Trace | None = None,
+        step: int | None = None,
+        k: int | None = None,
+        against: ExplainedRun | None = None,
     ) -> WhyPreserved:
         """Evidence and verdict on a class at `step` (default: the last), on a traced picture or the validation set.
+
+        `against`: a run to compare with; `apart` then says which parts set the two apart (explain.apart).
 
         Takes seconds to a minute, and is kept on the disk. `k`: channels that the words are about (default: a quarter
         of the active ones). NoExamples (a DataError) where there is no picture of the class.
         """
-        from lag_core.explain import evidence
+        from lag_core.explain import apart, evidence
         from lag_core.explain.cache import ResultCache
 
         index = self.class_index(cls)
         examples = self._examples(index, trace)
         last = self.checked_step(step)
-        return WhyPreserved(*evidence.why_preserved(self.networks, examples, index, last, k, ResultCache()))
+        cache = ResultCache()
+        found = evidence.why_preserved(self.networks, examples, index, last, k, cache)
+        beside = None
+        if against is not None:
+            beside = evidence.finish(apart.measure(self.networks, against.networks, examples, index, last, cache))
+        return WhyPreserved(*found, beside)
+
+    def why_lost(self, cls: int | str, trace: Trace | None = None, step: int | None = None) -> WhyPreserved:
+        """The same question in other words: where the loss of a class lives. As `why_preserved`."""
+        return self.why_preserved(cls, trace, step)
 
     def report(self, cls: int | str, trace: Trace, step: int | None = None, validation: bool = True) -> str:
         """Everything about a class on a traced picture as one HTML file that opens offline: explain.report.

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lag_core.explain import evidence, forgetting, similarity, verdict
+from lag_core.explain import apart, evidence, forgetting, similarity, verdict
+from lag_core.explain.apart import Apart
 from lag_core.explain.attribution import Attribution
 from lag_core.explain.cache import ResultCache
 from lag_core.explain.channels import Moved
@@ -75,6 +76,8 @@ class Explanation:
     """On the picture, on the validation set; as far as asked for and possible."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Part -> sentence."""
+    apart: Apart | None = None
+    """What sets the run apart from the compared one in the class; None without one."""
 
 
 def collect(
@@ -82,8 +85,12 @@ def collect(
     subject: Subject,
     examples: Examples | None = None,
     cache: ResultCache | None = None,
+    others: Networks | None = None,
 ) -> Work[Explanation]:
-    """All parts. `examples`: the validation images that the class is measured on, too. RunError for a wrong step."""
+    """All parts. `examples`: the validation images that the class is measured on, too. RunError for a wrong step.
+
+    `others`: networks of a run to compare with.
+    """
     run = networks.run
     run.checked_step(subject.step)
     trace = Trace(networks, subject.image, subject.truth)
@@ -98,8 +105,12 @@ def collect(
     asked = [part for part in (_own_examples(subject, run, missing), examples) if part is not None]
     for place, part in enumerate(asked):
         work = evidence.measure(networks, part, subject.cls, subject.step, cache)
-        low, high = (0.4 + 0.6 * (place + end) / len(asked) for end in (0, 1))
+        low, high = (0.4 + 0.4 * (place + end) / len(asked) for end in (0, 1))
         found.append((yield from evidence.scaled(work, low, high)))
+    beside = None
+    if others is not None and asked:
+        work_apart = apart.measure(networks, others, asked[-1], subject.cls, subject.step, cache)
+        beside = yield from evidence.scaled(work_apart, 0.8, 1.0)
     return Explanation(
         subject=subject,
         digest=trace.digest,
@@ -110,6 +121,7 @@ def collect(
         cosine=_cosine(trace, subject, missing),
         evidence=tuple(found),
         missing=missing,
+        apart=beside,
     )
 
 

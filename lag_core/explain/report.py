@@ -22,9 +22,10 @@ import numpy as np
 
 from lag_core import comparison, metrics
 from lag_core import config as configuration
-from lag_core.explain import rendering, svg, verdict
+from lag_core.explain import rendering, svg, verdict, why
 from lag_core.explain.explanation import Explanation
 from lag_core.explain.forgetting import Fate
+from lag_core.explain.shares import waterfall
 from lag_core.explain.svg import Band, Line
 from lag_core.explain.verdict import EffectCurve, Evidence
 from lag_core.runs import Run, file_digest
@@ -131,14 +132,41 @@ def _verdicts(found: Explanation) -> str:
         said = verdict.verdict(one)
         items = "".join(f'<li class="{item.topic}">{text(item.text)}</li>' for item in said.findings)
         where = "On the validation set" if one.whole_set else "On this picture"
-        blocks.append(f'<article class="{said.status}"><h3>{where}</h3><ul>{items}</ul></article>')
+        head = f"{where}: {text(said.words)}"
+        blocks.append(f'<article class="{said.status}"><h3>{head}</h3><ul>{items}</ul>{_waterfall(one)}</article>')
+    if found.apart is not None:
+        blocks.append(_apart(found))
     if not blocks:
         return _section("Verdict", f"<p>{text(found.missing.get('evidence', ''))}</p>")
     level = (
-        f"An effect is claimed where it is at least {verdict.points(verdict.MATERIAL)} point of IoU and p is at most "
-        f"{verdict.LEVEL:g} (one-sided permutation test against random channels of equal number)."
+        "A share is what a part of the network contributed to the change, over all ways of putting old and new parts "
+        "together; the shares add up to the change. In the detail, an effect of channels is claimed where it is at "
+        f"least {verdict.points(verdict.MATERIAL)} point of IoU and p is at most {verdict.LEVEL:g} (one-sided "
+        "permutation test against random channels of equal number)."
     )
     return _section("Verdict", f'<div class="verdicts">{"".join(blocks)}</div><p class="note">{level}</p>')
+
+
+def _waterfall(one: Evidence) -> str:
+    if one.shares is None:
+        return ""
+    first, last = f"IoU at step {one.shares.step_from}", f"IoU at step {one.shares.step_to}"
+    return svg.waterfall(waterfall(one.shares, first, last), title="Where the change lives", x_title="IoU points")
+
+
+def _apart(found: Explanation) -> str:
+    """What sets the run apart from the compared one."""
+    assert found.apart is not None
+    beside, other = found.apart.shares, found.apart.other
+    name = found.evidence[-1].name
+    said = why.apart_sentence(name, beside, "this run", other)
+    plot = svg.waterfall(
+        waterfall(beside, f"IoU in {other}", "IoU in this run"), title="What sets it apart", x_title="IoU points"
+    )
+    return (
+        f"<article><h3>Beside {text(other)}</h3><ul><li>{text(said)}</li><li>{text(found.apart.how)}</li></ul>"
+        f"{plot}</article>"
+    )
 
 
 def _pictures(run: Run, found: Explanation) -> str:
@@ -181,7 +209,14 @@ def _provenance(found: Explanation) -> str:
 
 
 def _evidence_plots(found: Explanation) -> str:
-    return "".join(_plots_of(one) for one in found.evidence)
+    return "".join(_details_of(one) + _plots_of(one) for one in found.evidence)
+
+
+def _details_of(one: Evidence) -> str:
+    """What was measured beside the verdict, in sentences."""
+    where = "on the validation set" if one.whole_set else "on this picture"
+    items = "".join(f"<li>{text(item.text)}</li>" for item in verdict.verdict(one).details)
+    return f"<h3>Detail {where}</h3><ul>{items}</ul>" if items else ""
 
 
 def _plots_of(one: Evidence) -> str:
@@ -346,6 +381,7 @@ def command_line(
     mask: Path | None = None,
     data: Path | None = None,
     image_only: bool = False,
+    against: Path | None = None,
 ) -> str:
     """A line for a shell."""
     words = ["lag", verb, str(run.path), "--image", image]
@@ -353,6 +389,7 @@ def command_line(
     words += ["--class", run.classes[cls].name, "--step", str(step)]
     words += ["--data", str(data)] if data else []
     words += ["--image-only"] if image_only else []
+    words += ["--against", str(against)] if against else []
     return shlex.join([*words, "--out", out])
 
 

@@ -20,6 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -352,6 +353,36 @@ def _interval(points: float, repeats: np.ndarray, error: float) -> Estimate:
     sampled = 1.96 * error
     below, above = max(points - float(low), 0.0), max(float(high) - points, 0.0)
     return Estimate(points, points - math.hypot(below, sampled), points + math.hypot(above, sampled))
+
+
+# ---------------------------------------------------------------------- as a waterfall
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a waterfall, in IoU points: from `base` to `tip`. kind: of an IoU ("level") or of a part ("part")."""
+
+    name: str
+    base: float
+    tip: float
+    kind: Literal["level", "part"]
+    estimate: Estimate | None = None
+    """Of a part: its points with their interval."""
+
+
+def waterfall(shares: Shares, first: str, last: str) -> list[Bar]:
+    """The IoU then, a bar for each part that changed something, the IoU now. Each bar begins where the last one ends.
+
+    `first`, `last`: names of the two levels.
+    """
+    level = shares.start
+    found = [Bar(first, 0.0, level, "level")]
+    for part, one in shares.estimates.items():
+        if one.points == 0 and not one.low < 0 < one.high:
+            continue
+        found.append(Bar(part, level, level + one.points, "part", one))
+        level += one.points
+    return [*found, Bar(last, 0.0, shares.end, "level")]
 
 
 # ---------------------------------------------------------------------- beside another run

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from lag_core.explain.shares import Bar
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 40
@@ -61,6 +63,62 @@ def line_plot(
         f'<figure class="plot"><b>{label}</b><svg {attributes}>{drawing}</svg>'
         f"<figcaption>{_legend(lines, bands)}</figcaption></figure>"
     )
+
+
+BAR, NAMES = 24, 170
+"""Height of a waterfall's row and width of its names."""
+
+
+def waterfall(bars: Sequence[Bar], *, title: str, x_title: str) -> str:
+    """Horizontal bars, each beginning where the one above ends; whiskers are the parts' intervals."""
+    edges = [edge for bar in bars for edge in (bar.base, bar.tip, *_whisker(bar))]
+    low, high = min(0.0, *edges), max(1.0, *edges)
+    height = TOP + BAR * len(bars) + BOTTOM
+
+    def x(value: float) -> float:
+        return NAMES + (value - low) / (high - low) * (WIDTH - NAMES - 52)
+
+    parts = []
+    for value in ticks(low, high):
+        zero = " zero" if value == 0 else ""
+        parts.append(
+            f'<line class="grid{zero}" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>'
+        )
+        parts.append(f'<text x="{x(value):.1f}" y="{height - BOTTOM + 14}" text-anchor="middle">{value:g}</text>')
+    for row, bar in enumerate(bars):
+        parts += _waterfall_row(bar, TOP + BAR * row, x)
+    centre = (NAMES + WIDTH - 52) / 2
+    parts.append(f'<text x="{centre:.0f}" y="{height - 6}" text-anchor="middle">{html.escape(x_title)}</text>')
+    label = html.escape(title, quote=True)
+    attributes = f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}"'
+    return f'<figure class="plot"><b>{label}</b><svg {attributes}>{"".join(parts)}</svg></figure>'
+
+
+def _whisker(bar: Bar) -> tuple[float, ...]:
+    """Where the tip of a part's bar may lie; nothing without an interval."""
+    one = bar.estimate
+    if one is None or math.isnan(one.low):
+        return ()
+    return bar.base + one.low, bar.base + one.high
+
+
+def _waterfall_row(bar: Bar, top: float, x: Callable[[float], float]) -> list[str]:
+    color = "--s3" if bar.kind == "level" else "--s1" if bar.tip >= bar.base else "--s2"
+    left, right = sorted((x(bar.base), x(bar.tip)))
+    middle = top + BAR / 2
+    size = bar.tip if bar.kind == "level" else bar.tip - bar.base
+    number = f"{size:.1f}" if bar.kind == "level" else f"{size:+.1f}".replace("-", "−")
+    edge = max(right, *(x(v) for v in _whisker(bar)), right)
+    found = [
+        f'<text x="{NAMES - 6}" y="{middle + 4:.1f}" text-anchor="end">{html.escape(bar.name[:40])}</text>',
+        f'<rect x="{left:.1f}" y="{top + 4:.1f}" width="{max(right - left, 1):.1f}" height="{BAR - 8}" '
+        f'style="fill:var({color})"/>',
+        f'<text x="{edge + 5:.1f}" y="{middle + 4:.1f}">{number}</text>',
+    ]
+    if whisker := _whisker(bar):
+        low, high = (x(value) for value in whisker)
+        found.append(f'<path class="whisker" d="M{low:.1f} {middle:.1f}H{high:.1f}"/>')
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,18 @@
 """Why is a class still here, or gone: evidence as numbers, and words that follow from the numbers alone.
 
 Pure; `explain.evidence` does the measuring. s is the step that the class is followed from (the one that introduced
-it), t the step asked about. Every IoU here is a fraction, every sentence speaks of points (100 times that). The rules
-are ours:
+it), t the step asked about. The verdict follows from the shares (explain.why); everything else is detail beside it.
+The details' IoUs are fractions, every sentence speaks of points (100 times that). The rules are ours:
 
 | topic | word | rule |
 |---|---|---|
 | iou | future / new | t < s / t = s |
-| iou | unlearned | IoU never reached LEARNED in s..t |
-| iou | preserved / weakened / lost | IoU at t is at least KEPT / at least HALF / less than HALF of that at s |
+| iou, cause, apart | | the rules of explain.why |
 | channels | frozen | no channel of Z differs in any bit between s and t: the two questions below make no sense |
 | ablation | nothing left | the class's IoU at t is below MATERIAL on the images measured |
 | ablation | carried | taking the k most invariant channels away costs MATERIAL or more, p <= LEVEL |
 | transplant | nothing lost | the class lost less than MATERIAL on the images measured |
 | transplant | restored | putting the k most changed channels of s back gains MATERIAL or more, p <= LEVEL |
-| transplant | heads | not restored, and putting all channels of s back gains less than MATERIAL |
 | both | not significant | otherwise |
 | relevance | gone | no place of any image speaks for the class at t |
 | relevance | same / partly / other | cosine of the channel profiles of s and t: at least SAME / at least HALF / less |
@@ -35,16 +33,16 @@ from typing import Literal
 
 import numpy as np
 
+from lag_core.explain import why
+from lag_core.explain.shares import Shares
+from lag_core.explain.why import HALF, Answer
+
 LEVEL = 0.05
 """Largest p at which an effect is claimed."""
 LEAST_CONTROLS = 19
 """Fewer random sets could never reach LEVEL."""
 MATERIAL = 0.01
 """IoU that counts as something: one point."""
-LEARNED = 0.05
-"""A class that never reached this IoU was not learned."""
-KEPT, HALF = 0.9, 0.5
-"""Shares of the IoU at s that separate preserved, weakened and lost. HALF also separates partly from other."""
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
 """Shares of the active channels at which effects are measured."""
 SHARE = 1 / 4
@@ -54,8 +52,8 @@ SAME = 0.9
 LEAST_SPREAD = 1e-6
 """A spread below it is that of a single latent pixel: nothing to hold a drift against."""
 
-Status = Literal["future", "new", "unlearned", "preserved", "weakened", "lost"]
-Topic = Literal["iou", "channels", "ablation", "transplant", "relevance", "prototype"]
+Status = Literal["future", "new", "unlearned", "kept", "weakened", "lost"]
+Topic = Literal["iou", "cause", "apart", "channels", "ablation", "transplant", "relevance", "prototype"]
 Side = Literal["cost", "gain"]
 
 
@@ -151,7 +149,7 @@ class ChannelEffects:
     transplant: EffectCurve | None
     """The most changed channels get their values of s back: what was lost? None where it was not asked."""
     everything: float = 0.0
-    """Change of the IoU by putting every channel of s back: what is missing then was lost in the heads."""
+    """Change of the IoU by putting every channel of s back."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +168,20 @@ class Evidence:
     """Images measured."""
     holding: int
     """Images of the validation set that contain the class; 1 for one image."""
-    set_iou: np.ndarray | None
-    """float64 [T], IoU over the whole validation set; None for one image or an unmeasured run."""
+    run_iou: np.ndarray | None
+    """float64 [T], IoU over the whole validation set, as the run's metrics have it; None for an unmeasured run."""
     over: OverSteps
     effects: ChannelEffects | None
     """None at the step that introduces the class and before."""
+    shares: Shares | None = None
+    """Where the change since s lives; None at the step that introduces the class and before."""
+    shared_images: int = 0
+    """Images that the shares are of."""
+
+    @property
+    def set_iou(self) -> np.ndarray | None:
+        """`run_iou` where the validation set was asked about."""
+        return self.run_iou if self.whole_set else None
 
     @property
     def iou(self) -> np.ndarray:
@@ -203,16 +210,25 @@ class Verdict:
 
     status: Status
     findings: tuple[Finding, ...]
-    """The one on "iou" first."""
+    """What became of the class, "iou" first, and where that lives."""
+    details: tuple[Finding, ...] = ()
+    """What was measured besides: channels, relevance, prototype. None of it is a verdict."""
+    answer: Answer | None = None
+    """The verdict in numbers; None at the step that introduces the class and before."""
+
+    @property
+    def words(self) -> str:
+        """The verdict in a few words, such as "lost by the heads"."""
+        return self.status if self.answer is None else self.answer.words
 
     @property
     def text(self) -> str:
-        """All sentences; plain text that contains the class's name."""
+        """The verdict's sentences; plain text that contains the class's name."""
         return " ".join(one.text for one in self.findings)
 
     def about(self, topic: Topic) -> Finding | None:
         """The finding on a topic, None if nothing is said about it."""
-        return next((one for one in self.findings if one.topic == topic), None)
+        return next((one for one in (*self.findings, *self.details) if one.topic == topic), None)
 
 
 def count_at(active: int, share: float) -> int:
@@ -232,43 +248,39 @@ def curve_counts(active: int) -> tuple[int, ...]:
 
 def verdict(evidence: Evidence, k: int | None = None) -> Verdict:
     """The words for the numbers. `k`: which of the measured numbers of channels is asked about (default_count)."""
-    status = status_of(evidence.iou, evidence.source, evidence.step)
-    findings = [_iou_finding(evidence, status)]
-    if evidence.effects is not None and status not in ("future", "new"):
-        findings += channel_findings(evidence, k)
-        findings += [f for f in (_relevance(evidence), _prototype(evidence)) if f is not None]
-    return Verdict(status, tuple(findings))
-
-
-def status_of(iou: np.ndarray, source: int, step: int) -> Status:
-    """The rule of the topic "iou". Shape: IoU float [T], NaN before `source`."""
-    if step <= source:
-        return "new" if step == source else "future"
-    before, now = np.nan_to_num(iou[source]), np.nan_to_num(iou[step])
-    if np.nan_to_num(iou[source : step + 1]).max() < LEARNED:
-        return "unlearned"
-    if now >= KEPT * before:
-        return "preserved"
-    return "weakened" if now >= HALF * before else "lost"
-
-
-def _iou_finding(evidence: Evidence, status: Status) -> Finding:
     name, s, t = evidence.name, evidence.source, evidence.step
-    if status == "future":
-        return Finding("iou", status, f"{name} is introduced at step {s}; step {t} does not know it yet.")
-    where = _where(evidence)
-    if status == "new":
-        return Finding(
-            "iou", status, f"Step {t} introduces {name} (IoU {points(evidence.iou[t])} {where}): nothing to keep yet."
+    if t < s:
+        return Verdict(
+            "future",
+            (Finding("iou", "future", f"{name} is introduced at step {s}; step {t} does not know it yet."),),
         )
-    way = f"IoU {points(evidence.iou[s])} at step {s}, {points(evidence.iou[t])} at step {t} {where}"
-    words: Mapping[str, str] = {
-        "unlearned": f"{name} was never learned: {way}.",
-        "preserved": f"{name} was preserved: {way}.",
-        "weakened": f"{name} was weakened: {way}.",
-        "lost": f"{name} was lost: {way}.",
-    }
-    return Finding("iou", status, words[status])
+    if t == s:
+        found = f"IoU {points(evidence.iou[t])} {_where(evidence)}"
+        return Verdict("new", (Finding("iou", "new", f"Step {t} introduces {name} ({found}): nothing to keep yet."),))
+    if evidence.shares is None:
+        raise ValueError(f"the shares of {name} at step {t} were not measured")
+    answer = why.answer(evidence.shares, _learned(evidence))
+    findings = [Finding("iou", answer.fate, why.fate_sentence(name, answer, _shares_where(evidence)))]
+    if cause := why.cause_sentence(answer):
+        findings.append(Finding("cause", answer.cause, cause))
+    details = channel_findings(evidence, k) if evidence.effects is not None else []
+    details += [f for f in (_relevance(evidence), _prototype(evidence)) if f is not None]
+    return Verdict(answer.fate, tuple(findings), tuple(details), answer)
+
+
+def _learned(evidence: Evidence) -> bool | None:
+    """Whether the run's own metrics say that the class was learned between s and t; None where there are none."""
+    if evidence.run_iou is None:
+        return None
+    ious = np.nan_to_num(evidence.run_iou[evidence.source : evidence.step + 1])
+    return bool(100 * ious.max(initial=0.0) >= why.LEARNED)
+
+
+def _shares_where(evidence: Evidence) -> str:
+    """On which images the shares were measured."""
+    if not evidence.whole_set:
+        return "this image"
+    return f"{evidence.shared_images} validation images"
 
 
 def _where(evidence: Evidence) -> str:
@@ -334,12 +346,6 @@ def _transplant(evidence: Evidence, found: Comparison, everything: float) -> Fin
             f"all channels {points(everything)} ({p}; {basis})."
         )
         return Finding("transplant", "restored", text)
-    if everything < MATERIAL:
-        text = (
-            f"What was lost lies in the heads: putting every channel back from step {evidence.source} "
-            f"{_change(everything, before - now, 'lost points', 'restores', 'costs')} ({basis})."
-        )
-        return Finding("transplant", "heads", text)
     text = (
         f"Not significant: putting back the {found.k} most changed channels from step {evidence.source} {gain}, "
         f"{beside}, all channels {points(everything)} ({p}; {basis})."

@@ -1,0 +1,219 @@
+"""Why a class is kept, weakened or lost: words that follow from its shares alone. Pure.
+
+s is the step that the class is followed from, t the step asked about; IoUs are points on the pixels known at s (the
+fixed pixels). Groups of parts: the features (backbone stages and ASPP), the heads (the class's own, the other old
+heads, the unknown's or background's), the newer classes (competition). The rules are ours:
+
+| word | rule |
+|---|---|
+| kept / weakened / lost | IoU at t is at least KEPT / at least HALF / less than HALF of that at s |
+| other pixels counted | kept on the fixed pixels, yet the papers' measure fell below KEPT of that at s |
+| nothing to explain | the IoU changed by less than MATERIAL, or the interval of the change contains 0 |
+| by the heads, by the features, drowned by newer classes | that group took at least QUARTER of the loss, its interval
+lies below 0, and it is told apart from every group that is not named: their intervals do not overlap |
+| by both | heads and features are both named |
+| not told apart | no group fulfils that |
+
+On one picture there are no intervals: the named groups are those that took at least QUARTER of the loss there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from lag_core.explain.shares import START, Estimate, Shares
+
+KEPT, HALF, QUARTER = 0.9, 0.5, 0.25
+MATERIAL = 1.0
+"""IoU points that count as something."""
+LEARNED = 5.0
+"""A class whose IoU never reached this many points was not learned."""
+
+Fate = Literal["kept", "weakened", "lost", "unlearned"]
+Group = Literal["heads", "features", "newer classes"]
+Cause = Literal[
+    "heads", "features", "both", "newer classes", "heads and newer classes", "features and newer classes", "all",
+    "other pixels counted", "nothing to explain", "not told apart",
+]  # fmt: skip
+
+CAUSE_WORDS: dict[Cause, str] = {
+    "heads": "by the heads",
+    "features": "by the features",
+    "both": "by both heads and features",
+    "newer classes": "drowned by newer classes",
+    "heads and newer classes": "by the heads, and drowned by newer classes",
+    "features and newer classes": "by the features, and drowned by newer classes",
+    "all": "by heads, features and newer classes together",
+    "other pixels counted": "other pixels counted",
+    "nothing to explain": "nothing to explain",
+    "not told apart": "not told apart",
+}
+_NAMED: dict[frozenset[str], Cause] = {
+    frozenset({"heads"}): "heads",
+    frozenset({"features"}): "features",
+    frozenset({"heads", "features"}): "both",
+    frozenset({"newer classes"}): "newer classes",
+    frozenset({"heads", "newer classes"}): "heads and newer classes",
+    frozenset({"features", "newer classes"}): "features and newer classes",
+    frozenset({"heads", "features", "newer classes"}): "all",
+}
+_SUBJECT: dict[Group, str] = {
+    "heads": "the heads",
+    "features": "the features",
+    "newer classes": "newer classes",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a class, and where that lives."""
+
+    fate: Fate
+    cause: Cause
+    shares: Shares
+
+    @property
+    def words(self) -> str:
+        """The verdict in a few words, such as "lost by the heads"."""
+        if self.fate == "unlearned":
+            return "never learned"
+        if self.cause == "nothing to explain":
+            return self.fate
+        link = ", " if self.cause in ("not told apart", "other pixels counted", "newer classes") else " "
+        return f"{self.fate}{link}{CAUSE_WORDS[self.cause]}"
+
+
+def groups(shares: Shares) -> dict[Group, Estimate]:
+    """The three groups' shares, in points."""
+    return {"heads": shares.heads, "features": shares.features, "newer classes": shares.competition}
+
+
+def answer(shares: Shares, learned: bool | None = None) -> Answer:
+    """The verdict on a class. `learned`: whether the run's own metrics say that it ever was (None: by these pixels)."""
+    known = max(shares.start, shares.fixed) >= LEARNED if learned is None else learned
+    if not known:
+        return Answer("unlearned", "nothing to explain", shares)
+    return Answer(_fate(shares), _cause(shares), shares)
+
+
+def _fate(shares: Shares) -> Fate:
+    if shares.fixed >= KEPT * shares.start:
+        return "kept"
+    return "weakened" if shares.fixed >= HALF * shares.start else "lost"
+
+
+def _cause(shares: Shares) -> Cause:
+    change, fixed = shares.change, shares.fixed
+    if -change.points < MATERIAL or change.high >= 0:
+        fell = shares.end < KEPT * shares.start and fixed >= KEPT * shares.start
+        return "other pixels counted" if fell and shares.newly.points < 0 else "nothing to explain"
+    return _NAMED.get(frozenset(_named(shares)), "not told apart")
+
+
+def _named(shares: Shares) -> list[Group]:
+    """Groups that the loss is put down to; none where one of them overlaps a group that is not named."""
+    loss, every = shares.start - shares.fixed, groups(shares)
+    found: list[Group] = [
+        name
+        for name, one in every.items()
+        if -one.points >= QUARTER * loss and not one.high >= 0  # no interval (NaN) is no objection
+    ]
+    rest = [one for name, one in every.items() if name not in found and one.points != 0]
+    if any(every[name].high >= one.low for name in found for one in rest):
+        return []
+    return found
+
+
+# ---------------------------------------------------------------------- sentences
+
+
+def fate_sentence(name: str, found: Answer, where: str) -> str:
+    """What became of the class, on the same pixels and as the papers count it."""
+    shares = found.shares
+    s, t = shares.step_from, shares.step_to
+    way = f"IoU {points(shares.start)} at step {s}, {points(shares.fixed)} at step {t} on the same pixels ({where})"
+    if found.fate == "unlearned":
+        return f"{name} was never learned: {way}."
+    counted = f" {_newly_sentence(shares)}" if abs(shares.newly.points) >= MATERIAL else ""
+    return f"{name} was {found.fate}: {way}.{counted}"
+
+
+def _newly_sentence(shares: Shares) -> str:
+    size = abs(shares.newly.points)
+    return (
+        f"As the papers count it, step {shares.step_to} has {points(shares.end)}: {points(size)} points go to pixels "
+        "of later classes, which count only now."
+    )
+
+
+def cause_sentence(found: Answer) -> str:
+    """Where the change lives, in numbers; empty where there is nothing to explain."""
+    if found.fate == "unlearned" or found.cause == "nothing to explain":
+        return ""
+    shares = found.shares
+    if found.cause == "other pixels counted":
+        return "Nothing was lost on the pixels that were known before; other pixels are counted now."
+    loss = shares.start - shares.fixed
+    took = [_took(name, one) for name, one in sorted(groups(shares).items(), key=lambda item: item[1].points)]
+    listed = "; ".join(part for part in took if part)
+    head = CAUSE_WORDS[found.cause]
+    return f"{head[:1].upper()}{head[1:]}: of {points(loss)} points {listed}{interval_note(shares)}."
+
+
+def _took(name: Group, one: Estimate) -> str:
+    if one.points == 0:
+        return ""
+    verb = "took" if one.points < 0 else "gave back"
+    low, high = sorted((abs(one.low), abs(one.high))) if one.low * one.high > 0 else (-one.high, -one.low)
+    spread = "" if math.isnan(one.low) else f" ({_bound(low)} to {_bound(high)})"
+    return f"{_SUBJECT[name]} {verb} {points(abs(one.points))}{spread}"
+
+
+def _bound(value: float) -> str:
+    return ("−" if value < 0 and points(abs(value)) != "0" else "") + points(abs(value))
+
+
+def interval_note(shares: Shares) -> str:
+    """What the brackets are."""
+    return "" if shares.images < 2 else "; in brackets 95 % intervals"
+
+
+def apart_sentence(name: str, apart: Shares, own: str, other: str) -> str:
+    """Why one run has more of a class than another, part by part."""
+    gap = apart.end - apart.start
+    head = f"{name}: {points(apart.end)} in {own}, {points(apart.start)} in {other}"
+    if abs(gap) < MATERIAL:
+        return f"{head}: no difference to explain."
+    every = {
+        "its heads": apart.heads,
+        "its features": apart.features,
+        "less competition by newer classes": apart.competition,
+        "other pixels counted": apart.newly,
+    }
+    if START in apart.parts:
+        every["what it had to begin with"] = apart.group([START])
+    sign = 1 if gap > 0 else -1
+    ranked = sorted(every.items(), key=lambda item: -sign * item[1].points)
+    listed = [
+        f"{_signed(one.points)} by {part}{_brackets(one)}" for part, one in ranked if abs(one.points) >= MATERIAL / 2
+    ]
+    return f"{head}. Of the {points(abs(gap))} points: {', '.join(listed)}{interval_note(apart)}."
+
+
+def _brackets(one: Estimate) -> str:
+    return "" if math.isnan(one.low) else f" ({_bound(one.low)} to {_bound(one.high)})"
+
+
+def _signed(value: float) -> str:
+    return f"{'+' if value > 0 else '−'}{points(abs(value))}"
+
+
+def points(value: float) -> str:
+    """IoU points: whole numbers from 10 on, else one decimal."""
+    if math.isnan(value):
+        return "–"
+    if abs(value) < 0.05:
+        return "0"
+    return (f"{value:.0f}" if abs(value) >= 9.95 else f"{value:.1f}").removesuffix(".0")
