@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_shares import made_shares
 
 from lag_core.explain import verdict as verdicts
 from lag_core.explain.verdict import (
@@ -21,7 +22,6 @@ from lag_core.explain.verdict import (
     over_from_arrays,
     over_to_arrays,
     points,
-    status_of,
     verdict,
 )
 
@@ -53,25 +53,9 @@ def evidence(
         np.full(3, 0.05),
     )
     effects = ChannelEffects(moved, 16, ablation or nothing, transplant or nothing, everything)
-    return Evidence(1, "building", step, 0, True, 24, 40, None, over, effects if step else None)
-
-
-@pytest.mark.parametrize(
-    ("iou", "status"),
-    [
-        ((0.6, 0.1, 0.6), "preserved"),
-        ((0.6, 0.6, 0.54), "preserved"),
-        ((0.6, 0.6, 0.53), "weakened"),
-        ((0.6, 0.6, 0.30), "weakened"),
-        ((0.6, 0.6, 0.29), "lost"),
-        ((0.6, 0.6, NAN), "lost"),
-        ((0.04, 0.03, 0.0), "unlearned"),
-        ((0.02, 0.3, 0.4), "preserved"),
-    ],
-)
-def test_status(iou: tuple[float, ...], status: str) -> None:
-    assert status_of(np.array(iou), 0, 2) == status
-    assert verdict(evidence(iou)).status == status
+    start, end = (100 * float(np.nan_to_num(value)) for value in (iou[0], iou[2]))
+    shares = made_shares(start, own=end - start)
+    return Evidence(1, "building", step, 0, True, 24, 40, None, over, effects if step else None, shares, 40)
 
 
 def test_before_and_at_its_first_step_nothing_else_is_said() -> None:
@@ -168,14 +152,22 @@ def test_a_transplant_like_random_ones_is_not_significant() -> None:
     assert found is not None and found.word == "not significant"
 
 
-def test_what_no_channel_brings_back_was_lost_in_the_heads() -> None:
-    nothing = effect_curve(0.0, 0.0)
-    found = verdict(evidence((0.6, 0.3, 0.2), transplant=nothing, everything=0.005)).about("transplant")
-    assert found is not None and found.word == "heads"
-    assert found.text == (
-        "What was lost lies in the heads: putting every channel back from step 0 restores 0.5 of 40 lost points "
-        "(24 of the 40 images that contain it)."
-    )
+def test_channels_alone_never_say_that_the_heads_lost_a_class() -> None:
+    """What no channel brings back may be lost in both: the shares decide, not this question."""
+    found = verdict(evidence((0.6, 0.3, 0.2), transplant=effect_curve(0.0, 0.0), everything=0.0)).about("transplant")
+    assert found is not None and found.word == "not significant" and "heads" not in found.text
+
+
+def test_the_verdict_is_that_of_the_shares_and_channels_are_detail() -> None:
+    found = verdict(evidence((0.6, 0.3, 0.0)))
+    assert found.words == "lost by the heads" and [f.topic for f in found.findings] == ["iou", "cause"]
+    assert {f.topic for f in found.details} >= {"ablation", "transplant", "relevance", "prototype"}
+    assert "channels" not in found.text
+
+
+def test_without_shares_there_is_no_verdict() -> None:
+    with pytest.raises(ValueError, match="shares of building"):
+        verdict(replace(evidence(), shares=None))
 
 
 def test_nothing_speaks_for_a_class_that_is_gone() -> None:
@@ -194,7 +186,7 @@ def test_without_a_loss_nothing_can_be_put_back() -> None:
 def test_a_frozen_extractor_leaves_nothing_to_explain() -> None:
     found = verdict(replace(evidence((0.6, 0.3, 0.2)), effects=ChannelEffects(0, 16, None, None)))
     channels = found.about("channels")
-    assert channels is not None and channels.word == "frozen" and "frozen" in channels.text
+    assert channels is not None and channels.word == "frozen" and "features are frozen" in channels.text
     assert found.about("ablation") is None and found.about("transplant") is None
 
 
@@ -222,11 +214,16 @@ def test_what_was_not_measured_is_not_mentioned() -> None:
     assert found.about("relevance") is None and found.about("prototype") is None
 
 
-def test_the_validation_set_leads_where_it_is_known() -> None:
-    one = replace(evidence((0.6, 0.6, 0.6)), set_iou=np.array([0.5, 0.4, 0.1]))
-    found = verdict(one)
-    assert found.status == "lost" and "on the validation set" in found.text
-    assert "on this image" in verdict(replace(evidence(), whole_set=False, images=1, holding=1)).text
+def test_it_says_where_it_was_measured() -> None:
+    assert "40 validation images" in verdict(evidence()).text
+    assert "this image" in verdict(replace(evidence(), whole_set=False, images=1, holding=1)).text
+
+
+def test_the_runs_own_metrics_say_what_was_learned() -> None:
+    """An image on which a class never had a pixel right does not mean that the class was never learned."""
+    alone = replace(evidence((0.0, 0.0, 0.0)), whole_set=False, images=1, holding=1)
+    assert verdict(alone).status == "unlearned"
+    assert verdict(replace(alone, run_iou=np.array([0.0, 0.27, 0.2]))).status != "unlearned"
 
 
 def test_the_same_numbers_give_the_same_words() -> None:

@@ -81,10 +81,9 @@ def waterfall(bars: Sequence[Bar], *, title: str, x_title: str) -> str:
     parts = []
     for value in ticks(low, high):
         zero = " zero" if value == 0 else ""
-        parts.append(
-            f'<line class="grid{zero}" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>'
-        )
-        parts.append(f'<text x="{x(value):.1f}" y="{height - BOTTOM + 14}" text-anchor="middle">{value:g}</text>')
+        at = f"{x(value):.1f}"
+        parts.append(f'<line class="grid{zero}" x1="{at}" x2="{at}" y1="{TOP}" y2="{height - BOTTOM}"/>')
+        parts.append(f'<text x="{at}" y="{height - BOTTOM + 14}" text-anchor="middle">{value:g}</text>')
     for row, bar in enumerate(bars):
         parts += _waterfall_row(bar, TOP + BAR * row, x)
     centre = (NAMES + WIDTH - 52) / 2

@@ -297,10 +297,7 @@ def channel_findings(evidence: Evidence, k: int | None = None) -> list[Finding]:
     effects, s, t = evidence.effects, evidence.source, evidence.step
     assert effects is not None
     if not effects.moved:
-        text = (
-            f"Nothing to explain in the channels: the extractor is frozen, every channel of the latent map is the "
-            f"same at steps {s} and {t}. Whatever changed for {evidence.name} comes from the heads."
-        )
+        text = f"The features are frozen: every channel of the latent map is the same at steps {s} and {t}."
         return [Finding("channels", "frozen", text)]
     if effects.ablation is None or effects.transplant is None:
         text = f"Only {effects.active} channel of the latent map is active: there are no groups to compare."

@@ -20,7 +20,7 @@ On one picture there are no intervals: the named groups are those that took at l
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from lag_core.explain.shares import START, Estimate, Shares
@@ -72,7 +72,7 @@ class Answer:
 
     fate: Fate
     cause: Cause
-    shares: Shares
+    shares: Shares = field(compare=False)
 
     @property
     def words(self) -> str:
