@@ -194,6 +194,7 @@ class Damaged:
             damage(now)
         self.steps = [then.eval(), now.eval()]
         self.trunks = tuple(f"{i}" for i in range(2))
+        self.trunk = self.trunks.__getitem__
 
     def __len__(self) -> int:
         return 2

@@ -156,7 +156,7 @@ class Pair:
 
     def _below(self, passes: tuple[Passes, Passes]) -> tuple[int, Tensor]:
         """How many modules both states share in front, and what they make of the pictures."""
-        trunks = [nets.trunks[step] for nets, step in zip(self.networks, self.steps, strict=True)]
+        trunks = [nets.trunk(step) for nets, step in zip(self.networks, self.steps, strict=True)]
         shared = self.models[0].config.shared
         if trunks[0] == trunks[1] and shared == self.models[1].config.shared:
             return STAGES.index(shared) + 1, passes[1].features(self.steps[1])
