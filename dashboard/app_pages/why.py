@@ -2,330 +2,164 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
 import streamlit as st
 
-from dashboard import reasons, settings, state, untrusted
-from dashboard.figures import why as figures
-from dashboard.figures.why import Series
-from dashboard.page import Empty, Page, View
-from dashboard.reasons import Where
-from lag_core.data.pictures import DataError
-from lag_core.explain import verdict as verdicts
-from lag_core.explain.verdict import EffectCurve, Evidence, Verdict
-from lag_core.runs import Run
+from dashboard import account, picture_choice, settings, state, swap_board, untrusted, why_detail
+from dashboard.account import Account, Where
+from dashboard.figures.shares import height_of, waterfall_figure
+from dashboard.page import Page
+from lag_core.explain.shares import Shares, waterfall
+from lag_core.explain.why import groups
 
-PLOT_HEIGHT = 236
-EFFECT_HEIGHT = 290
-WHERE: dict[str, str] = {"image": "this image", "set": "validation set"}
-SHARES: dict[str, str] = {"1/16": "1/16", "1/8": "1/8", "1/4": "1/4", "1/2": "1/2", "3/4": "3/4"}
+WHERE: dict[str, str] = {"set": "validation set", "image": "this image"}
 ICONS: dict[str, str] = {
-    "preserved": ":material/check_circle:",
+    "kept": ":material/check_circle:",
     "weakened": ":material/trending_down:",
     "lost": ":material/cancel:",
     "unlearned": ":material/help:",
-    "new": ":material/fiber_new:",
-    "future": ":material/schedule:",
 }
-
-
-@dataclass(frozen=True)
-class Case:
-    """One run's evidence with its verdict."""
-
-    run: Run
-    evidence: Evidence
-    verdict: Verdict
-    k: int
-    """Channels that the verdict speaks of; 0 where it speaks of none."""
 
 
 def render(page: Page) -> None:
     """Draw the page."""
-    where, share = _choose(page)
-    case = _case(page, page.run, page.cls, page.step, where, share)
-    page.answer(_answer(case))
-    card, plots = st.columns((1, 2.1), gap="small")
-    with plots:
-        slot = st.container()
-    with card:
-        other = _card(page, case, where, share)
-    with slot:
-        columns = st.columns(3, gap="small")
-        with columns[0]:
-            _iou(page, case, other)
-        with columns[1]:
-            _relevance(page, case, other)
-        with columns[2]:
-            _prototype(page, case, other)
-        left, right = st.columns(2, gap="small")
-        with left:
-            _ablation(page, case, other)
-        with right:
-            _transplant(page, case, other)
+    where = _choose()
+    source = page.run.labels.step_of(page.cls)
+    if page.step <= source:
+        _nothing_to_keep(page, source)
+        return
+    found = account.of(page, page.run, page.cls, page.step, where)
+    beside = account.beside(page, found, where)
+    page.answer(_answer(page, found, beside))
+    pictures, bars = st.columns((1.15, 1), gap="small")
+    with pictures:
+        _board(page, source)
+    with bars:
+        _waterfall(page, found)
+        _beside(page, beside)
+    with st.container():
+        if settings.switch("Detail: channels, relevance, drift", "detail"):
+            why_detail.draw(page, where)
 
 
 def ahead(page: Page) -> None:
-    """Measure what the page shows first, without drawing it."""
-    picture = page.picture()
-    for run, cls, step in ((page.run, page.cls, page.step), (page.run2, page.cls2, page.step2)):
-        if run is not None:
-            pictures = reasons.examples(run, "image", picture_of(page, run, picture), page.data_root, cls)
-            reasons.measured(run, pictures, cls, step)
+    """Compute what the page shows first, without drawing it."""
+    source = page.run.labels.step_of(page.cls)
+    if page.step > source:
+        swap_board.board(page.run, page.picture(), page.cls, source, page.step)
 
 
-def _choose(page: Page) -> tuple[Where, float]:
-    """Where to measure, and which share of the channels the verdict speaks of."""
-    with page.toolbar:
-        st.markdown("Measured on", width="content")
-        where = settings.segments(
-            "Measured on", "why", tuple(WHERE), names=lambda w: WHERE[w], label_visibility="collapsed"
-        )
-        st.markdown("Channels", width="content")
-        share = settings.segments(
-            "Share of the channels",
-            "share",
-            tuple(SHARES),
-            "1/4",
-            label_visibility="collapsed",
-            help="The verdict speaks of this share of the active channels. Choose it before you look.",
-        )
-    above, below = share.split("/")
-    return cast(Where, where), int(above) / int(below)
+def _choose() -> Where:
+    """Where the verdict is measured."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        return cast(
+            Where,
+            settings.segments(
+                "The shares are measured on", "why", tuple(WHERE), names=lambda w: WHERE[w],
+                help="The swap board always shows the chosen picture.",
+            ),
+        )  # fmt: skip
 
 
-def _case(page: Page, run: Run, cls: int, step: int, where: Where, share: float) -> Case:
-    """The evidence and the verdict on one run; raises `Empty` where it is not measured yet."""
-    picture = page.picture() if where == "image" else None
-    pictures = reasons.examples(run, where, picture_of(page, run, picture), page.data_root, cls)
-    found = reasons.evidence(run, pictures, cls, step, ask=where == "set")
-    measured = found.effects is not None and found.effects.ablation is not None
-    k = verdicts.count_at(found.effects.active, share) if measured and found.effects else 0
-    return Case(run, found, verdicts.verdict(found, k or None), k)
+def _nothing_to_keep(page: Page, source: int) -> None:
+    """The class is new, or to come: offer the step and class at which there is something to tell."""
+    name = untrusted.markdown(page.class_info.name)
+    word = "introduces" if page.step == source else "comes before the one that introduces"
+    page.answer(f"Step {page.step} {word} **{name}**: there is nothing to keep yet.")
+    telling = account.largest_loss(page.run)
+    if telling is None:
+        return
+    cls, step = telling
+    other = untrusted.markdown(page.run.classes[cls].name)
+    if st.button(f"Go to the largest loss of this run: {other}, step {step}", icon=":material/arrow_forward:"):
+        state.go(cls=account.class_choice(page.run, cls), step=step)
 
 
-def picture_of(page: Page, run: Run, picture: Any) -> Any:
-    """The picture with its truth in the class indices of `run`, which may introduce the classes in another order."""
-    if picture is None or picture.truth is None or run.digest == page.run.digest:
-        return picture
-    from dataclasses import replace
-
-    from dashboard.exhibit import class_table
-
-    return replace(picture, truth=class_table(page.run, run)[picture.truth])
+def _answer(page: Page, found: Account, beside: Account | None) -> str:
+    """One sentence on top, and what sets the run apart from the compared one (Markdown)."""
+    head = f"{ICONS[found.answer.fate]} **{untrusted.markdown(found.fate)}** {untrusted.markdown(found.cause)}"
+    if beside is None or page.run2 is None:
+        return head
+    return f"{head}  \n{untrusted.markdown(beside.sentence)}"
 
 
-def _answer(case: Case) -> str:
-    """The first sentence of the verdict and what follows most from it (Markdown)."""
-    first = case.verdict.findings[0].text
-    claimed = [f for f in case.verdict.findings[1:] if f.word in ("carried", "restored", "heads", "frozen")]
-    return untrusted.markdown(" ".join([first, *(f.text for f in claimed[:1])]))
-
-
-# ---------------------------------------------------------------------- the card
-
-
-def _card(page: Page, case: Case, where: Where, share: float) -> Case | None:
-    """The verdict in words, and the same of the compared run, which is returned."""
-    other: Case | None = None
+def _board(page: Page, source: int) -> None:
     with page.section(
-        "Verdict",
-        f"Words follow from the numbers by fixed rules; claimed is what random channels do at most "
-        f"{100 * verdicts.LEVEL:.0f} times in a hundred.",
-        slug="verdict",
-        formula=r"p = \frac{1 + |\{i : e_i \ge e\}|}{1 + n} \le 0.05, \qquad e \ge 1 \text{ point}",
-        source="rules: lag_core/explain/verdict.py (ours); e: effect of the chosen channels, e_i: of random ones; "
-        "for p each question stands by itself",
-    ) as view:
-        _sentences(case)
-        if page.run2 is None:
-            view.csv(lambda: _words_table([case]))
-        else:
-            st.divider()
-            st.caption(f"The same in {untrusted.name(page.run2.name, 60)}, step {page.step2}")
-            try:
-                other = _case(page, page.run2, page.cls2, page.step2, where, share)
-            except DataError as reason:
-                raise Empty(untrusted.markdown(str(reason))) from None
-            _sentences(other)
-            view.csv(lambda: _words_table([c for c in (case, other) if c is not None]))
-    return other
-
-
-def _sentences(case: Case) -> None:
-    for place, finding in enumerate(case.verdict.findings):
-        text = untrusted.markdown(finding.text)
-        if place == 0:
-            st.markdown(f"{ICONS[case.verdict.status]} **{text}**")
-        else:
-            st.markdown(text if finding.word != "not significant" else f":gray[{text}]")
-
-
-def _words_table(cases: list[Case]) -> dict[str, list[Any]]:
-    rows = [(c.run.name, f.topic, f.word, f.text) for c in cases for f in c.verdict.findings]
-    return {head: [row[i] for row in rows] for i, head in enumerate(("run", "topic", "conclusion", "sentence"))}
-
-
-# ---------------------------------------------------------------------- over the steps
-
-
-def _series(
-    case: Case, other: Case | None, values: Callable[[Evidence], np.ndarray], name: str, color: str
-) -> list[Series]:
-    found = [Series(name, values(case.evidence), color)]
-    if other is not None:
-        label = f"{name}, {untrusted.plotly(untrusted.plain(other.run.name, 30))}"
-        found.append(Series(label, values(other.evidence), color, dotted=True))
-    return found
-
-
-def _steps_view(
-    page: Page, view: View, series: list[Series], alt: str, y: str, decimals: int, limits: tuple[float, float] | None
-) -> None:
-    view.csv(
-        lambda: {
-            "series": [s.name for s in series for _ in s.values],
-            "step": [t for s in series for t in range(len(s.values))],
-            y: [float(v) for s in series for v in s.values],
-        }
-    )
-    figure = figures.over_steps(series, page.ink, step=page.step, y=y, decimals=decimals, limits=limits)
-    points = view.plot(figure, alt, height=PLOT_HEIGHT, select=True)
-    if points and state.fresh(f"why-{view.slug}", points[0]["customdata"]):
-        state.go(step=points[0]["customdata"][0])
-
-
-def _dotted(other: Case | None) -> str:
-    """What dotted lines are."""
-    return "" if other is None else f" Dotted: {untrusted.name(other.run.name, 40)}."
-
-
-def _iou(page: Page, case: Case, other: Case | None) -> None:
-    where = "on the whole validation set" if case.evidence.set_iou is not None else "on the images measured"
-    with page.section(
-        "IoU", f"Of the class, {where}. Click a step.{_dotted(other)}", slug="iou",
-        formula=r"A_{t,c} = \frac{TP}{TP + FP + FN}", source="METHOD.md I.1",
+        "Swap board",
+        f"Features of step {source} or {page.step} under heads of step {source} or {page.step}: one glance tells which "
+        "lost the class. White line: where it truly is.",
+        slug="board",
+        formula=r"\hat y = \arg\max_k\, h^{a}_k(Z^{b}), \qquad a, b \in \{s, t\}",
+        source="ours (docs/method.md, hybrids and shares); old heads compete among the classes of their step",
     ) as view:  # fmt: skip
-        series = _series(case, other, lambda e: 100 * e.iou, "IoU", figures.MAIN)
-        _steps_view(page, view, series, "IoU of the class over the steps", "IoU (%)", 1, (0, 100))
+        picture = page.picture()
+        if picture.truth is not None and not (picture.truth == page.cls).any():
+            picture_choice.offer(page)
+        found = swap_board.board(page.run, picture, page.cls, source, page.step)
+        view.csv({"features": [0, 1, 0, 1], "heads": [0, 0, 1, 1], "IoU": list(found.ious)})
+        picture_column, board_column = st.columns((1, 2.05), gap="small")
+        with picture_column:
+            st.image(found.image, width="stretch")
+            st.caption("the picture")
+            st.image(swap_board.outlined(page.run, found, found.truth, page.cls), width="stretch")
+            st.caption("the truth" if found.annotated else f"no annotation: step {source}'s prediction stands in")
+        with board_column:
+            swap_board.draw(page, found, page.cls, source, page.step)
+        st.caption(swap_board.reading(found, page.class_info.name))
 
 
-def _relevance(page: Page, case: Case, other: Case | None) -> None:
+def _waterfall(page: Page, found: Account) -> None:
+    shares = found.shares
     with page.section(
-        "Relevance",
-        f"Agreement with step {case.evidence.source} of the channels (blue) and places (orange) that speak for it."
-        f"{_dotted(other)}",
-        slug="agreement",
-        formula=r"R = Z \odot \frac{\partial s_c}{\partial Z}, \quad \cos(r^s_+, r^t_+), \quad "
-        r"r: \text{sum of } R \text{ over places, or over channels}",
-        source="METHOD.md D and I.5; s_c: the class's logit over its true pixels, positive parts compared",
-    ) as view:
-        series = _series(case, other, lambda e: e.over.relevance_profile, "channels", figures.MAIN)
-        series += _series(case, other, lambda e: e.over.relevance_map, "places", figures.SECOND)
-        _steps_view(page, view, series, "Agreement of relevance over the steps", "cosine", 2, (0, 1.03))
-        silent = _silent_steps(case.evidence)
-        if silent:
+        "Where the change lives",
+        f"From the IoU at step {shares.step_from} to that at step {shares.step_to}, part by part; they add up. "
+        "Orange took points, blue gave some"
+        + (f"; whiskers: 95 % over {shares.images} images." if shares.images > 1 else "."),
+        slug="waterfall",
+        formula=r"\varphi_p = \sum_{S \not\ni p} \frac{|S|!\,(n - |S| - 1)!}{n!}\,\big(v(S \cup p) - v(S)\big)",
+        source="Shapley 1953; v(S): IoU of the network whose parts in S are as now, on the pixels known then (ours)",
+    ) as view:  # fmt: skip
+        bars = tuple(waterfall(shares, f"IoU at step {shares.step_from}", f"IoU at step {shares.step_to}"))
+        view.csv(lambda: _table(shares))
+        view.plot(waterfall_figure(bars, page.ink), _alt(found), height=height_of(bars))
+        if shares.newly.points:
             st.caption(
-                f"Nothing speaks for the class at step{'s' * (len(silent) > 1)} {', '.join(map(str, silent))}: "
-                "there is nothing to compare."
+                f"On the same pixels the IoU is {shares.fixed:.1f} now; *newly counted pixels* are those of later "
+                "classes, which the papers' measure counts from then on."
             )
+        if not shares.exact:
+            st.caption("Orders of the parts were sampled, as there are many parts; the whiskers include that.")
 
 
-def _silent_steps(found: Evidence) -> list[int]:
-    """Steps after the compared one at which no channel speaks for the class, so that its line has a gap."""
-    profile = found.over.relevance_profile
-    return [t for t in range(found.source + 1, len(profile)) if np.isnan(profile[t])]
+def _alt(found: Account) -> str:
+    parts = ", ".join(f"{name} {one.points:+.0f}" for name, one in groups(found.shares).items())
+    return f"Waterfall: {found.shares.start:.0f} to {found.shares.end:.0f} IoU points; {parts}"
 
 
-def _prototype(page: Page, case: Case, other: Case | None) -> None:
+def _table(shares: Shares) -> dict[str, list[object]]:
+    found = shares.estimates
+    return {
+        "part": list(found),
+        "points": [one.points for one in found.values()],
+        "low": [one.low for one in found.values()],
+        "high": [one.high for one in found.values()],
+    }
+
+
+def _beside(page: Page, beside: Account | None) -> None:
+    """What sets the run apart from the compared one."""
+    if beside is None or page.run2 is None:
+        return
+    name = untrusted.name(page.run2.name, 40)
     with page.section(
-        "Drift",
-        f"Of its prototype (blue); above the spread of its pixels (orange) it left its place.{_dotted(other)}",
-        slug="prototype",
-        formula=r"D_t = 1 - \cos(p^t, p^s), \qquad \text{spread}_s = \mathrm{mean}_i\,(1 - \cos(z_i, p^s))",
-        source="METHOD.md I.4, on the images measured",
+        f"Beside {name}",
+        beside.how,
+        slug="beside",
+        formula=r"\Delta_p = \varphi_p(\text{this run}) - \varphi_p(\text{compared run})",
+        source="ours; paired bootstrap over the same images",
     ) as view:
-        series = _series(case, other, lambda e: e.over.drift, "drift", figures.MAIN)
-        spread = np.full(len(case.evidence.over.drift), case.evidence.over.spread[case.evidence.source])
-        series.append(Series(f"spread at step {case.evidence.source}", spread, figures.SECOND))
-        _steps_view(page, view, series, "Drift of the prototype over the steps", "1 − cosine", 4, None)
-
-
-# ---------------------------------------------------------------------- the two questions
-
-
-Draw = Callable[..., Any]
-
-
-def _ablation(page: Page, case: Case, other: Case | None) -> None:
-    with page.section(
-        "What carries the memory?",
-        f"Ablation: the channels that changed least since step {case.evidence.source} are set to 0 (blue). Below the "
-        "grey band of random channels: they carry more.",
-        slug="ablation",
-        formula=r"Z_c := 0 \text{ for the } k \text{ channels with the smallest } d_c",
-        source="METHOD.md I.3 and K.6; d: channel distance of the run, band: middle 90 % of random sets",
-    ) as view:
-        _effects(page, view, case, other, lambda e: e.ablation, figures.ablation_figure, "Ablation")
-
-
-def _transplant(page: Page, case: Case, other: Case | None) -> None:
-    with page.section(
-        "What was lost?",
-        f"Transplant: the channels that changed most are as in step {case.evidence.source} again (orange). Above the "
-        "grey band of random channels: what was lost lies in them.",
-        slug="transplant",
-        formula=r"Z^t_c := Z^s_c \text{ for the } k \text{ channels with the largest } d_c",
-        source="METHOD.md K.6; d: channel distance of the run, band: middle 90 % of random sets",
-    ) as view:
-        _effects(page, view, case, other, lambda e: e.transplant, figures.transplant_figure, "Transplant")
-
-
-def _effects(
-    page: Page,
-    view: View,
-    case: Case,
-    other: Case | None,
-    pick: Callable[[Any], EffectCurve | None],
-    draw: Draw,
-    title: str,
-) -> None:
-    """The curve of the open run, and beside it that of the compared one."""
-    both = [case] if other is None else [case, other]
-    view.csv(lambda: _effect_table(both, pick))
-    for column, one in zip(st.columns(len(both), gap="small"), both, strict=True):
-        with column:
-            name = untrusted.name(one.run.name, 40)
-            if len(both) > 1:
-                st.caption(name)
-            effects = one.evidence.effects
-            curve = pick(effects) if effects else None
-            if effects is None or curve is None:
-                st.caption(_why_no_curve(one))
-                continue
-            figure = draw(curve, page.ink, one.k, effects.active)
-            view.plot(figure, f"{title}: effect over the number of channels", height=EFFECT_HEIGHT,
-                      key=f"{view.slug}-{both.index(one)}")  # fmt: skip
-
-
-def _why_no_curve(case: Case) -> str:
-    about = case.verdict.about("channels") or case.verdict.findings[0]
-    return untrusted.markdown(about.text)
-
-
-def _effect_table(cases: list[Case], pick: Callable[[Any], EffectCurve | None]) -> dict[str, list[Any]]:
-    rows: list[tuple[Any, ...]] = []
-    for one in cases:
-        curve = pick(one.evidence.effects) if one.evidence.effects else None
-        if curve is None:
-            continue
-        low, high = curve.interval()
-        for p, k in enumerate(curve.counts.tolist()):
-            controls = curve.controls[p]
-            rows.append((one.run.name, k, curve.effect[p], controls.mean(), controls.std(ddof=1), low[p], high[p]))
-    heads = ("run", "channels", "effect", "random mean", "random sd", "random 5 %", "random 95 %")
-    return {head: [row[i] for row in rows] for i, head in enumerate(heads)}
+        other, own = untrusted.plain(page.run2.name, 24), untrusted.plain(page.run.name, 24)
+        bars = tuple(waterfall(beside.shares, f"IoU in {other}", f"IoU in {own}"))
+        view.csv(lambda: _table(beside.shares))
+        view.plot(waterfall_figure(bars, page.ink), f"Waterfall beside {other}", height=height_of(bars), key="beside")
