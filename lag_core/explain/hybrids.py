@@ -211,13 +211,12 @@ class Decisions:
 
     def __init__(self, then: Tensor, now: Tensor, labels: LabelSpace, rule: str, seen: tuple[int, int]):
         self.labels, self.rule, self.seen = labels, rule, seen
+        self._rivals: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
         scores = (one.sigmoid() if rule == "bce" else one for one in (then, now))
         self.scores = tuple(one.cpu().numpy() for one in scores)
         known, first = seen[0] + labels.offset, int(labels.background is not None)
         self.first = first
-        old = [one[labels.offset + first : known] for one in self.scores]
-        self.below = [_before(one) for one in old]
-        self.above = [_before(one[::-1])[::-1] for one in old]
+        self.old = [one[labels.offset + first : known] for one in self.scores]
         later = self.scores[1][known:]
         self.later = later.max(0) if len(later) else None
         self.folded: dict[tuple[int, int], np.ndarray] = {}
@@ -235,6 +234,13 @@ class Decisions:
             self.folded[key] = own
         return self.folded[key]
 
+    def rivals(self, state: int, place: int) -> tuple[np.ndarray, np.ndarray]:
+        """Largest score of the old foreground classes in front of a place, and of those behind it. Shape: [P] each."""
+        if (state, place) not in self._rivals:
+            scores = self.old[state]
+            self._rivals[state, place] = _largest(scores[:place]), _largest(scores[place + 1 :])
+        return self._rivals[state, place]
+
     def won(self, cls: int, own: int, others: int, catch_all: int, competition: bool) -> np.ndarray:
         """Whether a class is the decision, its parts then (0) or now (1). Shape: bool [P].
 
@@ -248,7 +254,8 @@ class Decisions:
         else:
             place = cls - self.first
             score = self.scores[own][cls + self.labels.offset]
-            found = (score > self.below[others][place]) & (score >= self.above[others][place])
+            below, above = self.rivals(others, place)
+            found = (score > below) & (score >= above)
             background = self.background(catch_all, catch_all)
             if background is not None:
                 found &= score > background
@@ -257,12 +264,9 @@ class Decisions:
         return found
 
 
-def _before(scores: np.ndarray) -> np.ndarray:
-    """Largest score of the rows before each row, minus infinity for the first. Shape: [K, P] -> same."""
-    found = np.full_like(scores, -np.inf)
-    if len(scores) > 1:
-        np.maximum.accumulate(scores[:-1], axis=0, out=found[1:])
-    return found
+def _largest(scores: np.ndarray) -> np.ndarray:
+    """Largest score over the rows; minus infinity where there is no row. Shape: [K, P] -> [P]."""
+    return scores.max(0) if len(scores) else np.full(scores.shape[1], -np.inf, scores.dtype)
 
 
 # ---------------------------------------------------------------------- counting
