@@ -59,7 +59,7 @@ def beside(page: Page, own: Account, where: Where) -> Account | None:
     if other is None or page.step2 <= other.labels.step_of(page.cls2):
         return None
     try:
-        theirs = shares(page, other, page.cls2, page.step2, where)
+        theirs = shares(page, other, page.cls2, page.step2, where, ask=False)
         apart = share_rules.difference(own.shares, theirs)
     except (Empty, ValueError):
         return None
@@ -69,8 +69,8 @@ def beside(page: Page, own: Account, where: Where) -> Account | None:
     return Account(why.answer(apart), "", "", said, how)
 
 
-def shares(page: Page, run: Run, cls: int, step: int, where: Where) -> Shares:
-    """The shares of a class since the step that introduced it."""
+def shares(page: Page, run: Run, cls: int, step: int, where: Where, *, ask: bool = True) -> Shares:
+    """The shares of a class since the step that introduced it. `ask`: offer to measure what nobody has measured."""
     if where == "image":
         picture = page.picture()
         source = run.labels.step_of(cls)
@@ -81,6 +81,8 @@ def shares(page: Page, run: Run, cls: int, step: int, where: Where) -> Shares:
     survey = loaders.survey(run)
     if survey is not None and survey.shares is not None and (found := survey.shares.of(cls, step)) is not None:
         return found
+    if not ask:
+        raise Empty(f"{untrusted.name(run.name, 40)} has no survey: `lag survey` measures its shares.")
     return _measured(page, run, cls, step)
 
 

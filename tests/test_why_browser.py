@@ -42,14 +42,19 @@ def browser():
 def test_why_preserved(browser, address, image, width, height, scheme):
     query = f"run=shapes-finetune&run2=shapes-reference&class=red&step=2&image={image}"
     with window(browser, f"{address}/why?{query}", width=width, height=height, scheme=scheme) as page:
-        page.wait_for_selector(".st-key-view-ablation", timeout=90_000)
-        page.wait_for_selector(".st-key-view-iou .js-plotly-plot", timeout=60_000)
+        page.wait_for_selector(".st-key-view-waterfall .js-plotly-plot", timeout=90_000)
+        page.wait_for_selector(".st-key-view-beside .js-plotly-plot", timeout=60_000)
         settle(page)
-        assert page.get_by_text(re.compile("^red was")).count() >= 2, "the answer, and the verdict of either run"
-        assert page.get_by_text("the extractor is frozen").count() >= 1
+        assert page.get_by_text(re.compile("red was")).count() >= 1, "the answer"
+        assert page.locator(".st-key-view-board img").count() == 6, "picture, truth and the four networks"
         screenshot(page, f"why-{scheme}-{width}")
+        page.get_by_text("Detail: channels, relevance, drift").click()
+        page.wait_for_selector(".st-key-view-ablation", timeout=90_000)
+        settle(page)
+        assert page.get_by_text("The features are frozen").count() >= 1
+        page.get_by_text("Detail: channels, relevance, drift").click()
         page.get_by_role("radio", name="validation set").click()
-        measured = page.get_by_text(re.compile("on the validation set")).first
+        measured = page.get_by_text(re.compile("8 validation images")).first
         ask = page.get_by_role("button", name=re.compile("^(play_arrow)?\\s*Measure"))
         ask.or_(measured).first.wait_for(timeout=90_000)  # what one window measured, the next one need not ask for
         if ask.count():

@@ -5,14 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from made_shares import made_shares
 from shapes import tiny_run, write_shapes
 from streamlit.testing.v1 import AppTest
 
 from dashboard import design, untrusted
 from dashboard.figures import why as figures
+from dashboard.figures.shares import waterfall_figure
 from dashboard.figures.why import Series
-from lag_core.explain.evidence import from_validation, one_picture, why_preserved
+from lag_core.explain.evidence import class_shares, finish, from_validation, one_picture, why_preserved
 from lag_core.explain.networks import Networks
+from lag_core.explain.shares import waterfall
+from lag_core.explain.survey import write_survey
+from lag_core.explain.survey_pass import survey
 from lag_core.explain.verdict import EffectCurve
 from lag_core.runs import open_run
 
@@ -110,38 +115,65 @@ def sound(at):
     return not at.exception and not at.error and not at.warning
 
 
-def test_the_words_are_the_librarys(app, runs):
-    at = app("why").run()
-    assert sound(at)
-    run = open_run(runs / "shapes-finetune")
-    dataset = run.open_dataset()
-    name = at.session_state["image"]
+def picture_of(at, runs):
+    """The run and the picture that the app shows, as the library takes them."""
     from lag_core.data.remap import truth
 
-    pictures = one_picture(dataset.image(name), truth(dataset.mask(name), run.labels), CLS, "red")
+    run = open_run(runs / "shapes-finetune")
+    dataset, name = run.open_dataset(), at.session_state["image"]
+    return run, one_picture(dataset.image(name), truth(dataset.mask(name), run.labels), CLS, "red")
+
+
+def test_the_words_are_the_librarys(app, runs):
+    at = app("why", why="image", detail="on").run()
+    assert sound(at)
+    run, pictures = picture_of(at, runs)
     _, verdict = why_preserved(Networks(run), pictures, CLS, 2)
-    for finding in verdict.findings:
-        assert untrusted.markdown(finding.text) in said(at)
+    words = said(at).replace("this picture", "this image")
+    for finding in (*verdict.findings, *verdict.details):
+        assert untrusted.markdown(finding.text) in words
+
+
+def test_the_board_has_the_four_networks(app, runs):
+    at = app("why").run()
+    assert sound(at)
+    run, pictures = picture_of(at, runs)
+    shares = finish(class_shares(Networks(run), pictures, CLS, 2))
+    captions = " ".join(c.value for c in at.caption)
+    for features, heads in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        assert f"IoU **{shares.corners[features, heads]:.0f}**" in captions
 
 
 def test_a_frozen_run_beside_a_moving_one(app):
-    at = app("why", run2="shapes-reference").run()
-    assert sound(at) and "the extractor is frozen" in said(at).replace("\\", "")
+    at = app("why", run2="shapes-reference", detail="on").run()
+    assert sound(at) and "The features are frozen" in said(at).replace("\\", "")
+    assert "in shapes-reference" in said(at).replace("\\", "")
 
 
 def test_the_validation_set_is_measured_when_asked(app, runs):
     at = app("why", why="set").run()
     assert sound(at) and "Not measured yet" in at.info[0].value
-    button = next(b for b in at.button if b.label.startswith("Measure"))
-    at = button.click().run()
+    at = next(b for b in at.button if b.label.startswith("Measure")).click().run()
     assert sound(at) and not at.info
     run = open_run(runs / "shapes-finetune")
     pictures = from_validation(run, run.open_dataset(), CLS)
     _, verdict = why_preserved(Networks(run), pictures, CLS, 2)
     assert untrusted.markdown(verdict.findings[0].text) in said(at)
-    assert button.label == f"Measure {len(pictures)} images"
     again = app("why", why="set").run()
     assert not again.info, "another session need not ask again"
+
+
+def test_a_survey_answers_at_once(app, runs):
+    run = open_run(runs / "shapes-finetune")
+    write_survey(run, survey(run, run.open_dataset(), lambda items, what: items))
+    try:
+        at = app("why").run()
+        assert sound(at) and not at.info and "8 validation images" in said(at)
+        at = app("why", step="0").run()
+        assert any(b.label.startswith("Go to the largest loss") for b in at.button)
+    finally:
+        for name in ("survey.json", "survey.safetensors"):
+            (run.path / name).unlink()
 
 
 def _work():
@@ -192,12 +224,14 @@ def test_work_is_asked_for_done_and_its_bar_taken_away():
     assert said(at) == "done" and not at.info and not at.button
 
 
-def test_a_class_that_the_picture_lacks_is_a_sentence(app, runs):
+def test_a_class_that_the_picture_lacks_leads_to_one_that_shows_it(app, runs):
     run = open_run(runs / "shapes-finetune")
     dataset = run.open_dataset()
     name = next(n for n in dataset.ids("val") if run.classes[CLS].id not in dataset.mask(n))
     at = app("why", image=name).run()
-    assert sound(at) and "shows no red" in at.info[0].value
+    assert sound(at)
+    at = next(b for b in at.button if b.label == "Show the best picture of it").click().run()
+    assert sound(at) and run.classes[CLS].id in dataset.mask(at.session_state["image"])
 
 
 def test_before_the_class_is_known_nothing_is_claimed(app, runs):
@@ -206,12 +240,25 @@ def test_before_the_class_is_known_nothing_is_claimed(app, runs):
     dataset = run.open_dataset()
     name = next(n for n in dataset.ids("val") if last.id in dataset.mask(n))
     at = app("why", image=name, step="0", **{"class": last.name}).run()
-    assert sound(at) and "does not know it yet" in said(at)
+    assert sound(at) and "there is nothing to keep yet" in said(at)
+
+
+def test_a_waterfall_begins_and_ends_with_the_ious():
+    bars = tuple(waterfall(made_shares(own=-40, newly=-3), "then", "now"))
+    found = waterfall_figure(bars, design.LIGHT)
+    points = named(found, "points")
+    assert (points.x[0], points.x[-1]) == (60, 17)
+    ends = [base + size for base, size in zip(points.base, points.x, strict=True)]
+    assert ends[:-2] == [pytest.approx(one) for one in list(points.base)[1:-1]], (
+        "each bar begins where the last one ends"
+    )
+    assert list(found.layout.yaxis.ticktext)[1] == "newly counted pixels"
+    assert points.error_x.array[1] > 0 and "95 % interval" in points.customdata[1]
 
 
 @pytest.mark.parametrize(("key", "value"), [("why", "<b>"), ("share", "2"), ("report_set", "maybe")])
 def test_hostile_settings_fall_back(app, key, value):
-    at = app("report" if key == "report_set" else "why", **{key: value}).run()
+    at = app("report" if key == "report_set" else "why", detail="on", **{key: value}).run()
     assert sound(at) and "which is not here" in at.toast[0].value
 
 

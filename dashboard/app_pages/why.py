@@ -6,10 +6,10 @@ from typing import cast
 
 import streamlit as st
 
-from dashboard import account, picture_choice, settings, state, swap_board, untrusted, why_detail
+from dashboard import account, loaders, picture_choice, settings, state, swap_board, untrusted, why_detail
 from dashboard.account import Account, Where
 from dashboard.figures.shares import height_of, waterfall_figure
-from dashboard.page import Page
+from dashboard.page import Page, guarded
 from lag_core.explain.shares import Shares, waterfall
 from lag_core.explain.why import groups
 
@@ -24,18 +24,19 @@ ICONS: dict[str, str] = {
 
 def render(page: Page) -> None:
     """Draw the page."""
-    where = _choose()
+    where = _choose(page)
     source = page.run.labels.step_of(page.cls)
     if page.step <= source:
         _nothing_to_keep(page, source)
         return
-    found = account.of(page, page.run, page.cls, page.step, where)
-    beside = account.beside(page, found, where)
-    page.answer(_answer(page, found, beside))
+    top = st.container()
     pictures, bars = st.columns((1.15, 1), gap="small")
     with pictures:
         _board(page, source)
-    with bars:
+    with bars, guarded("The shares"):
+        found = account.of(page, page.run, page.cls, page.step, where)
+        beside = account.beside(page, found, where)
+        top.markdown(_answer(page, found, beside))
         _waterfall(page, found)
         _beside(page, beside)
     with st.container():
@@ -50,16 +51,22 @@ def ahead(page: Page) -> None:
         swap_board.board(page.run, page.picture(), page.cls, source, page.step)
 
 
-def _choose() -> Where:
-    """Where the verdict is measured."""
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        return cast(
-            Where,
-            settings.segments(
-                "The shares are measured on", "why", tuple(WHERE), names=lambda w: WHERE[w],
-                help="The swap board always shows the chosen picture.",
-            ),
-        )  # fmt: skip
+def _choose(page: Page) -> Where:
+    """Where the verdict is measured: on the validation set if the run's survey has it, else on the picture."""
+    survey = loaders.survey(page.run)
+    surveyed = survey is not None and survey.shares is not None
+    with page.toolbar:
+        st.markdown("Shares measured on", width="content")
+        where = settings.segments(
+            "Shares measured on",
+            "why",
+            tuple(WHERE),
+            "set" if surveyed else "image",
+            names=lambda w: WHERE[w],
+            label_visibility="collapsed",
+            help="The swap board always shows the chosen picture.",
+        )
+    return cast(Where, where)
 
 
 def _nothing_to_keep(page: Page, source: int) -> None:
