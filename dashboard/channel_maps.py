@@ -18,6 +18,7 @@ from dashboard.loaders import Picture
 from dashboard.prototype_maps import shown_size
 from dashboard.shelf import shelved
 from lag_core.explain import channels
+from lag_core.explain.controls import Matched, alive, energy
 from lag_core.explain.latent_maps import covered, on_image
 from lag_core.protocol import IGNORE
 from lag_core.runs import Run
@@ -296,8 +297,18 @@ def _effect(
     newest = _run.labels.class_indices(step).start
     with loaders.network_lock(digest):
         measure = PictureMeasure(trace, step, truth)
-        found = curve(asked, _ranked, counts, measure, controls, seed=_run.config.optim.seed)
+        draw = _fair(trace, step, how, old)
+        found = curve(asked, _ranked, counts, measure, controls, seed=_run.config.optim.seed, draw=draw)
     return Measured(found, 0 if truth is None else int((truth < newest).sum()))
+
+
+def _fair(trace: Trace, step: int, how: How, old: int) -> Matched:
+    """Draws controls that are alive and of equal energy on this picture."""
+    own = trace.output(step).latent.cpu().numpy()
+    if how != "old":
+        return Matched(energy(own), alive(own))
+    other = trace.output(old).latent.cpu().numpy()
+    return Matched(energy(own) + energy(other), alive(own) | alive(other))
 
 
 class PictureMeasure:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 VIEWER = "channels-viewer"
 EFFECT_HEIGHT, VIEWER_HEIGHT = 330, 330
-CONTROLS = 19
-"""Sets of random channels: with 19, a p-value can be as small as 1 in 20."""
+CONTROLS = 200
+"""Control sets: with 200, a p-value can be as small as 1 in 201."""
 SIGNIFICANT = 0.05
 
 
@@ -38,7 +38,7 @@ def draw_sets(scene: Scene) -> None:
         slug="sets",
         inline=True,
         formula=r"\Delta(k) = m(D(Z'_k)) - m(D(Z)), \qquad p = \frac{1 + |\{\text{random sets with as much}\}|}{1 + n}",
-        source=f"METHOD.md K.6; the comparison with n = {CONTROLS} random sets of k channels is ours",
+        source=f"METHOD.md K.6; n = {CONTROLS} random sets of k channels, alive and of equal energy (ours)",
     ) as view:
         picture = scene.image()
         left, right = st.columns((1, 1.1), gap="medium")
@@ -49,7 +49,7 @@ def draw_sets(scene: Scene) -> None:
                 raise Empty(
                     f"{scene.why_no_split} The order by relevance needs a class that is known at step {scene.pair.new}."
                 )
-            first = "changed" if how == "old" and "changed" in orders else orders[0]
+            first = first_order(orders, how)
             order = state.choose("order", orders, first, "order of channels")
             sizes = channel_maps.counts(scene.total)
             numbers = [str(k) for k in sizes[1:]]
@@ -109,15 +109,20 @@ def orders_of(scene: Scene) -> tuple[str, ...]:
     return (*moved, "relevance") if known else moved
 
 
-def random_channels(scene: Scene, how: How, report: Callable[[float, str], object]) -> Curve:
-    """Random channels at all numbers, one number after another: a click meanwhile stops it."""
+def first_order(orders: tuple[str, ...], how: How) -> str:
+    """The order that is marked first: what changed most is put back, what moved least is switched off."""
+    return "changed" if how == "old" and "changed" in orders else orders[0]
+
+
+def random_channels(scene: Scene, how: How, order: str, report: Callable[[float, str], object]) -> Curve:
+    """Control sets for an order at all numbers, one number after another: a click meanwhile stops it."""
     points = []
     sizes = channel_maps.counts(scene.total)
-    anything = np.arange(scene.total)
+    tested = ranked(scene, order)
     for i, size in enumerate(sizes):
         report(i / len(sizes), f"Random channels: {CONTROLS} sets of {size}")
         found = channel_maps.effect(
-            scene.run, scene.image(), scene.pair.new, how, scene.pair.old, anything, (size,), CONTROLS
+            scene.run, scene.image(), scene.pair.new, how, scene.pair.old, tested, (size,), CONTROLS
         )
         points.append(found.curve)
     return channel_maps.joined(points)
@@ -171,7 +176,7 @@ def _sets_curve(
         figures.effect_curves, np.asarray(channel_maps.counts(scene.total)), lines, scene.page.ink, y=unit,
         chosen=chosen, total=scene.total,
     )  # fmt: skip
-    controls = random_channels(scene, how, bar.progress) if random else None
+    controls = random_channels(scene, how, chosen[0], bar.progress) if random else None
     bar.empty()
     band = None
     if controls is not None:
@@ -209,7 +214,8 @@ def _verdict(scene: Scene, curve: Any, controls: Any, how: How, measure: int, ch
     if not np.isfinite(p):
         return f"{sentence}."
     if p <= SIGNIFICANT + 1e-9:
-        return f"{sentence}, {chance}: more than chance (p = {p:.2f})."
+        floor = f", the floor with {CONTROLS} sets" if p <= 1 / (CONTROLS + 1) + 1e-9 else ""
+        return f"{sentence}, {chance}: more than chance (p = {p:.3f}{floor})."
     return f"{sentence}, {chance}: not more than chance (p = {p:.2f})."
 
 

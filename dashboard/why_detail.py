@@ -21,7 +21,7 @@ from lag_core.runs import Run
 
 PLOT_HEIGHT = 236
 EFFECT_HEIGHT = 290
-SHARES: dict[str, str] = {"1/16": "1/16", "1/8": "1/8", "1/4": "1/4", "1/2": "1/2", "3/4": "3/4"}
+SHARES: dict[str, str] = {"1/8": "1/8", "1/4": "1/4", "1/2": "1/2"}
 
 
 @dataclass(frozen=True)

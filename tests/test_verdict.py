@@ -109,8 +109,8 @@ def test_carried_by_invariant_channels_in_these_words() -> None:
     found = verdict(evidence((0.6, 0.58, 0.56), ablation=effect_curve(-0.31, controls))).about("ablation")
     assert found is not None and found.word == "carried"
     assert found.text == (
-        "Carried by 4 invariant channels of 16: removing them costs 31 of 56 points, removing 4 random ones "
-        "4 ± 1.3 (p = 0.05; 24 of the 40 images that contain it)."
+        "Carried by 4 invariant channels of 16 living ones: removing them costs 31 of 56 points, removing 4 random "
+        "ones 4 ± 1.3 (p = 0.05, the floor with 19 control sets; 24 of the 40 images that contain it)."
     )
 
 
@@ -118,7 +118,7 @@ def test_no_more_than_random_channels_is_not_significant() -> None:
     controls = np.linspace(-0.4, -0.2, 19)
     found = verdict(evidence(ablation=effect_curve(-0.31, controls))).about("ablation")
     assert found is not None and found.word == "not significant"
-    assert found.text.startswith("Not significant: removing the 4 most invariant of 16 channels costs 31 of 56 points")
+    assert found.text.startswith("Not significant: removing the 4 most invariant of 16 living channels costs 31")
 
 
 def test_a_removal_that_helps_is_said_to_add() -> None:
@@ -142,7 +142,8 @@ def test_what_was_lost_lies_in_the_changed_channels() -> None:
     assert found is not None and found.word == "restored"
     assert found.text == (
         "What was lost lies in the changed channels: putting back 4 of them from step 0 restores 22 of 40 lost "
-        "points, 4 random ones 5 ± 3.1, all channels 30 (p = 0.05; 24 of the 40 images that contain it)."
+        "points, 4 random ones 5 ± 3.1, all channels 30 (p = 0.05, the floor with 19 control sets; "
+        "24 of the 40 images that contain it)."
     )
 
 

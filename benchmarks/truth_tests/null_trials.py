@@ -1,8 +1,9 @@
 """Null trials: does the verdict claim a cause where there is none?
 
-A verdict claims "carried" (ablation) or "restored" (transplant) where an effect is material and p <= verdict.LEVEL
-beside CONTROLS random sets of equally many channels. By its construction a chance claim is expected in at most
-LEVEL of the trials of each question; what is counted here is whether that holds. Two kinds of nothing:
+A finding claims "carried" (ablation) or "restored" (transplant) where an effect is material and p <= verdict.LEVEL
+beside CONTROLS random sets of equally many channels, alive and of equal energy. By its construction a chance claim is
+expected in at most LEVEL of the trials of each question; what is counted here is whether that holds. Two kinds of
+nothing:
 
 * *random group*: real steps of the run, but the group that is asked about is drawn at random instead of ranked. What it
   does is by definition what random channels do.
@@ -20,8 +21,8 @@ import torch
 from torch import Tensor
 
 from lag_core.explain import channels, verdict
-from lag_core.explain.evidence import CONTROLS
-from lag_core.explain.interventions import Intervention, ablation, curve, transplantation
+from lag_core.explain.controls import Matched, alive, energy
+from lag_core.explain.interventions import CONTROLS, Intervention, ablation, curve, transplantation
 from lag_core.explain.verdict import ChannelEffects, EffectCurve, Evidence, OverSteps
 from lag_core.model.segmenter import Segmenter
 from truth_tests.cases import Subject
@@ -50,7 +51,7 @@ def rows(subject: Subject, trials: int, pictures: int = PICTURES) -> Iterator[di
 def _random_group(latents: Latents, step: int, seed: int) -> dict[str, str | float]:
     last = latents.subject.run.last_step
     old, new = latents.of_steps[step], latents.of_steps[last]
-    order = np.random.default_rng([seed, 1]).permutation(new.shape[1])
+    order = np.random.default_rng([seed, 1]).permutation(np.flatnonzero(alive(new.cpu().numpy())))
     before, after = (latents.subject.networks.steps[t] for t in (step, last))
     return words(latents, (old, new), (before, after), (order, order), seed)
 
@@ -60,7 +61,8 @@ def _equal_channels(latents: Latents, step: int, seed: int) -> dict[str, str | f
     jittered = Copied(model).with_change(Jitter(JITTER, seed))
     new = latents.of(jittered)
     distance = channels.latent_distances(latents.subject.run, old, new)
-    orders = channels.ranked("invariant", distance), channels.ranked("changed", distance)
+    living = np.flatnonzero(alive(new.cpu().numpy()))
+    orders = tuple(living[channels.ranked(name, distance[living])] for name in ("invariant", "changed"))
     return words(latents, (old, new), (model, jittered), orders, seed)
 
 
@@ -75,10 +77,13 @@ def words(
 
     z, models: of the earlier and of the later step. orders: for the ablation and for the transplant.
     """
-    (old, new), later, total = z, models[1], z[1].shape[1]
+    (old, new), later, total = z, models[1], len(orders[0])
     k = verdict.default_count(total)
     questions = ablation(new, later.decode), transplantation(new, old, later.decode)
-    curves = [_curve(*one, k, latents, seed) for one in zip(questions, orders, strict=True)]
+    before_z, after_z = old.cpu().numpy(), new.cpu().numpy()
+    living = alive(after_z)
+    draws = Matched(energy(after_z), living), Matched(energy(before_z) + energy(after_z), living)
+    curves = [_curve(*one, k, latents, seed) for one in zip(questions, orders, draws, strict=True)]
     before, now, mended = (_iou(latents, m, one) for m, one in ((models[0], old), (later, new), (later, old)))
     effects = ChannelEffects(total, total, curves[0], curves[1], mended - now)
     findings = {one.topic: one.word for one in verdict.channel_findings(_evidence(latents, before, now, effects), k)}
@@ -91,8 +96,10 @@ def _iou(latents: Latents, model: Segmenter, z: Tensor) -> float:
     return float(latents.measure(model.decode(z))[0])
 
 
-def _curve(question: Intervention, order: np.ndarray, k: int, latents: Latents, seed: int) -> EffectCurve:
-    found = curve(question, order, [k], latents.measure, CONTROLS, seed)
+def _curve(
+    question: Intervention, order: np.ndarray, draw: Matched, k: int, latents: Latents, seed: int
+) -> EffectCurve:
+    found = curve(question, order, [k], latents.measure, CONTROLS, seed, draw)
     return EffectCurve(found.counts, found.effect[:, 0], found.control_effect[:, :, 0])
 
 
@@ -102,6 +109,6 @@ def _evidence(latents: Latents, before: float, now: float, effects: ChannelEffec
     over = OverSteps(np.array([before, now]), nothing, nothing, nothing, nothing)
     name, count = latents.subject.run.classes[latents.cls].name, len(latents.pictures)
     return Evidence(
-        cls=latents.cls, name=name, step=1, source=0, whole_set=True, images=count, holding=count, set_iou=None,
+        cls=latents.cls, name=name, step=1, source=0, whole_set=True, images=count, holding=count, run_iou=None,
         over=over, effects=effects,
     )  # fmt: skip

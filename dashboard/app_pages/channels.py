@@ -22,7 +22,7 @@ from dashboard.channel_scene import (
     pixels_of,
     telling,
 )
-from dashboard.channel_sets import draw_sets, orders_of, random_channels
+from dashboard.channel_sets import draw_sets, first_order, orders_of, random_channels
 from dashboard.figures import channels as figures
 from dashboard.loaders import Picture
 from dashboard.page import Empty, Page
@@ -79,7 +79,9 @@ def ahead(page: Page) -> None:
     how = telling(scene)
     for order in orders_of(scene):
         measured(scene, how, order)
-    random_channels(scene, how, lambda share, words: None)
+    orders = orders_of(scene)
+    if orders:
+        random_channels(scene, how, first_order(orders, how), lambda share, words: None)
     channel_maps.changed(page.run, scene.image(), page.step, "zero", scene.pair.old, [scene.channel])
     look_ahead(scene)
     answer(scene)

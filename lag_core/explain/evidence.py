@@ -23,10 +23,11 @@ from lag_core.data.dataset import Dataset
 from lag_core.data.pictures import DataError
 from lag_core.data.remap import truth as class_indices
 from lag_core.data.transforms import fit, fit_mask, resize_labels, to_input
-from lag_core.explain import channels, similarity, stored_shares, verdict
+from lag_core.explain import channels, controls, similarity, stored_shares, verdict
 from lag_core.explain.cache import ResultCache, key_of
+from lag_core.explain.controls import Matched
 from lag_core.explain.hybrids import Pair
-from lag_core.explain.interventions import Intervention, Measure, ablation, curve, transplantation
+from lag_core.explain.interventions import CONTROLS, Intervention, Measure, ablation, curve, transplantation
 from lag_core.explain.networks import Networks, Passes
 from lag_core.explain.shares import Shares
 from lag_core.explain.shares_pass import Pictures, shares_on
@@ -39,15 +40,12 @@ from lag_core.protocol import LabelSpace
 from lag_core.relevance.latent import channel_profile, latent_relevance, relevance_map
 from lag_core.runs import Run
 
-LIMIT = 24
+LIMIT = 16
 """Images that a class's effects are measured on."""
 GRID = 128
 """Longest side of the grid on which IoUs are measured."""
 CHUNK = 8
 """Images in one pass."""
-CONTROLS = 20
-"""Random sets of channels beside each chosen one."""
-
 Result = TypeVar("Result")
 Work = Generator[float, None, Result]
 """Yields the share 0..1 that is done, returns the result."""
@@ -272,7 +270,7 @@ def _over_key(run: Run, examples: Examples, cls: int) -> str:
 
 
 def _effects_key(run: Run, examples: Examples, cls: int, step: int) -> str:
-    return key_of(run.digest, examples.digest, "channel-effects", cls=cls, step=step, grid=GRID, controls=CONTROLS)
+    return key_of(run.digest, examples.digest, "matched-effects", cls=cls, step=step, grid=GRID, controls=CONTROLS)
 
 
 def _looked_up(key: str, cache: ResultCache | None, read: Callable[[dict[str, np.ndarray]], Result]) -> Result | None:
@@ -443,22 +441,31 @@ def channel_effects(networks: Networks, examples: Examples, cls: int, step: int,
         yield 0.2 * len(parts) / len(batches)
     old, new = (torch.cat(side) for side in zip(*parts, strict=True))
     moved = int((old != new).any(0).flatten(1).any(1).sum())
-    active = ((old != 0) | (new != 0)).any(0).flatten(1).any(1).nonzero()[:, 0].cpu().numpy()
-    if not moved or len(active) < 2:
-        return ChannelEffects(moved, len(active), None, None, 0.0)
-    distance = channels.latent_distances(run, old, new)[active]
+    before, after = old.cpu().numpy(), new.cpu().numpy()
+    was, living = controls.alive(before), controls.alive(after)
+    either, dead, active = was | living, int((was & ~living).sum()), int(living.sum())
+    if not moved or active < 2:
+        return ChannelEffects(moved, active, None, None, 0.0, dead, len(living))
+    distance = channels.latent_distances(run, old, new)
+    energies = controls.energy(after), controls.energy(before) + controls.energy(after)
     measure = iou_of(np.concatenate([b.measured() for b in batches]), cls, run.labels, run.config.method.loss)
     decode = networks.passes(torch.from_numpy(np.concatenate([b.inputs for b in batches]))).decoder(step)
     questions = (
-        (ablation(new, decode), channels.ranked("invariant", distance)),
-        (transplantation(new, old, decode), channels.ranked("changed", distance)),
+        (ablation(new, decode), _ranked("invariant", distance, living), Matched(energies[0], living)),
+        (transplantation(new, old, decode), _ranked("changed", distance, either), Matched(energies[1], either)),
     )
     curves = []
-    for place, (question, ranked) in enumerate(questions):
-        work = _effect_curve(_within(question, active), ranked, measure, seed)
+    for place, (question, ranked, draw) in enumerate(questions):
+        work = _effect_curve(question, ranked, verdict.curve_counts(active), measure, draw, seed)
         curves.append((yield from scaled(work, 0.2 + 0.4 * place, 0.6 + 0.4 * place)))
     whole = curve(questions[1][0], np.arange(new.shape[1]), [new.shape[1]], measure, controls=0)
-    return ChannelEffects(moved, len(active), curves[0], curves[1], float(whole.effect[0, 0]))
+    return ChannelEffects(moved, active, curves[0], curves[1], float(whole.effect[0, 0]), dead, len(living))
+
+
+def _ranked(order: channels.Order, distance: np.ndarray, living: np.ndarray) -> np.ndarray:
+    """The living channels in an order. Shape: float [C], bool [C] -> int64 [living]."""
+    places = np.flatnonzero(living)
+    return places[channels.ranked(order, distance[places])]
 
 
 @torch.no_grad()
@@ -468,17 +475,13 @@ def _pair(networks: Networks, batch: _Batch, source: int, step: int) -> tuple[Te
     return passes.output(source).latent, passes.output(step).latent
 
 
-def _within(question: Intervention, active: np.ndarray) -> Intervention:
-    """The same question, its channels numbered among the active ones alone."""
-    return Intervention(lambda chosen: question.change(active[np.asarray(chosen)]), question.latent, question.decode)
-
-
-def _effect_curve(question: Intervention, ranked: np.ndarray, measure: Measure, seed: int) -> Work[EffectCurve]:
-    """The effect on a single measure along verdict.curve_counts, one number of channels at a time."""
-    counts = verdict.curve_counts(len(ranked))
+def _effect_curve(
+    question: Intervention, ranked: np.ndarray, counts: Sequence[int], measure: Measure, draw: Matched, seed: int
+) -> Work[EffectCurve]:
+    """The effect on a single measure of the first k of `ranked`, one number of channels at a time."""
     found = []
     for k in counts:
-        found.append(curve(question, ranked, [k], measure, CONTROLS, seed + k))
+        found.append(curve(question, ranked, [k], measure, CONTROLS, seed + k, draw))
         yield len(found) / len(counts)
     return EffectCurve(
         np.array(counts),

@@ -29,8 +29,13 @@ Decode = Callable[[Tensor], Tensor]
 Measure = Callable[[Tensor], np.ndarray]
 """Logits [N, K, h, w] of all images -> float [M], such as each class's IoU; NaN where undefined."""
 
+Draw = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""Tested channels int [k], random numbers -> a control set int [k]."""
+
 ROWS = 64
 """Latent maps that are decoded at once."""
+CONTROLS = 200
+"""Control sets beside each tested one."""
 
 
 def ablate(latent: Tensor, channels: Channels, mean: Tensor | None = None) -> Tensor:
@@ -135,11 +140,13 @@ def curve(
     ranked: np.ndarray,
     counts: Sequence[int],
     measure: Measure,
-    controls: int = 20,
+    controls: int = CONTROLS,
     seed: int = 0,
+    draw: Draw | None = None,
 ) -> Curve:
     """The measure after changing the first k of `ranked` (int [C], see channels.ranked), for each k of `counts`.
 
+    `draw` draws a control set for tested channels (explain.controls.Matched); without, any channels may be drawn.
     At k = 0 nothing is changed and the value is that of the untouched network, bit for bit; at k = C random
     channels are all channels, and so are the controls. ValueError for a k outside 0..C.
     """
@@ -147,7 +154,11 @@ def curve(
     if len(counts) == 0 or min(counts) < 0 or max(counts) > total:
         raise ValueError(f"numbers of channels {list(counts)}: must lie in 0..{total}")
     rng = np.random.default_rng(seed)
-    sets = [[np.asarray(ranked[:k])] + [rng.permutation(total)[:k] for _ in range(controls)] for k in counts]
+    draw = draw or (lambda chosen, rng: rng.permutation(total)[: len(chosen)])
+    sets = []
+    for k in counts:
+        chosen = np.asarray(ranked[:k])
+        sets.append([chosen] + [draw(chosen, rng) for _ in range(controls)])
     untouched = measure(_decoded(intervention.decode, intervention.latent))
     values = iter(_measured(intervention, [s for row in sets for s in row], measure, untouched))
     found = np.stack([np.stack([next(values) for _ in row]) for row in sets])

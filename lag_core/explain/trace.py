@@ -18,8 +18,10 @@ from lag_core.data.transforms import content_size, fit_mask, resize_labels, unfi
 from lag_core.explain import channels as latent_channels
 from lag_core.explain import forgetting, similarity
 from lag_core.explain.channels import Moved
+from lag_core.explain.controls import Matched, alive, energy
 from lag_core.explain.forgetting import Provenance
 from lag_core.explain.interventions import (
+    CONTROLS,
     Channels,
     Curve,
     Intervention,
@@ -198,17 +200,19 @@ class Trace:
         *,
         mean: np.ndarray | None = None,
         counts: Sequence[int] | None = None,
-        controls: int = 20,
+        controls: int = CONTROLS,
         seed: int = 0,
     ) -> Effect:
         """What carries the memory? The first k of `channels` are set to 0, or to `mean` [C], for each k of `counts`.
 
-        Default: all of them at once. `controls`: random sets of k channels beside each. No network is touched.
+        Default: all of them at once. `controls`: random sets of k channels beside each, alive and of equal energy
+        (explain.controls). No network is touched.
         """
         self.run.checked_step(step)
         fill = None if mean is None else torch.from_numpy(np.asarray(mean, np.float32))
         question = ablation(self.output(step).latent, self.passes.decoder(step), fill)
-        return self._effect(question, step, channels, counts, controls, seed)
+        own = self.output(step).latent.cpu().numpy()
+        return self._effect(question, step, channels, counts, controls, seed, (energy(own), alive(own)))
 
     def transplant(
         self,
@@ -217,7 +221,7 @@ class Trace:
         source: int | None = None,
         *,
         counts: Sequence[int] | None = None,
-        controls: int = 20,
+        controls: int = CONTROLS,
         seed: int = 0,
     ) -> Effect:
         """What was lost? The first k of `channels` get their values of `source` (default: the step before) back.
@@ -226,7 +230,9 @@ class Trace:
         """
         own, old = self.output(self.run.checked_step(step)).latent, self.output(self._earlier(step, source)).latent
         question = transplantation(own, old, self.passes.decoder(step))
-        return self._effect(question, step, channels, counts, controls, seed)
+        both = own.cpu().numpy(), old.cpu().numpy()
+        living = energy(both[0]) + energy(both[1]), alive(both[0]) | alive(both[1])
+        return self._effect(question, step, channels, counts, controls, seed, living)
 
     def _effect(
         self,
@@ -236,6 +242,7 @@ class Trace:
         counts: Sequence[int] | None,
         controls: int,
         seed: int,
+        living: tuple[np.ndarray, np.ndarray],
     ) -> Effect:
         chosen = np.asarray(channels, np.int64)
         numbers = [len(chosen)] if counts is None else list(counts)
@@ -244,7 +251,8 @@ class Trace:
             raise ValueError(f"{largest} channels are to be changed, but only {len(chosen)} are named")
         others = np.setdiff1d(np.arange(question.latent.shape[1]), chosen)
         names, measure = self._measure(step)
-        found = curve(question, np.concatenate([chosen, others]), numbers, measure, controls, seed)
+        draw = Matched(*living)
+        found = curve(question, np.concatenate([chosen, others]), numbers, measure, controls, seed, draw)
         with torch.no_grad():
             logits = question.decode(question.change(chosen[:largest]))
         return Effect(names, found, self.prediction(step, logits))

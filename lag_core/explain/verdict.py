@@ -43,7 +43,7 @@ LEAST_CONTROLS = 19
 """Fewer random sets could never reach LEVEL."""
 MATERIAL = 0.01
 """IoU that counts as something: one point."""
-SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
+SHARES = (1 / 8, 1 / 4, 1 / 2)
 """Shares of the active channels at which effects are measured."""
 SHARE = 1 / 4
 """The one of them that the verdict speaks of."""
@@ -143,13 +143,17 @@ class ChannelEffects:
     moved: int
     """Channels that differ in any bit between s and t."""
     active: int
-    """Channels that are not 0 everywhere at both steps; only they are ranked and drawn at random."""
+    """Channels that are alive at t: not constant over the images. Only living channels are tested and drawn."""
     ablation: EffectCurve | None
     """The most invariant channels of t are set to 0: what carries the memory? None where it was not asked."""
     transplant: EffectCurve | None
     """The most changed channels get their values of s back: what was lost? None where it was not asked."""
     everything: float = 0.0
     """Change of the IoU by putting every channel of s back."""
+    dead: int = 0
+    """Channels that were alive at s and are constant at t."""
+    total: int = 0
+    """Channels of Z; 0 if unknown."""
 
 
 @dataclass(frozen=True)
@@ -300,13 +304,30 @@ def channel_findings(evidence: Evidence, k: int | None = None) -> list[Finding]:
         text = f"The features are frozen: every channel of the latent map is the same at steps {s} and {t}."
         return [Finding("channels", "frozen", text)]
     if effects.ablation is None or effects.transplant is None:
-        text = f"Only {effects.active} channel of the latent map is active: there are no groups to compare."
-        return [Finding("channels", "too few", text)]
+        text = f"{effects.active} channels of the latent map are alive: there are no groups to compare."
+        return [*_dead(effects, s, t), Finding("channels", "too few", text)]
     chosen = default_count(effects.active) if k is None else k
     return [
+        *_dead(effects, s, t),
         _ablation(evidence, effects.ablation.at(chosen), effects.active),
         _transplant(evidence, effects.transplant.at(chosen), effects.everything),
     ]
+
+
+def _dead(effects: ChannelEffects, s: int, t: int) -> list[Finding]:
+    """How many channels died between s and t; nothing if none did."""
+    if not effects.dead:
+        return []
+    whole = effects.total or effects.active + effects.dead
+    text = f"{effects.dead} of {whole} channels died by step {t}: they were alive at step {s} and are constant now."
+    return [Finding("channels", "died", text)]
+
+
+def p_text(found: Comparison, side: Side) -> str:
+    """p with its floor: a rank among n control sets cannot be smaller than 1 / (n + 1)."""
+    p, n = found.p_value(side), len(found.controls)
+    floor = f", the floor with {n} control sets" if p == 1 / (1 + n) else ""
+    return f"p = {p:.2g}{floor}"
 
 
 def _ablation(evidence: Evidence, found: Comparison, active: int) -> Finding:
@@ -316,13 +337,17 @@ def _ablation(evidence: Evidence, found: Comparison, active: int) -> Finding:
         text = f"There is nothing left to take away: IoU {points(now)} at step {evidence.step} ({basis})."
         return Finding("ablation", "nothing left", text)
     beside = f"removing {found.k} random ones {_random(found, -1, 'adds')}"
-    p = f"p = {found.p_value('cost'):.2g}"
+    p = p_text(found, "cost")
     cost = _change(-found.effect, now, "points", "costs", "adds")
     if found.significant("cost"):
-        text = f"Carried by {found.k} invariant channels of {active}: removing them {cost}, {beside} ({p}; {basis})."
+        text = (
+            f"Carried by {found.k} invariant channels of {active} living ones: removing them {cost}, {beside} "
+            f"({p}; {basis})."
+        )
         return Finding("ablation", "carried", text)
     text = (
-        f"Not significant: removing the {found.k} most invariant of {active} channels {cost}, {beside} ({p}; {basis})."
+        f"Not significant: removing the {found.k} most invariant of {active} living channels {cost}, {beside} "
+        f"({p}; {basis})."
     )
     return Finding("ablation", "not significant", text)
 
@@ -334,7 +359,7 @@ def _transplant(evidence: Evidence, found: Comparison, everything: float) -> Fin
         text = f"Nothing was lost that could be put back: IoU {points(before)} before, {points(now)} now ({basis})."
         return Finding("transplant", "nothing lost", text)
     beside = f"{found.k} random ones {_random(found, 1, 'cost')}"
-    p = f"p = {found.p_value('gain'):.2g}"
+    p = p_text(found, "gain")
     gain = _change(found.effect, before - now, "lost points", "restores", "costs")
     if found.significant("gain"):
         text = (
@@ -421,7 +446,7 @@ def _packed(curve: EffectCurve | None, name: str) -> dict[str, np.ndarray]:
 def effects_to_arrays(effects: ChannelEffects) -> dict[str, np.ndarray]:
     """ChannelEffects as arrays by name."""
     numbers = {
-        "channels": np.array([effects.moved, effects.active], np.int64),
+        "channels": np.array([effects.moved, effects.active, effects.dead, effects.total], np.int64),
         "everything": np.array([effects.everything]),
     }
     return numbers | _packed(effects.ablation, "ablation") | _packed(effects.transplant, "transplant")
@@ -429,14 +454,16 @@ def effects_to_arrays(effects: ChannelEffects) -> dict[str, np.ndarray]:
 
 def effects_from_arrays(arrays: Mapping[str, np.ndarray]) -> ChannelEffects:
     """The reverse of `effects_to_arrays`; KeyError for an array that lacks."""
-    moved, active = arrays["channels"].tolist()
+    moved, active, dead, total = arrays["channels"].tolist()
 
     def curve(name: str) -> EffectCurve | None:
         if f"{name}.counts" not in arrays:
             return None
         return EffectCurve(arrays[f"{name}.counts"], arrays[f"{name}.effect"], arrays[f"{name}.controls"])
 
-    return ChannelEffects(moved, active, curve("ablation"), curve("transplant"), arrays["everything"].item())
+    return ChannelEffects(
+        moved, active, curve("ablation"), curve("transplant"), arrays["everything"].item(), dead, total
+    )
 
 
 _OVER = ("iou", "relevance_map", "relevance_profile", "drift", "spread")
