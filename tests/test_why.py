@@ -37,6 +37,7 @@ def test_what_was_learned_is_the_runs_own_word() -> None:
         (made_shares(own=-0.5), "nothing to explain", "kept"),
         (made_shares(newly=-20), "other pixels counted", "kept, other pixels counted"),
         (made_shares(own=-8, newly=-20), "heads", "weakened by the heads"),
+        (made_shares(own=-4), "heads", "kept, with a small loss: by the heads"),
     ],
 )
 def test_cause(shares, cause: str, words: str) -> None:  # type: ignore[no-untyped-def]

@@ -81,6 +81,8 @@ class Answer:
             return "never learned"
         if self.cause == "nothing to explain":
             return self.fate
+        if self.fate == "kept" and self.cause != "other pixels counted":
+            return f"kept, with a small loss: {CAUSE_WORDS[self.cause]}"
         link = ", " if self.cause in ("not told apart", "other pixels counted", "newer classes") else " "
         return f"{self.fate}{link}{CAUSE_WORDS[self.cause]}"
 
