@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from shapes import tiny_run, write_shapes
+from shapes import lively_backbone, tiny_run, write_shapes
 from small_runs import CLASSES as AERIAL
 from streamlit.testing.v1 import AppTest
 
@@ -134,7 +134,8 @@ def root(tmp_path_factory):
     """A run whose extractor moves, with a survey, and one whose extractor is frozen, without."""
     top = tmp_path_factory.mktemp("channels")
     data = write_shapes(top / "data")
-    faster = {"optim": {"lr_aspp_later": 0.05, "extractor_delay": 0.0}}
+    model = {"weights": str(lively_backbone(data, top / "backbone.pt"))}
+    faster = {"optim": {"lr_aspp_later": 0.05, "extractor_delay": 0.0, "lr_stage": 0.0}, "model": model}
     moves = tiny_run(data, top / "runs" / "moves", "finetune", **faster)
     write_survey(moves, survey(moves, moves.open_dataset(None), lambda batches, _: batches))
     tiny_run(data, top / "runs" / "z-frozen", "reference")
