@@ -26,7 +26,19 @@ from typing import Any
 import torch
 from streamlit_server import machine
 from tables import ROOT, fill
-from truth_tests import conservation, null_trials, page, pixels, planted, pointing, randomisation, variants
+from truth_tests import (
+    conservation,
+    coverage,
+    null_trials,
+    page,
+    parts,
+    pixels,
+    planted,
+    pointing,
+    randomisation,
+    variants,
+    verdicts,
+)
 from truth_tests.cases import COVERS, Subject
 
 from lag_core.data.catalogue import DatasetMissing
@@ -53,6 +65,9 @@ CHECKS = {
     "randomisation": Check(randomisation.rows, n=3, quick=1),
     "planted": Check(planted.rows, n=50, quick=4),
     "null": Check(null_trials.rows, n=50, quick=2),
+    "parts": Check(parts.rows, n=10, quick=1),
+    "coverage": Check(coverage.rows, n=2, quick=1),
+    "verdicts": Check(verdicts.rows, n=1, quick=1),
 }
 
 

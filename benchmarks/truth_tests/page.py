@@ -9,7 +9,7 @@ from statistics import mean, median
 from typing import Any
 
 from lag_core.explain.verdict import LEVEL
-from truth_tests import conservation, planted, randomisation, variants
+from truth_tests import conservation, parts, planted, randomisation, variants
 from truth_tests.intervals import binomial_interval, mean_interval
 from truth_tests.maps import NAMES
 
@@ -235,6 +235,64 @@ def _claims(rows: Rows, topic: str, word: str) -> str:
     return f"{hits} ({100 * low:.1f} to {100 * high:.1f} %)"
 
 
+def parts_table(rows: Rows, datasets: dict[str, str]) -> str:
+    """One line a kind of damage, all runs together."""
+    lines = []
+    for (kind,), group in grouped(rows, "kind").items():
+        shares = [row["share"] for row in group if row["share"] is not None]
+        met = sum(share >= parts.AIM for share in shares)
+        lines.append([
+            kind, str(len(shares)), f"{100 * min(shares):.1f} %", f"{met} of {len(shares)}",
+            f"{max(row['unchanged'] for row in group):g}", f"{max(row['gap'] for row in group):.0e}",
+        ])  # fmt: skip
+    head = [
+        "damaged",
+        "trials",
+        "least share of the loss",
+        "at least 95 %",
+        "largest share of an unchanged part",
+        "gap",
+    ]
+    return markdown(head, lines)
+
+
+def coverage_table(rows: Rows, datasets: dict[str, str]) -> str:
+    """One line a run, and all of them."""
+    lines = []
+    for run, own in [*((run, own) for (run,), own in grouped(rows, "run").items()), (ALL, rows)]:
+        inside, total = sum(row["inside"] for row in own), sum(row["intervals"] for row in own)
+        errors = [error for row in own for error in row["errors"]]
+        sampled = f"{100 * mean(error <= 1.96 for error in errors):.0f} %" if errors else "-"
+        largest = f"{max(errors):.1f}" if errors else "-"
+        lines.append([run, str(total), f"{100 * inside / total:.1f} %", str(len(errors)), sampled, largest])
+    head = ["run", "intervals", "hold the truth", "sampled shares", "inside 1.96 stated errors", "largest, in errors"]
+    return markdown(head, lines)
+
+
+def verdicts_table(rows: Rows, datasets: dict[str, str]) -> str:
+    """One line a run and class, at the last step."""
+    lines = []
+    for row in rows:
+        cells = [row["run"], row["class"], f"{row['from']} → {row['to']}"]
+        cells += [
+            f"{row['start']:.1f} → {row['fixed']:.1f}",
+            f"{row['end']:.1f}",
+            row["words"],
+            _estimate(row["newly"]),
+        ]
+        lines.append([*cells, *(_estimate(row["groups"][name]) for name in ("features", "heads", "newer classes"))])
+    head = [
+        "run", "class", "steps", "IoU, same pixels", "IoU, papers", "verdict", "newly counted", "features", "heads",
+        "newer classes",
+    ]  # fmt: skip
+    return markdown(head, lines)
+
+
+def _estimate(found: Sequence[float]) -> str:
+    points, low, high = found
+    return "0" if points == low == high == 0 else f"{points:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
 TABLES: dict[str, tuple[str, Callable[[Rows, dict[str, str]], str]]] = {
     "conservation": ("conservation", conservation_table),
     "deletion-insertion": ("pixels", deletion_table),
@@ -245,5 +303,8 @@ TABLES: dict[str, tuple[str, Callable[[Rows, dict[str, str]], str]]] = {
     "planted": ("planted", planted_table),
     "rankings": ("planted", rankings_table),
     "null": ("null", null_table),
+    "parts": ("parts", parts_table),
+    "coverage": ("coverage", coverage_table),
+    "verdicts": ("verdicts", verdicts_table),
 }
 """Name on the page -> check whose rows it shows, and how."""

@@ -1,0 +1,83 @@
+"""Do the intervals of the shares cover what they promise, and are sampled shares inside their stated error?
+
+*Coverage*: the validation images of a run, with each image's pixel counts by every hybrid, are the population; its
+shares are the truth. REPEATS times, DRAWN images are drawn from it, the interval is computed from them alone, and it is
+counted how often the truth lies inside, part by part.
+*Sampled*: shares by sampled orders of the same hybrids against the exact ones, in units of their stated error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from unittest import mock
+
+import numpy as np
+import torch
+
+from lag_core.data.remap import truth
+from lag_core.explain import shares as rules
+from lag_core.explain.hybrids import HybridCounts, Pair
+from lag_core.explain.shares import NEWLY, Counts, plan, shares_of
+from lag_core.explain.shares_pass import BATCH, geometry_of
+from truth_tests.cases import Subject
+
+REPEATS, DRAWN, BOOTSTRAP = 200, 60, 300
+
+
+def rows(subject: Subject, classes: int) -> Iterator[dict]:
+    """One row a class of step 0, at the last step, with its coverage and the errors of sampled orders."""
+    labels = subject.run.labels
+    asked = [k for k in subject.foreground if labels.step_of(k) == 0][:classes]
+    counts = _counts(subject, asked)
+    for at, cls in enumerate(asked):
+        one, pixels = counts.asked[at], counts.counts(at)
+        exact = shares_of(pixels, one.parts, one.plan, counts.pair.steps, repeats=0)
+        inside, asked_parts = _coverage(pixels, one.parts, one.plan, exact.points)
+        yield {
+            "run": subject.name, "class": subject.run.classes[cls].name, "inside": inside, "intervals": asked_parts,
+            "errors": _sampled(pixels, one.parts, exact.points),
+        }  # fmt: skip
+
+
+def _counts(subject: Subject, classes: list[int]) -> HybridCounts:
+    """Counts of every validation image between step 0 and the last one."""
+    ids, run = list(subject.dataset.ids("val")), subject.run
+    counts = HybridCounts(Pair((subject.networks, 0), (subject.networks, run.last_step)), classes, len(ids))
+    for place in range(0, len(ids), BATCH):
+        names = ids[place : place + BATCH]
+        inputs = np.concatenate([subject.shown(name).image.numpy() for name in names])
+        passes = subject.networks.passes(torch.from_numpy(inputs))
+        truths = [truth(subject.dataset.mask(name), run.labels) for name in names]
+        counts.add(place, (passes, passes), geometry_of(truths, run.config.data.size))
+    return counts
+
+
+def _coverage(counts: Counts, parts: tuple[str, ...], planned, true: np.ndarray) -> tuple[int, int]:
+    """Intervals that hold the truth, and intervals in all. Parts whose share is 0 by construction are left out."""
+    rng, inside, total = np.random.default_rng(0), 0, 0
+    asked = [at for at, name in enumerate((NEWLY, *parts)) if true[at] != 0]
+    for repeat in range(REPEATS):
+        drawn = rng.integers(0, len(counts), DRAWN)
+        part = Counts(counts.hits[drawn], counts.called[drawn], counts.true[drawn], counts.called_new[drawn])
+        found = shares_of(part, parts, planned, (0, 1), repeats=BOOTSTRAP, seed=repeat)
+        estimates = list(found.estimates.values())
+        inside += sum(estimates[at].low <= true[at] <= estimates[at].high for at in asked)
+        total += len(asked)
+    return inside, total
+
+
+def _sampled(counts: Counts, parts: tuple[str, ...], exact: np.ndarray) -> list[float]:
+    """|sampled - exact| over the stated error, for each part and some seeds."""
+    every = plan(parts)
+    if not every.exact or len(parts) < 3:
+        return []
+    found: list[float] = []
+    with mock.patch.object(rules, "EXACT", 2):
+        for seed in range(10):
+            planned = plan(parts, orders=8, seed=seed)
+            columns = [every.masks.index(mask) for mask in planned.masks]
+            part = Counts(counts.hits[:, columns], counts.called[:, columns], counts.true, counts.called_new)
+            sampled = shares_of(part, parts, planned, (0, 1), repeats=0)
+            gaps = np.abs(sampled.points - exact)[1:] / np.maximum(sampled.error[1:], 1e-9)
+            found += [float(g) for g, e in zip(gaps, sampled.error[1:], strict=True) if e > 1e-6]
+    return found
