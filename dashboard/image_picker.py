@@ -7,7 +7,7 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard import loaders, settings, state, untrusted
+from dashboard import loaders, opening, photographs, settings, state, untrusted
 from dashboard.components.gallery import Thumbnail, thumbnails
 from lag_core.data.dataset import DatasetMissing
 from lag_core.data.pictures import DataError
@@ -26,12 +26,16 @@ def choose_image(run: Run, root: str) -> tuple[str, str]:
     choices = [*loaders.uploads(), *ids]
     chosen = ""
     if choices:
-        default = ids[0] if ids else choices[0]
+        wished = opening.of_run(run).image
+        default = wished if wished in ids else choices[0] if not ids else ids[0]
         chosen = settings.select("Image", "image", choices, default, names=image_name)
         _gallery(run, root, choices, chosen, lost)
     else:
         state.choose("image", ("",), "", "image")
         st.markdown("Image")
+    if chosen and photographs.is_photo(chosen):
+        st.caption(photographs.credit(chosen))
+        st.caption(f"{photographs.SAID} To see the run's own, set the data root under Data and export.")
     if why:
         st.caption(f"{why}: here, the data root under Data and export. Or upload a picture.")
     _upload()
@@ -39,7 +43,7 @@ def choose_image(run: Run, root: str) -> tuple[str, str]:
 
 
 def _images(run: Run, root: str) -> tuple[Sequence[str], str]:
-    """The run's validation images, and why there are none."""
+    """The run's validation images, or the photographs that ship in their place; and why there are none."""
     try:
         return loaders.image_ids(run, root), ""
     except (DatasetMissing, DataError) as error:
@@ -50,6 +54,8 @@ def image_name(image_id: str) -> str:
     """What a list shows for an image id."""
     if image_id.startswith(loaders.UPLOAD):
         return f"uploaded picture {image_id.removeprefix(loaders.UPLOAD)[:4]}"
+    if photographs.is_photo(image_id):
+        return photographs.name_of(image_id)
     return untrusted.plain(image_id, 60)
 
 

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import streamlit as st
 
+from dashboard import photographs
 from dashboard.shelf import Shelf, shelved
+from lag_core.data.dataset import DatasetMissing
 from lag_core.data.remap import truth as class_indices
 from lag_core.runs import BrokenRun, Run, list_runs
 
@@ -75,6 +77,18 @@ class Picture:
     def uploaded(self) -> bool:
         return self.id.startswith(UPLOAD)
 
+    @property
+    def shipped(self) -> bool:
+        """Whether it is a photograph that ships, which no validation set holds."""
+        return photographs.is_photo(self.id)
+
+    @property
+    def name(self) -> str:
+        """What to call it where its own id would say little."""
+        if self.uploaded:
+            return "uploaded picture"
+        return f"photograph {photographs.name_of(self.id)}" if self.shipped else self.id
+
 
 def runs_root() -> Path:
     """The folder whose runs can be opened: the environment's LAG_RUNS, else the project's checkpoints."""
@@ -112,8 +126,17 @@ def data_root(given: str) -> str | None:
 
 
 def image_ids(run: Run, root: str) -> tuple[str, ...]:
-    """Ids of the run's validation images, in file order. DatasetMissing says what lacks."""
-    return _image_ids(run.digest, root, _run=run)
+    """Ids of the run's validation images, in file order; of the photographs that ship where those are missing.
+
+    DatasetMissing says what lacks where there are no such photographs either (dashboard/photographs.py has the rule).
+    """
+    try:
+        return _image_ids(run.digest, root, _run=run)
+    except DatasetMissing:
+        shipped = photographs.ids(run)
+        if not shipped:
+            raise
+        return shipped
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -122,24 +145,37 @@ def _image_ids(digest: str, root: str, *, _run: Run) -> tuple[str, ...]:
 
 
 def picture(run: Run, root: str, image_id: str) -> Picture | None:
-    """An image of the run's validation set or of this session's uploads; None if it is not known."""
+    """An image of the run's validation set, a photograph that ships, or an upload of this session; None if unknown."""
     if image_id.startswith(UPLOAD):
         return st.session_state.get(_UPLOADS, {}).get(image_id)
+    if photographs.is_photo(image_id):
+        return _photograph(run.digest, image_id, _run=run) if image_id in photographs.ids(run) else None
     return _picture(run.digest, root, image_id, _run=run)
 
 
 @shelved
 def _picture(digest: str, root: str, image_id: str, *, _run: Run) -> Picture:
     dataset = _run.open_dataset(data_root(root))
-    full = dataset.image(image_id)
+    return _annotated(_run, image_id, dataset.image(image_id), dataset.mask(image_id), dataset.domain(image_id))
+
+
+@shelved
+def _photograph(digest: str, image_id: str, *, _run: Run) -> Picture:
+    shipped, name = photographs.of_run(_run), photographs.name_of(image_id)
+    assert shipped is not None
+    return _annotated(_run, image_id, shipped.image(name), shipped.mask(name), None)
+
+
+def _annotated(run: Run, image_id: str, full: np.ndarray, mask: np.ndarray, domain: str | None) -> Picture:
+    """A picture with its truth, both at the size that is looked at. Shapes: full [H, W, 3], mask [H, W] of ids."""
     pixels, (height, width) = _locked(scaled_down(full)), full.shape[:2]
-    truth = class_indices(dataset.mask(image_id), _run.labels)
+    truth = class_indices(mask, run.labels)
     rows, columns = (
         ((np.arange(n) + 0.5) * whole / n).astype(int)
         for n, whole in zip(pixels.shape[:2], (height, width), strict=True)
     )
     truth = _locked(np.ascontiguousarray(truth[np.ix_(rows, columns)]))
-    return Picture(image_id, array_digest(pixels), pixels, truth, (width, height), dataset.domain(image_id))
+    return Picture(image_id, array_digest(pixels), pixels, truth, (width, height), domain)
 
 
 def thumbnail(run: Run, root: str, image_id: str, side: int = 72) -> bytes:
@@ -149,6 +185,9 @@ def thumbnail(run: Run, root: str, image_id: str, side: int = 72) -> bytes:
 
 @st.cache_data(max_entries=2000, show_spinner=False)
 def _thumbnail(digest: str, root: str, image_id: str, side: int, *, _run: Run) -> bytes:
+    shipped = photographs.of_run(_run) if photographs.is_photo(image_id) else None
+    if shipped is not None:
+        return _small_jpeg(shipped.image(photographs.name_of(image_id)), side)
     return _small_jpeg(_run.open_dataset(data_root(root)).image(image_id), side)
 
 

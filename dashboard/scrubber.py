@@ -26,17 +26,18 @@ _PLAYING, _TICKED = "_playing", "_ticked"
 _LAST = "_step_last"
 
 
-def scrubber(run: Run) -> int:
-    """Draw it; returns the step, 0 .. run.last_step. The default, left out of links, is the last step.
+def scrubber(run: Run, first: int | None = None) -> int:
+    """Draw it; returns the step, 0 .. run.last_step. The default, left out of links, is `first`, else the last step.
 
     A run whose first step still trains stands at step 0.
     """
     session, last = st.session_state, max(run.last_step, 0)
-    if session.get(STEP) == session.get(_LAST):  # who stood at the end of the run before stands at the end of this
-        session.pop(STEP, None)
+    if STEP in session and session[STEP] == session.get(_LAST):
+        session[STEP] = last  # who stood at the end of the run before stands at the end of this
     session[_LAST] = last
-    step = state.count(STEP, 0, last, last, "step")
-    state.use(STEP, step, last)
+    default = last if first is None else min(first, last)
+    step = state.count(STEP, 0, last, default, "step")
+    state.use(STEP, step, default)
     session[_PRESSED] = False
     session.pop(_BEFORE, None)
     if last == 0:

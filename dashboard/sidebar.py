@@ -5,16 +5,13 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from dashboard import loaders, settings, state, untrusted
+from dashboard import loaders, opening, settings, state, untrusted
 from dashboard.image_picker import choose_image
 from dashboard.loaders import Catalogue
 from dashboard.page import Page
 from dashboard.scrubber import scrubber
 from lag_core import metrics
 from lag_core.runs import Run, RunError
-
-FIRST_RUNS = ("aerial-2-2-1-finetune",)
-"""Runs to open on, the first one that is here: one that shows forgetting."""
 
 NO_RUN = "none"
 LONGEST_PATH = 1000
@@ -29,7 +26,7 @@ def draw(catalogue: Catalogue) -> Page | None:
     with st.sidebar:
         run = _choose_run(runs)
         run2 = _choose_second(runs, run)
-        step = scrubber(run)
+        step = scrubber(run, opening.of_run(run).step)
         cls = _choose_class(run)
         root = _kept_root()
         image_id, why = choose_image(run, root)
@@ -60,7 +57,11 @@ def _explain_no_runs(catalogue: Catalogue) -> None:
 
 def _choose_run(runs: dict[str, Run]) -> Run:
     names = list(runs)
-    opened = (*FIRST_RUNS, *(name for name, run in runs.items() if run.last_step >= 0), *names)
+    opened = (
+        *(one.run for one in opening.OPENINGS),
+        *(name for name, run in runs.items() if run.last_step >= 0),
+        *names,
+    )
     default = next(name for name in opened if name in runs)
     return runs[settings.select("Run", "run", names, default)]
 
@@ -69,7 +70,8 @@ def _choose_second(runs: dict[str, Run], run: Run) -> Run | None:
     """A run over the same classes; others could not be laid beside this one."""
     others = {name: other for name, other in runs.items() if name != run.name and other.last_step >= 0}
     names = [name for name, other in others.items() if comparable(run, other)]
-    default = next((name for name in names if runs[name].method == "reference"), NO_RUN)
+    references = [name for name in names if runs[name].method == "reference"]
+    default = next((name for name in (opening.of_run(run).compared, *references) if name in names), NO_RUN)
     name = settings.select("Compare with", "run2", [NO_RUN, *names], default)
     return runs.get(name)
 
@@ -83,8 +85,13 @@ def comparable(run: Run, other: Run) -> bool:
 
 def _choose_class(run: Run) -> int:
     names = class_names(run)
-    chosen = settings.select("Class", "class", names, names[_telling_class(run)])
+    chosen = settings.select("Class", "class", names, _first_class(run, names))
     return names.index(chosen)
+
+
+def _first_class(run: Run, names: list[str]) -> str:
+    wished = opening.of_run(run).cls
+    return wished if wished in names else names[_telling_class(run)]
 
 
 def class_names(run: Run) -> list[str]:

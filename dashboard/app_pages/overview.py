@@ -305,7 +305,9 @@ def _chosen_cell(seen: int) -> tuple[int, int] | None:
 
 def _images_that_lost(page: Page, cls: int) -> None:
     """Buttons to the images in which a class lost most pixels by this step, where a survey knows them."""
-    for name in list(loaders.lost_shares(page.run, page.step, cls))[:IMAGES_OFFERED]:
+    here = set(loaders.image_ids(page.run, page.data_root))
+    lost = [name for name in loaders.lost_shares(page.run, page.step, cls) if name in here]
+    for name in lost[:IMAGES_OFFERED]:
         if st.button(untrusted.name(name), key=f"pair-{name}", type="tertiary", help="Show this image"):
             state.go(image=name, cls=class_names(page.run)[cls])
 

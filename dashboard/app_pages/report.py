@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from dashboard import design, loaders, reasons, settings, untrusted
+from dashboard import design, loaders, photographs, reasons, settings, untrusted
 from dashboard.page import Empty, Page
 from lag_core.data.pictures import DataError
 
@@ -51,7 +52,7 @@ def render(page: Page) -> None:
             "Measure on the validation set, too", "report_set", help="Takes some seconds, once for each class and step."
         )
     name = untrusted.name(page.class_info.name)
-    image = untrusted.name("the uploaded picture" if picture.uploaded else picture.id)
+    image = untrusted.name("the uploaded picture" if picture.uploaded else picture.name)
     run = untrusted.name(page.run.name)
     page.answer(
         f"One HTML file about **{name}** at step {page.step} of {run} on {image}: opens offline, light or dark."
@@ -79,9 +80,11 @@ def _make(page: Page, key: str, whole: bool) -> Made:
 
     found = reasons.worked_off(_collect(page, whole), page.run, key, "Collecting")
     picture = page.picture()
-    image = "PICTURE" if picture.uploaded else picture.id
+    image, mask = Path("PICTURE" if picture.uploaded else picture.id), None
+    if picture.shipped:
+        image, mask = photographs.files(picture.id)
     command = command_line(
-        "report", page.run, image, page.cls, page.step, f"{file_stem(page)}.html", image_only=not whole
+        "report", page.run, str(image), page.cls, page.step, f"{file_stem(page)}.html", mask=mask, image_only=not whole
     )
     text = report(page.run, found, command)
     return Made(key, text, contents(text, found))
@@ -92,7 +95,7 @@ def _collect(page: Page, whole: bool) -> Generator[float, None, Explanation]:
     from lag_core.explain.explanation import Subject, collect
 
     picture = page.picture()
-    name = "uploaded picture" if picture.uploaded else picture.id
+    name = picture.name
     subject = Subject(name, picture.pixels, picture.truth, page.cls, page.step)
     return collect(loaders.networks(page.run), subject, _examples(page, whole), ResultCache())
 

@@ -8,6 +8,7 @@ if its name is "background"; otherwise every id is a real class.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,14 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 SOURCE = "a dataset folder holds images/, masks/, classes.json, train.txt and val.txt"
 
 
-def open_folder(root: Path) -> FileDataset:
-    """The dataset in `root`, called by the folder's name. DatasetMissing or DataError, each with one
-    sentence."""
+def open_folder(root: Path, listed_in: Sequence[str] = SPLITS) -> FileDataset:
+    """The dataset in `root`, called by the folder's name; `listed_in`: the splits that it has, others are empty.
+
+    DatasetMissing or DataError, each with one sentence."""
     name = root.resolve().name
     classes = _read_classes(root / "classes.json", name)
     background = 0 if any(one.id == 0 and one.name == "background" for one in classes) else None
-    splits = {split: read_list(root / f"{split}.txt", name, SOURCE) for split in SPLITS}
+    splits = {s: read_list(root / f"{s}.txt", name, SOURCE) if s in listed_in else [] for s in SPLITS}
     images = files_in(root / "images", IMAGE_ENDINGS, name, SOURCE)
     masks = files_in(root / "masks", (".png",), name, SOURCE)
     listed = list(dict.fromkeys(splits["train"] + splits["val"]))
