@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import chromium, served, settle
 from small_runs import write_run
 from streamlit.testing.v1 import AppTest
 
@@ -152,3 +153,19 @@ def test_every_page_works_on_the_dog(slug, monkeypatch, app):
     at = AppTest.from_string(f"from dashboard import app\napp.main({slug!r})", default_timeout=240).run()
     assert not at.exception and not [e.value for e in at.error] and not [w.value for w in at.warning]
     assert at.session_state["image"] == "photo:dog"
+
+
+@pytest.mark.browser
+def test_the_first_page_shows_the_dog_and_who_made_it():
+    with served("dashboard/app.py", {"LAG_RUNS": str(CHECKPOINTS), "LAG_DATA": ""}) as url, chromium() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.set_default_timeout(60_000)
+        page.goto(url)
+        page.wait_for_selector(".js-plotly-plot .main-svg")
+        settle(page)
+        side = page.get_by_test_id("stSidebar")
+        assert side.get_by_text("Hans Kemperman").is_visible()
+        assert (
+            side.get_by_role("link", name="source").get_attribute("href").startswith("https://commons.wikimedia.org/")
+        )
+        assert page.get_by_text("animals-3-1-finetune has 0.0 % on the old ones").first.is_visible()
