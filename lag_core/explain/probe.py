@@ -14,7 +14,7 @@ import numpy as np
 
 from lag_core.protocol import IGNORE
 
-RIDGE = 1e-3
+RIDGE = 1e-2
 """Penalty on standardised features, for a mean squared error."""
 
 PER_CLASS = 3000
@@ -64,7 +64,8 @@ def choose(labels: np.ndarray, classes: int, seed: int, per_class: int = PER_CLA
     """Positions to fit on, at most `per_class` of each class, and how much each counts.
 
     A class counts in proportion to the square root of its positions, between what the images hold, where rare classes
-    vanish, and equal shares, where they spread over everything (ours).
+    vanish, and equal shares, where they spread over everything. Ours: of the powers 0, 1/4, 1/2, 3/4 and 1 it gave the
+    highest mean IoU on held-out images of `animals`, for Z and for the last two stages.
 
     Shape: class indices [n], 255 left out -> places int64 [m] in order, importance float64 [m].
     """
