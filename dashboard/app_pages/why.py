@@ -6,7 +6,7 @@ from typing import cast
 
 import streamlit as st
 
-from dashboard import account, loaders, picture_choice, settings, state, swap_board, untrusted, why_detail
+from dashboard import account, loaders, picture_choice, settings, state, still_holds, swap_board, untrusted, why_detail
 from dashboard.account import Account, Where
 from dashboard.figures.shares import height_of, waterfall_figure
 from dashboard.page import Page, guarded
@@ -39,9 +39,9 @@ def render(page: Page) -> None:
         top.markdown(_answer(page, found, beside))
         _waterfall(page, found)
         _beside(page, beside)
-    with st.container():
-        if settings.switch("Detail: channels, relevance, drift", "detail"):
-            why_detail.draw(page, where)
+    _still_holds(page)
+    if settings.switch("Detail: channels, relevance, drift", "detail"):
+        why_detail.draw(page, where)
 
 
 def ahead(page: Page) -> None:
@@ -170,3 +170,11 @@ def _beside(page: Page, beside: Account | None) -> None:
         bars = tuple(waterfall(beside.shares, f"IoU in {other}", f"IoU in {own}"))
         view.csv(lambda: _table(beside.shares))
         view.plot(waterfall_figure(bars, page.ink), f"Waterfall beside {other}", height=height_of(bars), key="beside")
+
+
+def _still_holds(page: Page) -> None:
+    survey = loaders.survey(page.run)
+    if survey is None or survey.holds is None:
+        st.caption("What the features still hold (probes, prototypes, calibration) is measured by `lag survey`.")
+        return
+    still_holds.draw(page, page.run, page.cls, page.step)

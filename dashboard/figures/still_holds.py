@@ -91,7 +91,7 @@ def destination_bars(
             go.Bar(
                 x=list(range(len(counts))),
                 y=values,
-                base=base,
+                base=base.tolist(),
                 name=name,
                 marker={"color": color, "line": {"color": ink.surface, "width": 1}},
                 customdata=[f"step {t}: {n:,} px" for t, n in enumerate(counts[:, part].tolist())],
