@@ -191,7 +191,7 @@ def apart_sentence(name: str, apart: Shares, own: str, other: str) -> str:
     every = {
         "its heads": apart.heads,
         "its features": apart.features,
-        "less competition by newer classes": apart.competition,
+        "the competition of newer classes": apart.competition,
         "other pixels counted": apart.newly,
     }
     if START in apart.parts:
