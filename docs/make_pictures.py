@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from streamlit_server import check_runs, served  # noqa: E402
 
-RUN, COMPARED = "aerial-2-2-1-finetune", "aerial-2-2-1-reference"
+RUN, COMPARED = "animals-3-1-lagplus", "animals-3-1-finetune"
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 WIDTH, HEIGHT = 1280, 800
 SIZES = ((1280, 800), (1920, 1080))
@@ -40,10 +40,8 @@ QUALITY = 80
 FRAME_WIDTH, FRAME_MS = 960, 1300
 """Width and pace of the animation."""
 
-IMAGE = "rgb-val-0000"
-
-LOST = {"step": "1", "class": "building", "image": IMAGE}
-"""What the tour is about: step 1 lost the buildings."""
+LOST = {"step": "1", "class": "dog", "image": "photo:dog"}
+"""What the tour is about: step 1 lost the dog in one run, and the other kept it."""
 
 
 class Shot(NamedTuple):
@@ -59,7 +57,7 @@ class Shot(NamedTuple):
 PLOT, VIEWER = ".js-plotly-plot .main-svg", ".viewer .item"
 
 SHOTS = (
-    Shot("overview", "", {"class": "building"}, PLOT),
+    Shot("overview", "", LOST, PLOT),
     Shot("steps-light", "steps", LOST, VIEWER),
     Shot("steps-dark", "steps", LOST, VIEWER, "dark"),
     Shot("forgetting", "forgetting", LOST, PLOT),
@@ -177,7 +175,7 @@ def main() -> None:
         else:
             paths = [take(browser, server.url, shot) for shot in SHOTS if shot.name in wanted]
             if "scrubber" in wanted:
-                paths.append(animate(browser, server.url, (0, 1, 2)))
+                paths.append(animate(browser, server.url, (0, 1, 2, 3)))
         browser.close()
     for path in paths:
         print(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}  {path.stat().st_size / 1024:.0f} KiB")

@@ -28,13 +28,13 @@ def test_each_station_names_pages_that_exist():
         ("Overview",),
         ("Steps",),
         ("Forgetting",),
-        ("Relevance", "Prototypes"),
-        ("Channels", "Why preserved"),
+        ("Why preserved",),
         ("Training",),
+        ("Channels", "Relevance", "Prototypes"),
         (),
     ]
     assert all("assets/screenshots" not in one.text for one in found)
-    assert "**Because:**" in found[6].text
+    assert "**Because:**" in found[4].text
 
 
 def test_the_app_is_led_through_the_tour(tmp_path, monkeypatch):
@@ -49,7 +49,8 @@ def test_the_app_is_led_through_the_tour(tmp_path, monkeypatch):
         assert not at.exception
         shown.append(at_text(at))
     assert len(set(shown)) == len(tour.stations(TITLES)), "each click shows another station"
-    at.button(key="tour.back").click().run()
+    for _ in range(3):
+        at.button(key="tour.back").click().run()
     assert "**Because:**" in at_text(at)
     at.button(key="tour.close").click().run()
     assert not [b for b in at.button if b.key == "tour.next"]
