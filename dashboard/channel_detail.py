@@ -254,16 +254,19 @@ def draw_without(scene: Scene) -> None:
     ) as view:
         picture = scene.image()
         how = _choose_how(scene, "without")
-        before = exhibit.answers(scene.run, picture).predictions[scene.pair.new]
-        after = channel_maps.changed(scene.run, picture, scene.pair.new, how, scene.pair.old, [scene.channel])
+        answers, least = exhibit.answers(scene.run, picture), scene.page.least
+        before = answers.predictions[scene.pair.new]
+        change = (scene.run, picture, scene.pair.new, how, scene.pair.old, [scene.channel])
+        after = channel_maps.changed(*change)
+        maps = answers.drawn(scene.pair.new, least), channel_maps.changed_drawn(*change, least)
         truth = exhibit.shown(scene.run, picture).truth
         drawn = drawn_once(
             scene,
             picture,
-            ("without", scene.channel, how),
-            lambda: encoded(_painted(scene, picture, before, after)),
+            ("without", scene.channel, how, least),
+            lambda: encoded(_painted(scene, picture, *maps)),
         )
-        view.png(lambda: np.concatenate(_painted(scene, picture, before, after), 1))
+        view.png(lambda: np.concatenate(_painted(scene, picture, *maps), 1))
         share = 100 * float((before != after).mean())
         words = {"zero": "switched off", "mean": "at its mean", "old": f"as at step {scene.pair.old}"}[how]
         pictures(

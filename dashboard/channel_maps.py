@@ -218,6 +218,20 @@ def changed(run: Run, picture: Picture, step: int, how: How, old: int, chosen: S
 
     old: the step that `how` = "old" takes them from.
     """
+    return _changed_by(run, picture, step, how, old, chosen)[0]
+
+
+def changed_drawn(
+    run: Run, picture: Picture, step: int, how: How, old: int, chosen: Sequence[int], least: float
+) -> np.ndarray:
+    """The same as it is drawn: NOTHING where no class has a probability above `least` (exhibit.Answers.drawn)."""
+    labels, certainty = _changed_by(run, picture, step, how, old, chosen)
+    return labels if certainty is None else exhibit.undecided(labels, certainty, least)
+
+
+def _changed_by(
+    run: Run, picture: Picture, step: int, how: How, old: int, chosen: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray | None]:
     key = tuple(int(c) for c in chosen)
     return _changed(run.digest, picture.digest, step, how, old if how == "old" else -1, key, _run=run, _picture=picture)
 
@@ -225,15 +239,19 @@ def changed(run: Run, picture: Picture, step: int, how: How, old: int, chosen: S
 @shelved
 def _changed(
     digest: str, image: str, step: int, how: How, old: int, chosen: tuple[int, ...], *, _run: Run, _picture: Picture
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Label map, and certainty as exhibit.Answers has it; None for a network that always decides."""
     import torch
 
     trace = loaders.trace(_run, _picture)
     asked = _intervention(_run, trace, step, how, old)
     with loaders.network_lock(digest), torch.no_grad():
-        found = trace.prediction(step, asked.decode(asked.change(chosen)))
-    rows, columns = exhibit.sampling(found.shape[0], found.shape[1], exhibit.LONG_SIDE)
-    return np.ascontiguousarray(found[np.ix_(rows, columns)])
+        logits = asked.decode(asked.change(chosen))
+        found = trace.prediction(step, logits)
+        certainty = trace.certainty(step, logits) if exhibit.doubts(_run) else None
+    sampled = np.ix_(*exhibit.sampling(found.shape[0], found.shape[1], exhibit.LONG_SIDE))
+    sure = None if certainty is None else exhibit.quantised_certainty(certainty[sampled])
+    return np.ascontiguousarray(found[sampled]), sure
 
 
 def _intervention(run: Run, trace: Trace, step: int, how: How, old: int) -> Intervention:

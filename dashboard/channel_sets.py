@@ -131,16 +131,20 @@ def random_channels(scene: Scene, how: How, order: str, report: Callable[[float,
 def _sets_picture(scene: Scene, view: View, picture: Picture, how: How, order: str, count: int) -> None:
     chosen = ranked(scene, order)[:count]
     shown = exhibit.shown(scene.run, picture)
-    before = exhibit.answers(scene.run, picture).predictions[scene.pair.new]
+    found, least = exhibit.answers(scene.run, picture), scene.page.least
+    before = found.predictions[scene.pair.new]
     after = channel_maps.changed(scene.run, picture, scene.pair.new, how, scene.pair.old, chosen.tolist())
+    after_drawn = channel_maps.changed_drawn(
+        scene.run, picture, scene.pair.new, how, scene.pair.old, chosen.tolist(), least
+    )
     label = ORDERS[order][0]
     words = f"from step {scene.pair.old}" if how == "old" else "off"
     layers = [
-        Layer(f"Step {scene.pair.new}", before),
-        Layer(f"{count} {label} {words}", after, note=f"{percent(float((before != after).mean()))} changed"),
+        Layer(f"Step {scene.pair.new}", found.drawn(scene.pair.new, least)),
+        Layer(f"{count} {label} {words}", after_drawn, note=f"{percent(float((before != after).mean()))} changed"),
     ]
     if how == "old":
-        layers.append(Layer(f"Step {scene.pair.old}", exhibit.answers(scene.run, picture).predictions[scene.pair.old]))
+        layers.append(Layer(f"Step {scene.pair.old}", found.drawn(scene.pair.old, least)))
     if shown.truth is not None:
         layers.append(Layer("Ground truth", shown.truth))
     show_picture(

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dashboard import loaders, untrusted
-from dashboard.components.viewer import Layer, ProbabilityGrid, quantise
+from dashboard.components.viewer import NOTHING, Layer, ProbabilityGrid, quantise
 from dashboard.loaders import Picture
 from dashboard.shelf import shelved
+from lag_core.data.undecided import least_probability
 from lag_core.protocol import IGNORE
 from lag_core.runs import Run
 
@@ -23,6 +24,10 @@ LONG_SIDE = 1024
 
 GRID_SIDE = 64
 """Cells of the long side of the probability grids."""
+
+
+CERTAINTY = 200
+"""Parts of a probability of 1 in which certainties are kept: steps of half a percent."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,16 @@ class Answers:
     """uint8 [H, W] for each step, at the shown size."""
     grids: tuple[np.ndarray, ...]
     """uint8 [h, w, K] for each step, 255 = 100 %; 0 for classes that the step does not know yet."""
+    certainty: tuple[np.ndarray, ...] = ()
+    """uint8 [H, W] for each step, probability of the predicted class in parts of CERTAINTY, rounded up; empty for a
+    softmax network, which always decides."""
+    known: tuple[tuple[int, ...], ...] = ()
+    """The classes that each step knows."""
+
+    def drawn(self, step: int, least: float) -> np.ndarray:
+        """The label map as it is drawn, uint8 [H, W]: NOTHING where no class has a probability above `least`."""
+        labels = self.predictions[step]
+        return undecided(labels, self.certainty[step], least) if self.certainty else labels
 
 
 def shown(run: Run, picture: Picture) -> Shown:
@@ -81,13 +96,38 @@ def _answers(run_digest: str, digest: str, space_digest: str, *, _run: Run, _pic
     trace = loaders.trace(_run, _picture)
     rows, columns = sampling(_picture.pixels.shape[0], _picture.pixels.shape[1], LONG_SIDE)
     table = class_table(_run, _space)
+    steps_that_doubt = trace.steps if doubts(_run) else ()
     with loaders.network_lock(_run.digest):
         maps = [trace.prediction(step)[np.ix_(rows, columns)] for step in trace.steps]
         scores = [trace.scores(step, GRID_SIDE) for step in trace.steps]
+        sure = [quantised_certainty(trace.certainty(step)[np.ix_(rows, columns)]) for step in steps_that_doubt]
     return Answers(
         tuple(table[labels] for labels in maps),
         tuple(_grid(s, table, len(_space.classes)) for s in scores),
+        tuple(sure),
+        tuple(known_classes(_run, step, _space) for step in trace.steps),
     )
+
+
+def doubts(run: Run) -> bool:
+    """Whether the run's network scores each class by itself, so that none may stand out."""
+    return least_probability(run.config.method.loss) > 0
+
+
+def quantised_certainty(certainty: np.ndarray) -> np.ndarray:
+    """Parts of CERTAINTY, rounded up: what is above a whole number of them stays above. Float 0..1 -> uint8."""
+    return np.ceil(certainty * CERTAINTY).astype(np.uint8)
+
+
+def undecided(labels: np.ndarray, certainty: np.ndarray, least: float) -> np.ndarray:
+    """The labels, NOTHING where the certainty (parts of CERTAINTY) is not above `least`; 255 stays."""
+    return np.where((certainty <= round(least * CERTAINTY)) & (labels != IGNORE), NOTHING, labels).astype(np.uint8)
+
+
+def known_classes(run: Run, step: int, space: Run) -> tuple[int, ...]:
+    """The classes that `run` knows after `step`, in the class indices of `space`."""
+    table = class_table(run, space)[: run.labels.seen(step)]
+    return tuple(int(k) for k in table if k != IGNORE)
 
 
 def sampling(height: int, width: int, long_side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -128,11 +168,14 @@ def class_names(run: Run) -> list[str]:
     return [untrusted.plain(c.name, 60) for c in run.classes]
 
 
-def step_layers(found: Answers, notes: list[str], group: str = "") -> tuple[list[Layer], list[ProbabilityGrid]]:
+def step_layers(
+    found: Answers, notes: list[str], least: float, group: str = ""
+) -> tuple[list[Layer], list[ProbabilityGrid]]:
     """A layer and a probability grid for each step, for the viewer."""
+    known = found.known or (None,) * len(notes)
     layers = [
-        Layer(f"Step {t}", labels, note=note, group=group)
-        for t, (labels, note) in enumerate(zip(found.predictions, notes, strict=True))
+        Layer(f"Step {t}", found.drawn(t, least), note=note, group=group, known=known[t])
+        for t, note in enumerate(notes)
     ]
     grids = [ProbabilityGrid(f"Step {t}", grid, group) for t, grid in enumerate(found.grids)]
     return layers, grids

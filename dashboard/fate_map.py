@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,8 @@ import numpy as np
 import streamlit as st
 
 from dashboard import design, exhibit, fates, state, untrusted
-from dashboard.components.viewer import Layer
+from dashboard.components.viewer import NOTHING, Layer
+from dashboard.exhibit import Answers
 from dashboard.fate_words import pixel_history
 from dashboard.fates import CLASS_FATES, FATE_NAMES, Story
 from dashboard.loaders import Picture
@@ -68,7 +68,7 @@ def draw_map(page: Page, picture: Picture, told: Story, told2: Story | None, onl
     """Where each pixel was kept, learned, lost or recovered, in both runs; `only` those of the selected class."""
     shown = exhibit.shown(page.run, picture)
     key = _key(page.run)
-    scene = _scene(page, told, told2, key, only)
+    scene = _scene(page, told, told2, key, only, exhibit.answers(page.run, picture))
     with page.section(
         "What became of each pixel",
         "Orange was right once and is lost; point at a pixel for its history, click to keep it.",
@@ -93,11 +93,14 @@ def _key(run: Run) -> Key:
     return Key(palette, names, count, count + len(CLASS_FATES))
 
 
-def _scene(page: Page, told: Story, told2: Story | None, key: Key, only: bool) -> Scene:
+def _scene(page: Page, told: Story, told2: Story | None, key: Key, only: bool, answers: Answers) -> Scene:
     """Truth and what it was lost to, then a map of fates for each step of either run."""
     mine = told.truth == page.cls if only else np.ones(told.truth.shape, bool)
     group = untrusted.plain(page.run.name, 60) if page.run2 else ""
-    to, since = told.fates.still_lost_to(page.step), key.steps(told.fates.still_lost_at(page.step))
+    lost_at = told.fates.still_lost_at(page.step)
+    to, since = told.fates.still_lost_to(page.step).copy(), key.steps(lost_at)
+    for t in range(page.step + 1):
+        to[(lost_at == t) & (answers.drawn(t, page.least) == NOTHING)] = NOTHING
     layers = [
         Layer("Ground truth", told.truth),
         Layer("Lost to", _masked(to, mine), note=f"after step {page.step}", group=group),
@@ -192,10 +195,11 @@ def draw_change_map(page: Page, picture: Picture | None) -> None:
         if page.last_step == 0:
             raise Empty("This run has a single step, so nothing can change.")
         shown, key = exhibit.shown(page.run, picture), _key(page.run)
-        predictions = exhibit.answers(page.run, picture).predictions
+        answers = exhibit.answers(page.run, picture)
+        predictions = answers.predictions
         changed = fates.moved(page.run, picture)
         view.csv(lambda: {"step": list(range(1, len(predictions))), "changed": list(changed.shares)})
-        _show(page, view, shown, _change_scene(page, predictions, changed, key), key)
+        _show(page, view, shown, _change_scene(page, answers, changed, key), key)
         now = predictions[page.step]
         st.caption(
             f"{percent(float((changed.count > 0).mean()))} of the pixels changed at some step, "
@@ -203,13 +207,14 @@ def draw_change_map(page: Page, picture: Picture | None) -> None:
         )
 
 
-def _change_scene(page: Page, predictions: Sequence[np.ndarray], changed: Changes, key: Key) -> Scene:
+def _change_scene(page: Page, answers: Answers, changed: Changes, key: Key) -> Scene:
+    predictions = answers.predictions
     layers = [
-        Layer("Prediction", predictions[page.step], note=f"step {page.step}"),
+        Layer("Prediction", answers.drawn(page.step, page.least), note=f"step {page.step}"),
         Layer("Last change", key.steps(changed.last)),
     ]
     first = len(layers)
     for t in range(1, len(predictions)):
-        labels = np.where(predictions[t] != predictions[t - 1], predictions[t], IGNORE).astype(np.uint8)
+        labels = np.where(predictions[t] != predictions[t - 1], answers.drawn(t, page.least), IGNORE).astype(np.uint8)
         layers.append(Layer(f"Step {t}", labels, note=f"{percent(float(changed.shares[t - 1]))} changed"))
     return Scene(layers, first, 1, 0)

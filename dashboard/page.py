@@ -22,6 +22,7 @@ from dashboard import design, loaders, untrusted
 from dashboard.loaders import Picture
 from lag_core.data.dataset import DatasetMissing
 from lag_core.data.pictures import DataError
+from lag_core.data.undecided import LEAST
 from lag_core.protocol import ClassInfo
 from lag_core.runs import Run, RunError
 
@@ -57,6 +58,8 @@ class Page:
     why_no_image: str = ""
     """Why `image_id` is empty, for the user."""
     figure_format: Literal["png", "svg"] = "png"
+    least: float = LEAST
+    """Where no class of a sigmoid network has a probability above this, pictures show "none"."""
     ink: design.Ink = field(default_factory=design.ink)
     toolbar: Any = None
     """Container on the right of the page's title, for settings of the whole page: `with page.toolbar:`."""

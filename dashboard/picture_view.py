@@ -85,6 +85,7 @@ def show_picture(
         size=shown.size,
         truth=truth,
         strip=True,
+        least=view.page.least,
         report=True,
         filename="-".join(part for part in (view.file_stem, name, f"step-{view.page.step}") if part),
     )

@@ -32,12 +32,13 @@ def draw_picture(page: Page, motion: Motion, other: Motion | None) -> None:
     ) as view:
         picture = page.picture()
         shown = exhibit.shown(page.run, picture)
-        prediction = exhibit.answers(page.run, picture).predictions[page.step]
+        found = exhibit.answers(page.run, picture)
+        prediction = found.predictions[page.step]
         near = prototype_maps.nearest(page.run, picture, motion, page.step)
         if (near == 255).all():
             raise Empty(f"No class has a prototype at step {page.step} yet.")
         st.caption(_verdict(page, shown.truth, near, prediction))
-        layers = [Layer("Nearest prototype", near), Layer("Prediction", prediction)]
+        layers = [Layer("Nearest prototype", near), Layer("Prediction", found.drawn(page.step, page.least))]
         if shown.truth is not None:
             layers.append(Layer("Ground truth", shown.truth))
         compared = len(layers)

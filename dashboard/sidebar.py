@@ -11,6 +11,7 @@ from dashboard.loaders import Catalogue
 from dashboard.page import Page
 from dashboard.scrubber import scrubber
 from lag_core import metrics
+from lag_core.data.undecided import LEAST
 from lag_core.runs import Run, RunError
 
 NO_RUN = "none"
@@ -31,8 +32,9 @@ def draw(catalogue: Catalogue) -> Page | None:
         root = _kept_root()
         image_id, why = choose_image(run, root)
         figure_format = _data_and_export(root)
+        least = _choose_least()
         _list_broken(catalogue)
-    return Page(run, run2, step, cls, image_id, root, why, figure_format)  # type: ignore[arg-type]
+    return Page(run, run2, step, cls, image_id, root, why, figure_format, least)  # type: ignore[arg-type]
 
 
 def draw_link(slot: st.delta_generator.DeltaGenerator) -> None:
@@ -132,6 +134,16 @@ def _data_and_export(root: str) -> str:
             help="Folder of the run's images, where they do not come with it. LAG_DATA sets it beforehand.",
         )
         return settings.segments("Plots are saved as", "format", ("png", "svg"), names=str.upper)
+
+
+def _choose_least() -> float:
+    """Below which probability pictures show "none"."""
+    with st.expander("Undecided pixels", icon=":material/blur_on:"):
+        return settings.slide(
+            "None up to a probability of", "none-up-to", 0, 0.95, LEAST, 0.05,
+            help="Where no class has a probability above this, pictures show “none” in grey. It concerns networks that "
+            "score each class by itself (sigmoid); the others always decide. Measures take the most probable class.",
+        )  # fmt: skip
 
 
 def _list_broken(catalogue: Catalogue) -> None:

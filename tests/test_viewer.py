@@ -260,7 +260,7 @@ def test_another_runs_classes_are_told_in_the_open_runs_indices(two_runs):
 @pytest.fixture
 def page(tmp_path):
     run = open_run(write_run(tmp_path, "run"))
-    return SimpleNamespace(run=run, run2=None, step=2, last_step=2)
+    return SimpleNamespace(run=run, run2=None, step=2, last_step=2, least=0.5)
 
 
 def exhibited(truth: np.ndarray | None, *maps: np.ndarray) -> tuple[exhibit.Shown, exhibit.Answers]:
@@ -306,3 +306,53 @@ def test_a_pixels_rows(page):
     assert rows[2]["%"] == 100 and rows[2]["next %"] == pytest.approx(20)
     assert steps._verdict(0, 4, np.array([0, 1])) == "not introduced yet"
     assert steps._verdict(0, 255, np.array([0, 1])) == "no truth"
+
+
+def test_a_pixel_without_a_probable_class_is_drawn_as_none(page):
+    labels = np.array([[0, 1], [2, 255]], np.uint8)
+    sure = exhibit.quantised_certainty(np.array([[0.5, 0.501], [0.9, 0.2]]))
+    found = exhibit.Answers((labels,), (np.zeros((1, 1, 5), np.uint8),), (sure,))
+    assert found.drawn(0, 0.5).tolist() == [[viewer.NOTHING, 1], [2, 255]]
+    assert found.drawn(0, 0.95).tolist() == [[viewer.NOTHING, viewer.NOTHING], [viewer.NOTHING, 255]]
+    assert found.drawn(0, 0).tolist() == labels.tolist()
+    always = exhibit.Answers((labels,), (np.zeros((1, 1, 5), np.uint8),))
+    assert always.drawn(0, 0.95).tolist() == labels.tolist(), "a softmax network always decides"
+    assert found.predictions[0].tolist() == labels.tolist(), "measures keep the most probable class"
+
+
+def test_step_layers_know_their_classes_and_draw_none(page):
+    labels = np.zeros((2, 2), np.uint8)
+    sure = exhibit.quantised_certainty(np.array([[0.2, 0.9], [0.9, 0.9]]))
+    known = tuple(exhibit.known_classes(page.run, t, page.run) for t in range(3))
+    assert known == ((0, 1), (0, 1, 2, 3), (0, 1, 2, 3, 4))
+    found = exhibit.Answers((labels,) * 3, (np.zeros((1, 1, 5), np.uint8),) * 3, (sure,) * 3, known)
+    layers, _ = exhibit.step_layers(found, ["", "", ""], 0.5)
+    assert [layer.known for layer in layers] == list(known)
+    assert layers[0].labels is not None and layers[0].labels.tolist() == [[viewer.NOTHING, 0], [0, 0]]
+
+
+def test_notes_count_known_classes_alone_and_say_how_much_is_none(page):
+    truth = np.repeat(np.array([0, 4], np.uint8), 50).reshape(10, 10)
+    sure = np.full((10, 10), 200, np.uint8)
+    sure[:1] = 10
+    labels = np.zeros((10, 10), np.uint8)
+    shown = exhibit.Shown(b"", (10, 10), truth, (10, 10))
+    found = exhibit.Answers((labels,) * 3, (np.zeros((1, 1, 5), np.uint8),) * 3, (sure,) * 3)
+    assert steps._notes(page, page.run, shown, found) == [
+        "80 % right, 10 % none", "80 % right, 10 % none", "40 % right, 10 % none",
+    ]  # fmt: skip
+    assert "class the step knows" in steps._counted(shown)
+
+
+def test_a_pixels_row_says_none(page):
+    labels = np.zeros((10, 10), np.uint8)
+    shown = exhibit.Shown(b"", (10, 10), labels, (10, 10))
+    low = np.full((10, 10), 60, np.uint8)
+    found = exhibit.Answers((labels,), (np.full((1, 1, 5), 51, np.uint8),), (low,))
+    rows = steps._pixel_rows(page.run, found, shown, (3, 3), 0, page.run, 0.5)
+    assert rows[0]["called"] == f"none above 50 %; first: {CLASSES[0]['name']}"
+
+
+def test_none_may_be_hidden_by_a_link():
+    assert viewer_state._classes(f"1-{viewer.NOTHING}", 5) == (1, viewer.NOTHING)
+    assert viewer_state._classes("7", 5) is None

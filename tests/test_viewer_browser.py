@@ -202,6 +202,34 @@ def test_right_and_wrong(page: Page) -> None:
     assert colour(page, 102, 22)[:3] == (0, 114, 178)
 
 
+def test_none_is_grey_and_named_everywhere(page: Page) -> None:
+    """Step 0 has a patch for which no class stands out: picture, legend, read-out and threshold say the same."""
+    opaque(page)
+    step_slider(page).press("ArrowLeft")
+    page.locator(".viewer .item[aria-pressed=true]", has_text="Step 0").wait_for()
+    assert colour(page, 55, 86)[:3] == (96, 96, 96)
+    page.locator(".viewer .legend").get_by_role("button", name="none: no class above 50 %").wait_for()
+    stage(page).hover(position=place(page, 55, 86))
+    line = page.locator(".viewer .line", has_text="Step 0")
+    assert "none: no class above 50 %" in line.inner_text()
+    assert "low vegetation 50%" in line.inner_text().replace("\u202f", "").replace("\u00a0", "").replace(" %", "%")
+    page.get_by_role("slider", name="Confidence ≥").fill("0.6")
+    assert colour(page, 55, 86)[:3] != (96, 96, 96)
+    assert colour(page, 102, 22)[:3] == tuple(viewer_demo.PALETTE[TREE])
+
+
+def test_classes_that_a_step_does_not_know_are_neither_right_nor_wrong(page: Page) -> None:
+    """Step 1 of the scene does not know cars."""
+    opaque(page)
+    page.get_by_role("button", name="Right / wrong").click()
+    assert colour(page, 34, 66)[:3] == (204, 204, 204)
+    assert colour(page, 102, 22)[:3] == (0, 114, 178)
+    marks = page.locator(".viewer .marks")
+    assert "class not known yet" in marks.inner_text()
+    page.get_by_role("button", name="Classes", exact=True).click()
+    assert not marks.is_visible()
+
+
 def test_outlines_run_along_borders(page: Page) -> None:
     page.get_by_role("slider", name="Overlay").fill("0")
     before = pixels(page)

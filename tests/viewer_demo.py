@@ -9,13 +9,15 @@ import streamlit as st
 from PIL import Image
 
 from dashboard.components.gallery import Thumbnail, thumbnails
-from dashboard.components.viewer import Layer, ProbabilityGrid, quantise, viewer, viewer_settings
+from dashboard.components.viewer import NOTHING, Layer, ProbabilityGrid, quantise, viewer, viewer_settings
 
 NAMES = ("impervious", "building", "low vegetation", "tree", "car", "<b>clutter</b>")
 PALETTE = np.array(
     [(205, 205, 205), (60, 90, 220), (120, 220, 200), (40, 150, 60), (240, 220, 60), (210, 60, 50)], np.uint8
 )
 SIZE = 96
+UNSURE = (slice(84, 88), slice(50, 60))
+"""Where no class stands out at step 0, in the grass."""
 
 
 def truth() -> np.ndarray:
@@ -71,8 +73,10 @@ def scene() -> tuple[bytes, list[Layer], list[ProbabilityGrid]]:
     for step, lost in enumerate((0.05, 0.45, 0.9)):
         grid = probabilities(labels, lost)
         predicted = prediction(grid)
+        predicted[UNSURE] = NOTHING if step == 0 else predicted[UNSURE]
         share = (predicted == labels)[labels != 255].mean()
-        layers.append(Layer(f"Step {step}", predicted, note=f"{share:.0%} right"))
+        known = (0, 1, 2, 3, 5) if step == 1 else None
+        layers.append(Layer(f"Step {step}", predicted, note=f"{share:.0%} right", known=known))
         grids.append(ProbabilityGrid(f"Step {step}", quantise(grid)))
     heat = np.linspace(-1, 1, labels.size, dtype=np.float32).reshape(labels.shape)
     rgba = np.zeros((*labels.shape, 4), np.uint8)

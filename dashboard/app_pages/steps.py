@@ -8,11 +8,12 @@ import numpy as np
 import streamlit as st
 
 from dashboard import exhibit, state, untrusted
-from dashboard.components.viewer import Layer, ProbabilityGrid
+from dashboard.components.viewer import NOTHING, Layer, ProbabilityGrid
 from dashboard.exhibit import Answers, Shown
 from dashboard.page import Empty, Page, View
 from dashboard.picture_view import choose_beside, show_picture
 from dashboard.wording import percent
+from lag_core.data.undecided import LEAST
 from lag_core.runs import Run
 
 VIEWER = "steps-viewer"
@@ -55,11 +56,12 @@ def _view(page: Page, shown: Shown, found: Answers, other: Answers | None) -> tu
     with page.section(
         "Every step of this picture",
         "Point at a pixel: each step's most probable classes appear on the right. Click to keep it."
-        f" Drag the divider, scroll to zoom.{smaller}",
+        f" Drag the divider, scroll to zoom.{_counted(shown)}{smaller}",
         slug="picture",
         inline=True,
         formula=r"\hat y^t_p = \arg\max_k \; P^t_k(p), \qquad \text{drawn where } P^t_{\hat y}(p) \ge \theta",
-        source="P: sigmoid or softmax of the step's logits, as the run was trained; θ: confidence threshold",
+        source="P: sigmoid or softmax of the step's logits, as the run was trained; θ: confidence threshold. Grey: “none”, no "
+        "class is probable enough (sidebar, undecided pixels); tables and measures take the most probable class",
     ) as view:
         view.csv(lambda: _pixel_counts(page, shown, found))
         seen = show_picture(
@@ -80,6 +82,13 @@ def _view(page: Page, shown: Shown, found: Answers, other: Answers | None) -> tu
     return None
 
 
+def _counted(shown: Shown) -> str:
+    """What the shares under the steps count."""
+    if shown.truth is None:
+        return ""
+    return " Percent right: of the pixels whose class the step knows; “none” is not right."
+
+
 def _layers(
     page: Page, shown: Shown, found: Answers, other: Answers | None
 ) -> tuple[list[Layer], list[ProbabilityGrid], int, int]:
@@ -87,23 +96,31 @@ def _layers(
     layers = [Layer("Ground truth", shown.truth)] if shown.truth is not None else []
     first = len(layers)
     name = untrusted.plain(page.run.name, 60) if page.run2 else ""
-    own, grids = exhibit.step_layers(found, _notes(page.run, shown, found), name)
+    own, grids = exhibit.step_layers(found, _notes(page, page.run, shown, found), page.least, name)
     layers += own
     if page.run2 and other:
         their, more = exhibit.step_layers(
-            other, _notes(page.run2, shown, other, page.run), untrusted.plain(page.run2.name, 60)
+            other,
+            _notes(page, page.run2, shown, other, page.run),
+            page.least,
+            untrusted.plain(page.run2.name, 60),
         )
         layers, grids = layers + their, grids + more
     return layers, grids, first, first + len(own)
 
 
-def _notes(run: Run, shown: Shown, found: Answers, space: Run | None = None) -> list[str]:
-    """What stands under each step: how much is right, or without truth how much changed."""
+def _notes(page: Page, run: Run, shown: Shown, found: Answers, space: Run | None = None) -> list[str]:
+    """What stands under each step: how much of the known classes is right as drawn and how much is "none"; without
+    truth how much changed."""
+    drawn = [found.drawn(t, page.least) for t in range(len(found.predictions))]
     if shown.truth is not None:
-        shares = [_right(run, shown.truth, labels, t, space) for t, labels in enumerate(found.predictions)]
-        return ["" if np.isnan(share) else f"{percent(share)} right" for share in shares]
-    changed = [float((a != b).mean()) for a, b in zip(found.predictions, found.predictions[1:], strict=False)]
-    return ["", *(f"{percent(share)} changed" for share in changed)]
+        shares = [_right(run, shown.truth, labels, t, space) for t, labels in enumerate(drawn)]
+        words = ["" if np.isnan(share) else f"{percent(share)} right" for share in shares]
+    else:
+        changed = [float((a != b).mean()) for a, b in zip(found.predictions, found.predictions[1:], strict=False)]
+        words = ["", *(f"{percent(share)} changed" for share in changed)]
+    none = [float((labels == NOTHING).mean()) for labels in drawn]
+    return [", ".join(filter(None, (w, f"{percent(n)} none" if n else ""))) for w, n in zip(words, none, strict=True)]
 
 
 def _right(run: Run, truth: np.ndarray, labels: np.ndarray, step: int, space: Run | None = None) -> float:
@@ -207,14 +224,20 @@ def _pixel_history(
     with page.section("What was this pixel?", f"{where}.", slug="pixel", inline=True) as view:
         if pixel is None:
             raise Empty("Click a pixel in the picture to see what each step took it for.")
-        rows = _pixel_rows(page.run, found, shown, pixel, truth, page.run)
+        rows = _pixel_rows(page.run, found, shown, pixel, truth, page.run, page.least)
         if page.run2 and other:
-            rows += _pixel_rows(page.run2, other, shown, pixel, truth, page.run)
+            rows += _pixel_rows(page.run2, other, shown, pixel, truth, page.run, page.least)
         _draw_pixel_table(view, rows, bool(page.run2))
 
 
 def _pixel_rows(
-    run: Run, found: Answers, shown: Shown, pixel: tuple[int, int], truth: int | None, space: Run
+    run: Run,
+    found: Answers,
+    shown: Shown,
+    pixel: tuple[int, int],
+    truth: int | None,
+    space: Run,
+    least: float = LEAST,
 ) -> list[dict[str, Any]]:
     """One row a step: the class that the pixel was given, the runner-up, and whether it is right."""
     x, y = pixel
@@ -229,7 +252,7 @@ def _pixel_rows(
             {
                 "run": untrusted.plain(run.name, 60),
                 "step": step,
-                "called": names[called] if called < len(names) else "–",
+                "called": _called(names, called, int(found.drawn(step, least)[y, x]), least),
                 "%": 100 * chance[called] if called < len(names) else None,
                 "next": names[second],
                 "next %": 100 * chance[second],
@@ -237,6 +260,13 @@ def _pixel_rows(
             }
         )
     return rows
+
+
+def _called(names: list[str], called: int, drawn: int, least: float) -> str:
+    """The class that the pixel was given, in words; with "none" where it does not stand out."""
+    if called >= len(names):
+        return "–"
+    return f"none above {percent(least)}; first: {names[called]}" if drawn == NOTHING else names[called]
 
 
 def _verdict(called: int, truth: int | None, known: np.ndarray) -> str:

@@ -26,16 +26,29 @@ function paintClasses(labels, table, sure, least) {
   return out;
 }
 
-/* The same, coloured by whether the label is the truth's. Pixels without truth, hidden or unsure stay clear. */
-function paintErrors(labels, truth, table, colours, sure, least) {
-  const right = word(colours.right);
-  const wrong = word(colours.wrong);
+/* The same, coloured by whether the label is the truth's. Pixels without truth, hidden or unsure stay clear; those whose
+   class the step does not know yet (`known`: array of labels, or null for all) are neither right nor wrong, and neither
+   are those for which no class stands out (`nothing`: their label). */
+function paintErrors(labels, truth, table, colours, sure, least, known, nothing) {
+  const verdicts = [word(colours.wrong), word(colours.right)];
+  const later = word(colours.notKnown);
+  const unknown = unknownLabels(known);
   const out = new Uint32Array(labels.length);
   for (let i = 0; i < out.length; i++) {
     if (truth[i] === NONE || table[truth[i]] === 0) continue;
-    if (sure === null || sure[i] >= least) out[i] = labels[i] === truth[i] ? right : wrong;
+    if (unknown[truth[i]]) out[i] = later;
+    else if (sure === null || sure[i] >= least) {
+      out[i] = labels[i] === nothing ? table[nothing] : verdicts[Number(labels[i] === truth[i])];
+    }
   }
   return out;
+}
+
+/* 1 for each label that is not among `known`; null knows all. */
+function unknownLabels(known) {
+  const unknown = new Uint8Array(256).fill(known ? 1 : 0);
+  for (const label of known ?? []) unknown[label] = 0;
+  return unknown;
 }
 
 /* Where pixel `position` of `size` falls in a grid of `cells` (cell centres at half integers): two cells, a weight. */
@@ -72,16 +85,26 @@ function valueAt(map, x, y, width, height) {
   return blend(grid, between(y, height, h), between(x, width, w), 0);
 }
 
-/* Confidence of each pixel, 0..255: the probability of the class that it was given. */
-function confidence(labels, grid, width, height) {
+/* Confidence of each pixel, 0..255: the probability of the class that it was given. A pixel labelled `nothing.label` has
+   no class above `nothing.least`, every other one has: the coarse grid must not say otherwise. */
+function confidence(labels, grid, width, height, nothing) {
   const [h, w, K] = grid.shape;
+  const doubts = labels.includes(nothing.label);
+  const bound = nothing.least * 255;
   const columns = Array.from({ length: width }, (_, x) => between(x, width, w));
   const out = new Uint8Array(labels.length);
   for (let y = 0; y < height; y++) {
     const row = between(y, height, h);
     for (let x = 0; x < width; x++) {
       const label = labels[y * width + x];
-      if (label < K) out[y * width + x] = Math.round(blend(grid, row, columns[x], label));
+      if (label < K) {
+        const own = Math.round(blend(grid, row, columns[x], label));
+        out[y * width + x] = doubts ? Math.max(own, Math.ceil(bound)) : own;
+      } else if (label === nothing.label) {
+        let most = 0;
+        for (let k = 0; k < K; k++) most = Math.max(most, blend(grid, row, columns[x], k));
+        out[y * width + x] = Math.min(most, Math.floor(bound));
+      }
     }
   }
   return out;

@@ -92,8 +92,9 @@ class Legend {
     this.on = on;
     this.list = element("div", { class: "classes" });
     this.all = element("button", { type: "button", class: "link", onclick: () => this.setAll() }, "");
+    this.marks = element("div", { class: "marks" });
     this.node = element("section", { class: "legend", "aria-label": "Classes" },
-      element("span", { class: "soft" }, "Classes"), this.list, this.all);
+      this.marks, element("span", { class: "soft" }, "Classes"), this.list, this.all);
     this.hidden = new Set();
     this.classes = [];
   }
@@ -119,6 +120,16 @@ class Legend {
     this.classes.forEach((k, i) => this.buttons[i].setAttribute("aria-pressed", String(!this.hidden.has(k))));
     this.all.textContent = this.classes.some((k) => this.hidden.has(k)) ? "show all" : "hide all";
     this.node.hidden = !this.classes.length; // maps of numbers alone have no classes
+  }
+
+  /* What the colours of right and wrong say: [[words, colour], …]; none where classes are coloured. */
+  judge(verdicts) {
+    this.marks.hidden = !verdicts.length;
+    this.marks.replaceChildren(...verdicts.map(([words, colour]) => {
+      const swatch = element("span", { class: "swatch" });
+      swatch.style.background = rgb(colour);
+      return element("span", { class: "mark" }, swatch, element("span", {}, words));
+    }));
   }
 
   toggle(k) {

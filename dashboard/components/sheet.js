@@ -17,8 +17,10 @@ class Sheet {
   /* Only what is drawn: the classes of the shown layers that are switched on. */
   classes(indices) {
     const { layers, settings, props } = this.viewer;
-    if (settings.mode === "errors" && props.truth != null) {
-      return [["right", rgb(props.colours.right)], ["wrong", rgb(props.colours.wrong)]];
+    const nothing = [props.nothing.name, rgb(props.nothing.colour)];
+    if (this.viewer.judging()) {
+      const none = indices.some((i) => layers[i]?.map?.includes(props.nothing.label));
+      return [...this.viewer.verdicts().map(([words, colour]) => [words, rgb(colour)]), ...(none ? [nothing] : [])];
     }
     const maps = indices.map((i) => layers[i]?.map).filter(Boolean);
     return present(maps).filter((k) => !settings.hidden.includes(k)).map((k) => [props.names[k], rgb(props.palette[k])]);

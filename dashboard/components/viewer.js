@@ -43,7 +43,7 @@ class Viewer {
 
   async update({ data, setTriggerValue, setStateValue }) {
     this.send = { setTriggerValue, setStateValue };
-    const props = openPayload(data);
+    const props = withNothing(openPayload(data));
     this.version = (this.version ?? 0) + 1;
     const version = this.version;
     const names = this.blobsOf(props);
@@ -162,6 +162,7 @@ class Viewer {
     this.stage.show({ size: this.size, image: this.image, sides, split, opacity, outlines, marker }, keepView);
     this.strip.show(this.image, this.layers.map((_, i) => this.overlay(i)), this.settings);
     this.legend.show(hidden);
+    this.legend.judge(this.judging() ? this.verdicts() : []);
     this.readout.mark(active, second);
     this.tools.show(this.settings, {
       mode: this.props.truth != null,
@@ -169,6 +170,20 @@ class Viewer {
       split: sides.length > 1,
       outlines: this.layers.some((layer) => layer.map),
     });
+  }
+
+  judging() {
+    return this.settings.mode === "errors" && this.props.truth != null;
+  }
+
+  /* What the colours of right and wrong say: [[words, colour], …]. */
+  verdicts() {
+    const { colours } = this.props;
+    const found = [["right", colours.right], ["wrong", colours.wrong]];
+    const truth = this.layers[this.props.truth].map;
+    const later = this.layers.some((layer) => layer.known && present([truth]).some((k) => !layer.known.includes(k)));
+    if (later) found.push(["class not known yet", colours.notKnown]);
+    return found;
   }
 
   side(index) {
@@ -183,10 +198,10 @@ class Viewer {
     const layer = this.layers[index];
     if (!layer) return null;
     if (!layer.map && !layer.picture) return null;
-    const { hidden, threshold, mode } = this.settings;
-    const errors = mode === "errors" && this.props.truth != null && index !== this.props.truth;
+    const { hidden, threshold } = this.settings;
+    const errors = this.judging() && index !== this.props.truth;
     const parts = [layer.labels ?? layer.rgba, layer.grid?.name, hidden, layer.grid ? threshold : 0, errors, this.focused,
-      this.props.truth != null && this.props.layers[this.props.truth].labels, this.props.palette];
+      this.props.truth != null && this.props.layers[this.props.truth].labels, errors && layer.known, this.props.palette];
     const key = JSON.stringify(parts);
     let found = this.overlays.get(key);
     this.overlays.delete(key);
@@ -203,7 +218,7 @@ class Viewer {
     const sure = layer.grid && threshold > 0 ? this.confidenceOf(layer) : null;
     const truth = errors && this.layers[this.props.truth].map;
     const words = truth
-      ? paintErrors(layer.map, truth, table, this.props.colours, sure, threshold * 255)
+      ? paintErrors(layer.map, truth, table, this.props.colours, sure, threshold * 255, layer.known, this.props.nothing.label)
       : paintClasses(layer.map, table, sure, threshold * 255);
     let path = null;
     return { canvas: canvasOf(words, width, height), outline: () => (path ??= outlinePath(words, width, height)) };
@@ -215,10 +230,10 @@ class Viewer {
   }
 
   confidenceOf(layer) {
-    const key = `${layer.labels} ${layer.grid.name}`;
+    const key = `${layer.labels} ${layer.grid.name} ${this.props.nothing.least}`;
     if (!this.sure.has(key)) {
       if (this.sure.size > KEPT_OVERLAYS) this.sure.clear();
-      this.sure.set(key, confidence(layer.map, layer.grid, ...this.size));
+      this.sure.set(key, confidence(layer.map, layer.grid, ...this.size, this.props.nothing));
     }
     return this.sure.get(key);
   }
@@ -241,14 +256,28 @@ class Viewer {
   factsAt(layer, { x, y }) {
     const [width, height] = this.size;
     const label = layer.map ? layer.map[y * width + x] : NONE;
-    const top = layer.grid && probabilitiesAt(layer.grid, x, y, width, height)
-      .map((p, k) => [k, p]).sort((a, b) => b[1] - a[1]).slice(0, 3);
-    if (top && label !== NONE && !top.some(([k]) => k === label)) {
-      top[2] = [label, probabilitiesAt(layer.grid, x, y, width, height)[label] ?? 0];
-    }
+    const chances = layer.grid && this.agreeing(probabilitiesAt(layer.grid, x, y, width, height), label, layer);
+    const top = chances && chances.map((p, k) => [k, p]).sort((a, b) => b[1] - a[1]).slice(0, 3);
+    if (top && label < chances.length && !top.some(([k]) => k === label)) top[2] = [label, chances[label]];
     const number = layer.values && valueAt(layer.values, x, y, width, height);
     const value = number == null ? (layer.map ? "no label" : null) : `${number.toPrecision(3).replace("-", "−")} ${layer.unit}`.trim();
     return { label: label === NONE ? null : label, top, value };
+  }
+
+  /* Probabilities from the coarse grid, held to what the label map says of them: none is above the bound where no class
+     stands out, that of the pixel's own class is where one does. */
+  agreeing(chances, label, layer) {
+    const { nothing } = this.props;
+    if (label === nothing.label) return chances.map((p) => Math.min(p, nothing.least));
+    if (label >= chances.length || !layer.map || !this.doubts(layer)) return chances;
+    return chances.map((p, k) => (k === label ? Math.max(p, nothing.least) : p));
+  }
+
+  /* Whether the layer has pixels for which no class stands out. */
+  doubts(layer) {
+    this.doubtful ??= new WeakMap();
+    if (!this.doubtful.has(layer.map)) this.doubtful.set(layer.map, layer.map.includes(this.props.nothing.label));
+    return this.doubtful.get(layer.map);
   }
 
   // ------------------------------------------------------------------ saving
@@ -266,6 +295,14 @@ class Viewer {
     if (document.fullscreenElement) document.exitFullscreen();
     else this.node.requestFullscreen?.().catch(() => {});
   }
+}
+
+/* The name and colour of "none" among those of the classes, under its label. */
+function withNothing(props) {
+  const { label, name, colour } = props.nothing;
+  props.names[label] = name;
+  props.palette[label] = colour;
+  return props;
 }
 
 const viewers = new WeakMap();

@@ -17,10 +17,16 @@ import streamlit as st
 
 from dashboard.components.assets import source
 from dashboard.components.payload import Payload, forget
+from lag_core.data.undecided import LEAST, UNDECIDED, none_words
 
 RIGHT = (0, 114, 178)
 WRONG = (213, 94, 0)
 """Blue and vermilion of Okabe and Ito: told apart with any colour vision."""
+NOT_KNOWN = (204, 204, 204)
+"""Light grey: the pixel's class comes later, so the step is neither right nor wrong."""
+
+NOTHING = 254
+"""Label of a pixel for which no class stands out: drawn as "none"."""
 
 Mode = Literal["classes", "errors"]
 Split = Literal["swipe", "side"]
@@ -30,10 +36,11 @@ Split = Literal["swipe", "side"]
 class Layer:
     """What can be laid over the picture under a name: a label map, or a coloured map with its values.
 
-    labels: uint8 [H,W], class indices, 255 = none.
+    labels: uint8 [H,W], class indices, 254 (NOTHING) = no class stands out, 255 = no label.
     rgba: uint8 [H,W,4], a map already coloured (relevance, similarity), used where there are no labels.
     values: float [h,w], the numbers behind `rgba`; the read-out shows the one under the pointer, with `unit`.
     note: a few characters under the name in the strip ("61 % right").
+    known: class indices that the layer's step knows (None: all). Pixels of other true classes are neither right nor wrong.
     group: layers that follow one another with the same group (a run) stand under its name.
     """
 
@@ -44,6 +51,7 @@ class Layer:
     unit: str = ""
     note: str = ""
     group: str = ""
+    known: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,7 @@ def viewer(
     split: Split = "swipe",
     report: bool = False,
     filename: str = "picture",
+    least: float = LEAST,
 ) -> ViewerEvent | None:
     """Show `image` (JPEG or PNG) under `layers`; returns what somebody did since the last run, once.
 
@@ -129,7 +138,8 @@ def viewer(
     the chosen pixel (x, y). size: (W, H) of the picture, needed only if no layer has labels or rgba. truth:
     index of the ground-truth layer, offers to colour right and wrong. strip: a row of small pictures of all
     layers above. report: settings changed in the browser cause a rerun and can be read by
-    `viewer_settings(key)`. filename: stem of the PNG that is saved.
+    `viewer_settings(key)`. filename: stem of the PNG that is saved. least: the probability above which a class stood out
+    where labels hold NOTHING; the read-out and the threshold keep to it.
 
     A value given here (active, opacity, …) wins over what was set in the browser only when it changes
     between runs. Raises ValueError, as a sentence, where shapes and counts do not fit together.
@@ -161,7 +171,8 @@ def viewer(
         "height": height,
         "title": title,
         "filename": filename,
-        "colours": {"right": list(RIGHT), "wrong": list(WRONG)},
+        "colours": {"right": list(RIGHT), "wrong": list(WRONG), "notKnown": list(NOT_KNOWN)},
+        "nothing": {"label": NOTHING, "name": none_words(least), "colour": list(UNDECIDED), "least": float(least)},
     }
     result = _component(
         key=key,
@@ -223,6 +234,8 @@ def _check(
 
 def _layer_props(payload: Payload, layer: Layer, grid: ProbabilityGrid | None) -> dict[str, Any]:
     props: dict[str, Any] = {"name": layer.name, "note": layer.note, "unit": layer.unit, "group": layer.group}
+    if layer.known is not None:
+        props["known"] = list(layer.known)
     if layer.labels is not None:
         props["labels"] = payload.array(layer.labels)
     elif layer.rgba is not None:

@@ -11,7 +11,7 @@ from typing import cast
 import streamlit as st
 
 from dashboard import state
-from dashboard.components.viewer import Mode, Split, ViewerSettings, viewer_settings
+from dashboard.components.viewer import NOTHING, Mode, Split, ViewerSettings, viewer_settings
 
 OPACITY = 0.55
 
@@ -19,7 +19,7 @@ OPACITY = 0.55
 def kept_settings(key: str, classes: int, *, split: Split = "swipe") -> ViewerSettings:
     """Settings for the viewer `key`: what a new link says, else what was set in the browser, else defaults.
 
-    classes: number of class indices that may be hidden. Call it before the viewer; it puts them into the URL.
+    classes: number of class indices that may be hidden, besides NOTHING. Call it before the viewer; it puts them into the URL.
     """
     told = viewer_settings(key)
     if told is not None and state.fresh(f"{key}/settings", told):
@@ -71,7 +71,7 @@ def _numbers(text: str) -> tuple[int, ...] | None:
 
 def _classes(text: str, classes: int) -> tuple[int, ...] | None:
     found = _numbers(text)
-    if found is None or any(k >= classes for k in found) or len(set(found)) != len(found):
+    if found is None or any(k >= classes and k != NOTHING for k in found) or len(set(found)) != len(found):
         return None
     return tuple(sorted(found))
 

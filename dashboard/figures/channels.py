@@ -9,10 +9,12 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dashboard import design, untrusted
+from dashboard.components.viewer import NOTHING
 from dashboard.design import Ink
 from dashboard.figures.frame import class_label, clickable, frame
 from dashboard.figures.prototypes import colours
 from dashboard.figures.remembered import remembered
+from lag_core.data.undecided import UNDECIDED
 from lag_core.explain.channels import ChannelSplit, GalleryEntry
 from lag_core.protocol import ClassInfo
 
@@ -330,8 +332,12 @@ def over_picture(pixels: np.ndarray, values: np.ndarray, high: float, ink: Ink) 
 
 
 def painted(pixels: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """A label map in the dataset's colours over the picture. Shape: uint8 [H, W, 3], [H, W], [K, 3] -> [H, W, 3]."""
-    known = (labels < len(palette))[..., None]
-    colors = palette[np.minimum(labels, len(palette) - 1)]
+    """A label map in the dataset's colours over the picture, "none" (254) in grey.
+
+    Shape: uint8 [H, W, 3], [H, W], [K, 3] -> [H, W, 3].
+    """
+    nothing = (labels == NOTHING)[..., None]
+    known = (labels < len(palette))[..., None] | nothing
+    colors = np.where(nothing, np.array(UNDECIDED, np.uint8), palette[np.minimum(labels, len(palette) - 1)])
     mixed = np.rint((1 - PAINT_OPACITY) * pixels + PAINT_OPACITY * colors).astype(np.uint8)
     return np.where(known, mixed, pixels)

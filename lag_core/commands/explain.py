@@ -71,7 +71,7 @@ def pictures(run: Run, found: Explanation) -> dict[str, np.ndarray]:
 
     image = found.subject.image
     result = {
-        f"step_{step:02d}": rendering.overlay(image, labels, run.classes)
+        f"step_{step:02d}": rendering.overlay(image, labels, run.classes, decided=found.decided[step])
         for step, labels in enumerate(found.predictions)
     }
     if found.subject.truth is not None:

@@ -23,6 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder that the pictures are written to")
     parser.add_argument("--step", type=int, help="step of the network (default: the last one)")
     parser.add_argument("--opacity", type=float, default=0.5, help="of the overlay's colours, 0 to 1")
+    parser.add_argument(
+        "--none-below",
+        type=float,
+        metavar="P",
+        help="overlay: a pixel is grey where no class has a probability above P, 0 to 1 (default: 0.5 for networks "
+        "that score each class by itself, 0 for softmax); masks always hold the most probable class",
+    )
     parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
 
 
@@ -35,6 +42,8 @@ def run(options: argparse.Namespace) -> int:
 
     if not 0 <= options.opacity <= 1:
         raise ConfigError(f"--opacity {options.opacity}: must lie between 0 and 1")
+    if options.none_below is not None and not 0 <= options.none_below <= 1:
+        raise ConfigError(f"--none-below {options.none_below}: must lie between 0 and 1")
     opened = open_run(options.run)
     step = opened.checked_step(options.step)
     sources = _outputs(options.images, options.out)
@@ -44,21 +53,21 @@ def run(options: argparse.Namespace) -> int:
     networks = Networks(opened)
     for source in reporter.bar(list(sources), "predict"):
         image = read_image(source)
-        contents = _pictures(Trace(networks, image), step, options.opacity)
+        contents = _pictures(Trace(networks, image), step, options.opacity, options.none_below)
         for path, content in zip(sources[source], contents, strict=True):
             write_atomically(path, content)
     reporter.say(f"{len(sources)} images, step {step} of {opened.name} -> {options.out}")
     return 0
 
 
-def _pictures(trace: Trace, step: int, opacity: float) -> tuple[bytes, bytes]:
+def _pictures(trace: Trace, step: int, opacity: float, least: float | None) -> tuple[bytes, bytes]:
     """(mask, overlay) of a trace's image at `step`, as PNG files."""
     from lag_core.data.painting import overlay_png, palette_png
     from lag_core.data.remap import dataset_ids
 
     classes = trace.run.classes
     ids = dataset_ids(trace.prediction(step), trace.run.labels)
-    return palette_png(ids, classes), overlay_png(trace.image, ids, classes, opacity)
+    return palette_png(ids, classes), overlay_png(trace.image, ids, classes, opacity, trace.stands_out(step, least))
 
 
 def _outputs(given: Iterable[Path], out: Path) -> dict[Path, tuple[Path, Path]]:

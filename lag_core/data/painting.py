@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from lag_core.data.undecided import UNDECIDED
 from lag_core.protocol import IGNORE, ClassInfo
 
 
@@ -29,13 +30,23 @@ def palette_png(ids: np.ndarray, classes: Sequence[ClassInfo]) -> bytes:
     return _png(picture)
 
 
-def overlay_png(image: np.ndarray, ids: np.ndarray, classes: Sequence[ClassInfo], opacity: float) -> bytes:
+def overlay_png(
+    image: np.ndarray,
+    ids: np.ndarray,
+    classes: Sequence[ClassInfo],
+    opacity: float,
+    decided: np.ndarray | None = None,
+) -> bytes:
     """The picture with each pixel's class colour laid over it; pixels without a class (255) stay as they are.
 
-    Shape: uint8 [H, W, 3], uint8 [H, W] dataset ids, opacity 0..1 -> file content.
+    Pixels that are not `decided` (model.prediction.stands_out) are grey.
+    Shape: uint8 [H, W, 3], uint8 [H, W] dataset ids, opacity 0..1, bool [H, W] -> file content.
     """
     share = np.where(ids == IGNORE, 0.0, opacity)[..., None].astype(np.float32)
-    mixed = (1 - share) * image + share * color_table(classes)[ids]
+    colors = color_table(classes)[ids]
+    if decided is not None:
+        colors[~decided] = UNDECIDED
+    mixed = (1 - share) * image + share * colors
     return _png(Image.fromarray(np.round(mixed).astype(np.uint8)))
 
 

@@ -65,6 +65,8 @@ class Explanation:
     """Of the picture."""
     predictions: np.ndarray
     """Class indices uint8 [T, H, W], one map a step."""
+    decided: np.ndarray
+    """bool [T, H, W], where some class stands out (Trace.stands_out): elsewhere pictures show "none"."""
     provenance: Provenance | None
     moved: Moved | None
     """Between the step that introduced the class and the step asked about."""
@@ -94,9 +96,10 @@ def collect(
     run = networks.run
     run.checked_step(subject.step)
     trace = Trace(networks, subject.image, subject.truth)
-    maps = []
+    maps, decided = [], []
     for step in trace.steps:
         maps.append(trace.prediction(step))
+        decided.append(trace.stands_out(step))
         yield 0.2 * len(maps) / len(networks)
     predictions = np.stack(maps)
     missing: dict[str, str] = {}
@@ -115,6 +118,7 @@ def collect(
         subject=subject,
         digest=trace.digest,
         predictions=predictions,
+        decided=np.stack(decided),
         provenance=_provenance(subject, predictions, run, missing),
         moved=_moved(trace, subject, missing),
         relevance=relevance,
@@ -179,7 +183,7 @@ def _sentence(reason: Exception) -> str:
 
 def arrays(found: Explanation) -> dict[str, np.ndarray]:
     """All numbers by name, for a file. Shapes as in the dataclasses."""
-    result = {"image": found.subject.image, "predictions": found.predictions}
+    result = {"image": found.subject.image, "predictions": found.predictions, "decided": found.decided}
     if found.subject.truth is not None:
         result["truth"] = found.subject.truth
     if found.provenance is not None:

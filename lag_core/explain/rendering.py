@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from lag_core.data.undecided import UNDECIDED
 from lag_core.explain.forgetting import Fate
 from lag_core.protocol import IGNORE, ClassInfo
 
@@ -34,11 +35,23 @@ CLIP = 0.99
 """Quantile of a map's values that gets the end of its scale: single extreme cells do not hide the rest."""
 
 
-def overlay(image: np.ndarray, labels: np.ndarray, classes: Sequence[ClassInfo], opacity: float = 0.55) -> np.ndarray:
-    """Class colours over a photo; 255 stays bare. Shape: uint8 [H, W, 3], class indices [H, W] -> uint8 [H, W, 3]."""
+def overlay(
+    image: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[ClassInfo],
+    opacity: float = 0.55,
+    decided: np.ndarray | None = None,
+) -> np.ndarray:
+    """Class colours over a photo; 255 stays bare, pixels that are not `decided` (bool [H, W]) are grey.
+
+    Shape: uint8 [H, W, 3], class indices [H, W] -> uint8 [H, W, 3].
+    """
     table = np.zeros((256, 3), np.float32)
     table[: len(classes)] = [one.color for one in classes]
-    return _mixed(image, table[labels], np.where(labels == IGNORE, 0.0, opacity))
+    colors = table[labels]
+    if decided is not None:
+        colors[~decided] = UNDECIDED
+    return _mixed(image, colors, np.where(labels == IGNORE, 0.0, opacity))
 
 
 def fates(image: np.ndarray, states: np.ndarray, opacity: float = 0.7) -> np.ndarray:

@@ -22,6 +22,7 @@ import numpy as np
 
 from lag_core import comparison, metrics
 from lag_core import config as configuration
+from lag_core.data.undecided import UNDECIDED, least_probability, none_words
 from lag_core.explain import rendering, svg, verdict, why
 from lag_core.explain.explanation import Explanation
 from lag_core.explain.forgetting import Fate
@@ -179,9 +180,14 @@ def _pictures(run: Run, found: Explanation) -> str:
     for step, labels in enumerate(found.predictions):
         introduced = ", ".join(run.classes[i].name for i in run.steps[step].classes)
         caption = f"step {step} (learned {introduced})"
-        figures.append(_picture(rendering.overlay(subject.image, labels, run.classes), caption))
+        figures.append(
+            _picture(rendering.overlay(subject.image, labels, run.classes, decided=found.decided[step]), caption)
+        )
     present = sorted({int(k) for part in shown for k in np.unique(part) if k < len(run.classes)})
-    return _gallery(figures) + _legend((run.classes[k].name, run.classes[k].color) for k in present)
+    entries = [(run.classes[k].name, run.classes[k].color) for k in present]
+    if not found.decided.all():
+        entries.append((none_words(least_probability(run.config.method.loss)), UNDECIDED))
+    return _gallery(figures) + _legend(entries)
 
 
 FATE_WORDS: dict[Fate, str] = {

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lag_core.data.transforms import content_size, fit_mask, resize_labels, unfit_scores
+from lag_core.data.undecided import least_probability
 from lag_core.explain import channels as latent_channels
 from lag_core.explain import forgetting, similarity
 from lag_core.explain.channels import Moved
@@ -32,7 +33,7 @@ from lag_core.explain.interventions import (
     transplantation,
 )
 from lag_core.explain.networks import Networks, Passes
-from lag_core.model.prediction import class_probabilities, full_size, label_map
+from lag_core.model.prediction import certainty, class_probabilities, full_size, label_map
 from lag_core.model.segmenter import upsample
 
 if TYPE_CHECKING:
@@ -141,9 +142,23 @@ class Trace:
     @torch.no_grad()
     def prediction(self, step: int, logits: Tensor | None = None) -> np.ndarray:
         """Class indices, uint8 [H, W]. With `logits` [1, channels, h, w], of those instead of the step's own."""
+        return label_map(self._full(step, logits), self.run.labels, self.run.config.method.loss)[0].cpu().numpy()
+
+    @torch.no_grad()
+    def certainty(self, step: int, logits: Tensor | None = None) -> np.ndarray:
+        """Probability of the class in `prediction`, float32 [H, W]. `logits`: as there."""
+        return certainty(self._full(step, logits), self.run.labels, self.run.config.method.loss)[0].cpu().numpy()
+
+    def stands_out(self, step: int, least: float | None = None) -> np.ndarray:
+        """Where some class has a probability above `least` (default: 0.5 for sigmoid networks, 0 for softmax): bool
+        [H, W]. Elsewhere pictures show "none"; `prediction` names the most probable class all the same."""
+        default = least_probability(self.run.config.method.loss)
+        return self.certainty(step) > (default if least is None else least)
+
+    def _full(self, step: int, logits: Tensor | None) -> Tensor:
+        """Logits at the image's own size, [1, channels, H, W]; the step's own where none are given."""
         own = self.output(step).logits if logits is None else logits
-        full = full_size(own, self.square, self.inside, self.size)
-        return label_map(full, self.run.labels, self.run.config.method.loss)[0].cpu().numpy()
+        return full_size(own, self.square, self.inside, self.size)
 
     @torch.no_grad()
     def scores(self, step: int, long_side: int = 64) -> np.ndarray:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lag_core.data.remap import class_scores
+from lag_core.data.undecided import least_probability
 from lag_core.model.segmenter import upsample
 from lag_core.protocol import LabelSpace
 
@@ -35,6 +36,20 @@ def full_size(logits: Tensor, square: int, inside: tuple[int, int], size: tuple[
 def label_map(logits: Tensor, labels: LabelSpace, loss: str) -> Tensor:
     """Class index of the highest probability. Shape: [B, channels, H, W] -> uint8 [B, H, W]."""
     return highest(class_probabilities(logits, labels, loss))
+
+
+def certainty(logits: Tensor, labels: LabelSpace, loss: str) -> Tensor:
+    """Probability of the class in `label_map`, at most 1. Shape: [B, channels, H, W] -> [B, H, W]."""
+    return class_probabilities(logits, labels, loss).amax(1).clamp(max=1)
+
+
+def stands_out(logits: Tensor, labels: LabelSpace, loss: str, least: float | None = None) -> Tensor:
+    """Whether some class has a probability above `least` (default: data.undecided.least_probability); elsewhere "none" is the
+    answer, although `label_map` names a class there. For pictures alone: metrics take the most probable class.
+
+    Shape: [B, channels, H, W] -> bool [B, H, W].
+    """
+    return certainty(logits, labels, loss) > (least_probability(loss) if least is None else least)
 
 
 def highest(scores: Tensor) -> Tensor:
