@@ -194,17 +194,19 @@ class Run:
     def _file(self, entry: Mapping[str, Any]) -> Path:
         """Path of a listed file, after its size and digest have been checked (its name was on opening)."""
         path = self._place(entry)
-        if path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
+        if file_digest(path) != entry["sha256"]:
             raise RunError(f"{path} is not the file that run.json describes (truncated or replaced); restore it")
         return path
 
     def _place(self, entry: Mapping[str, Any]) -> Path:
-        """Path of a listed file. RunError where it is not there."""
+        """Path of a listed file. RunError where it is not there or has another size."""
         name = str(entry["name"])
         home = Path(os.path.abspath(self.path)).parent if name.startswith(f"{SHARED}/") else self.path
         path = home / name
         if not path.is_file():
             raise RunError(f"{path} is missing; copy it to that place or train the run again")
+        if path.stat().st_size != entry["bytes"]:
+            raise RunError(f"{path} is not the file that run.json describes (truncated or replaced); restore it")
         return path
 
     def analysis(self, step: int) -> dict[str, np.ndarray]:

@@ -253,8 +253,9 @@ def test_compare_puts_runs_side_by_side(lag: Lag, trained: Path, copy: Path) -> 
     assert [r["name"] for r in rows] == ["tiny", "copy"] and all(0 <= r["all"] <= 1 for r in rows)
     assert {k: v for k, v in rows[0].items() if k != "name"} == {k: v for k, v in rows[1].items() if k != "name"}
     lines = lag("compare", trained, copy).out.splitlines()
-    assert len(lines) == 3 and lines[0].split()[:4] == ["run", "old", "new", "all"]
-    assert lines[1].split()[3] == f"{100 * rows[0]['all']:.2f}"
+    assert lines[0].split()[:5] == ["run", "old", "old+bg", "new", "all"]
+    assert lines[1].split()[4] == f"{100 * rows[0]['all']:.2f}"
+    assert any("as in the papers" in line for line in lines[3:]), "what the marked columns are"
     (copy / "metrics.json").unlink()
     assert_sentence(lag("compare", trained, copy), "has no metrics yet; `lag evaluate .* --write` measures it")
 

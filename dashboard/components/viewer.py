@@ -40,7 +40,8 @@ class Layer:
     rgba: uint8 [H,W,4], a map already coloured (relevance, similarity), used where there are no labels.
     values: float [h,w], the numbers behind `rgba`; the read-out shows the one under the pointer, with `unit`.
     note: a few characters under the name in the strip ("61 % right").
-    known: class indices that the layer's step knows (None: all). Pixels of other true classes are neither right nor wrong.
+    known: class indices that the layer's step knows (None: all). Pixels of other true classes are neither right nor
+    wrong.
     group: layers that follow one another with the same group (a run) stand under its name.
     """
 
@@ -138,8 +139,8 @@ def viewer(
     the chosen pixel (x, y). size: (W, H) of the picture, needed only if no layer has labels or rgba. truth:
     index of the ground-truth layer, offers to colour right and wrong. strip: a row of small pictures of all
     layers above. report: settings changed in the browser cause a rerun and can be read by
-    `viewer_settings(key)`. filename: stem of the PNG that is saved. least: the probability above which a class stood out
-    where labels hold NOTHING; the read-out and the threshold keep to it.
+    `viewer_settings(key)`. filename: stem of the PNG that is saved. least: the probability above which a class stood
+    out where labels hold NOTHING; the read-out and the threshold keep to it.
 
     A value given here (active, opacity, …) wins over what was set in the browser only when it changes
     between runs. Raises ValueError, as a sentence, where shapes and counts do not fit together.

@@ -19,7 +19,8 @@ OPACITY = 0.55
 def kept_settings(key: str, classes: int, *, split: Split = "swipe") -> ViewerSettings:
     """Settings for the viewer `key`: what a new link says, else what was set in the browser, else defaults.
 
-    classes: number of class indices that may be hidden, besides NOTHING. Call it before the viewer; it puts them into the URL.
+    classes: number of class indices that may be hidden, besides NOTHING. Call it before the viewer; it puts them into
+    the URL.
     """
     told = viewer_settings(key)
     if told is not None and state.fresh(f"{key}/settings", told):

@@ -44,8 +44,10 @@ def certainty(logits: Tensor, labels: LabelSpace, loss: str) -> Tensor:
 
 
 def stands_out(logits: Tensor, labels: LabelSpace, loss: str, least: float | None = None) -> Tensor:
-    """Whether some class has a probability above `least` (default: data.undecided.least_probability); elsewhere "none" is the
-    answer, although `label_map` names a class there. For pictures alone: metrics take the most probable class.
+    """Whether some class has a probability above `least` (default: data.undecided.least_probability).
+
+    Elsewhere "none" is the answer, although `label_map` names a class there. For pictures alone: metrics take the most
+    probable class.
 
     Shape: [B, channels, H, W] -> bool [B, H, W].
     """
