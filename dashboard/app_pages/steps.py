@@ -60,8 +60,9 @@ def _view(page: Page, shown: Shown, found: Answers, other: Answers | None) -> tu
         slug="picture",
         inline=True,
         formula=r"\hat y^t_p = \arg\max_k \; P^t_k(p), \qquad \text{drawn where } P^t_{\hat y}(p) \ge \theta",
-        source="P: sigmoid or softmax of the step's logits, as the run was trained; θ: confidence threshold. Grey: “none”, "
-        "no class is probable enough (sidebar, undecided pixels); tables and measures take the most probable class",
+        source="P: sigmoid or softmax of the step's logits, as the run was trained; θ: confidence threshold. "
+        "Grey: “none”, no class is probable enough (sidebar, undecided pixels); tables and measures take the most "
+        "probable class",
     ) as view:
         view.csv(lambda: _pixel_counts(page, shown, found))
         seen = show_picture(
