@@ -38,7 +38,10 @@ class DataConfig:
     """Share of each later step's images that is kept (data-limited protocol); step 0 keeps all."""
     selection: Literal["prefix", "random"] = "prefix"
     size: int = 256
-    """Side of the square that the network sees; longer images are scaled down, shorter ones padded."""
+    """Side of the square that the network sees; see `fit`."""
+    fit: Literal["pad", "crop"] = "pad"
+    """"pad": longer images are scaled down, shorter ones padded. "crop": an image is scaled so that its shorter side is
+    `size`, and its centre is cut out: that is the picture then, and its mask is cut alike."""
     views: int = 4
     """Views of each training image that are drawn once and kept with their trunk features; 0: drawn afresh in every
     epoch, with nothing kept (for datasets that do not fit in memory)."""

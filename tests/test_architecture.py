@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "protocol": 10, "config": 11, "metrics": 11, "palette": 11,
     "data": 20, "runs": 21, "comparison": 22, "model": 22,
-    "relevance": 30,
+    "relevance": 30, "importing": 30,
     "method": 40,
     "training": 50, "explain": 50,
     "commands": 60, "cli": 61, "__main__": 62,

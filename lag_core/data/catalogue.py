@@ -25,7 +25,7 @@ _LOADERS = {"folder": open_folder, "voc": open_voc, "ade20k": open_ade20k, "ispr
 def open_dataset(config: DataConfig) -> Dataset:
     """The dataset of a configuration. DatasetMissing or DataError, each with one sentence, if it cannot be
     used."""
-    if config.dataset == "aerial":
+    if config.dataset == "aerial":  # its tiles have the size that is asked for: nothing to pad or crop
         try:
             return open_aerial(config.tiles, VAL_TILES, config.size)
         except ValueError as error:
@@ -33,7 +33,8 @@ def open_dataset(config: DataConfig) -> Dataset:
     root = Path(config.root).expanduser()
     if not root.is_dir():
         raise DatasetMissing(f"dataset {config.dataset!r}: there is no folder {root}; set data.root to where it lies")
-    return _LOADERS[config.dataset](root)
+    opened = _LOADERS[config.dataset](root)
+    return opened.cropped(config.size) if config.fit == "crop" else opened
 
 
 def task_of(config: DataConfig, info: DatasetInfo) -> Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 
 from lag_core.data import presence
 from lag_core.data.pictures import DataError, picture_size, read_image, read_mask
+from lag_core.data.transforms import centre_square, centre_square_of_mask
 from lag_core.protocol import IGNORE, ClassInfo
 
 SPLITS = ("train", "val")
@@ -90,14 +92,22 @@ class FileDataset:
         self._images = images
         self._masks = masks
         self._domain_of = domain_of
+        self._crop: int | None = None
         self._known = np.zeros(256, bool)
         self._known[[one.id for one in info.classes] + [IGNORE]] = True
+
+    def cropped(self, size: int) -> FileDataset:
+        """The same dataset, of each picture the centre square of side `size` (transforms.centre_square)."""
+        other = copy.copy(self)
+        other._crop = size
+        return other
 
     def ids(self, split: str) -> tuple[str, ...]:
         return self._splits[split]
 
     def image(self, name: str) -> np.ndarray:
-        return read_image(self._images[name])
+        image = read_image(self._images[name])
+        return image if self._crop is None else centre_square(image, self._crop)
 
     def mask(self, name: str) -> np.ndarray:
         mask = read_mask(self._masks[name])
@@ -113,14 +123,15 @@ class FileDataset:
             raise DataError(
                 f"{self._masks[name]} has {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}"
             )
-        return mask
+        return mask if self._crop is None else centre_square_of_mask(mask, self._crop)
 
     def domain(self, name: str) -> str:
         return self._domain_of(name)
 
     def present(self, split: str) -> dict[str, frozenset[int]]:
         names = self.ids(split)
-        key = presence.key_of_files(self.info.name, split, [self._masks[name] for name in names])
+        part = split if self._crop is None else f"{split}/{self._crop}"
+        key = presence.key_of_files(self.info.name, part, [self._masks[name] for name in names])
         return presence.cached(self.info.name, key, names, self.mask)
 
 

@@ -49,6 +49,32 @@ def small_mask(mask: np.ndarray, stride: int) -> np.ndarray:
     return mask[stride // 2 :: stride, stride // 2 :: stride]
 
 
+def centre_square(image: np.ndarray, size: int) -> np.ndarray:
+    """The centre of a picture whose shorter side is brought to `size`. Shape: uint8 [H, W, 3] -> uint8 [size, size, 3].
+
+    Source: the validation of SSUL, MiB and their successors (torchvision's Resize and CenterCrop).
+    """
+    scaled = resize_image(image, _covering(image.shape[0], image.shape[1], size))
+    return np.ascontiguousarray(scaled[_centre(scaled, size)])
+
+
+def centre_square_of_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """The mask of what `centre_square` leaves. Shape: uint8 [H, W] -> uint8 [size, size]."""
+    scaled = resize_labels(mask, _covering(mask.shape[0], mask.shape[1], size))
+    return np.ascontiguousarray(scaled[_centre(scaled, size)])
+
+
+def _covering(height: int, width: int, size: int) -> Size:
+    """(h, w) with the shorter side `size`."""
+    short = min(height, width)
+    return size * height // short, size * width // short
+
+
+def _centre(scaled: np.ndarray, size: int) -> tuple[slice, slice]:
+    top, left = (round((length - size) / 2) for length in scaled.shape[:2])
+    return slice(top, top + size), slice(left, left + size)
+
+
 def unfit(labels: np.ndarray, content: Size, original: Size) -> np.ndarray:
     """A label map of the square, back at the picture's own size. Shape: uint8 [size, size] -> uint8 [H,
     W]."""

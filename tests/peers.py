@@ -1,0 +1,150 @@
+"""Golden fixtures of eight systems' checkpoints: the rule that fills them, read from where the data lie.
+
+The folder is $LAG_TEST_DATA/peers, or shared/data/peers beside the project. Tests skip with a message where it is absent.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lag_core.importing.container import Checkpoint
+from lag_core.importing.formats import FORMATS, Format
+from lag_core.importing.normalisation import Gamma, in_place, plain
+from lag_core.importing.run_writer import Request, _config, shapes_of
+from lag_core.importing.classes import ClassList, label_space
+from lag_core.importing.source import Source
+from lag_core.model.prediction import label_map
+from lag_core.model.segmenter import Segmenter, upsample
+from lag_core.protocol import ClassInfo, LabelSpace
+
+PEERS = ("ssul", "lag", "dkd", "star", "mib", "plop", "rcil", "csseg")
+TASK = "3-1"
+"""Background and 3, then 1, then 1."""
+CLASSES = tuple(ClassInfo(i, "background" if i == 0 else f"class {i}", (40 * i, 0, 0)) for i in range(6))
+LIST = ClassList("folder", "golden", (), CLASSES)
+TOLERANCE = 1e-4
+
+
+def folder() -> Path:
+    """Where the fixtures lie; skips the test where they are absent."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    found = Path(os.environ.get("LAG_TEST_DATA") or beside) / "peers"
+    if not (found / "weights_rule.py").is_file():
+        pytest.skip(f"no fixtures in {found}: set LAG_TEST_DATA to the folder that holds peers/")
+    return found
+
+
+@cache
+def rule() -> ModuleType:
+    """weights_rule.py of the fixtures, by its path."""
+    spec = importlib.util.spec_from_file_location("weights_rule", folder() / "weights_rule.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def answers(peer: str) -> Any:
+    return np.load(folder() / f"{peer}.npz")
+
+
+@cache
+def layout(peer: str) -> dict[str, Any]:
+    return rule().load(peer)
+
+
+def request(peer: str, *checkpoints: Path, out: Path = Path("run"), **more: Any) -> Request:
+    norm = "iabn" if FORMATS[peer].in_place else None
+    return Request(checkpoints, out, TASK, LIST, **{"format": peer, "norm": norm, **more})
+
+
+def labels_of(peer: str, step: int = 2) -> LabelSpace:
+    return label_space(CLASSES, TASK, [4, 1, 1][: step + 1], FORMATS[peer].unknown, "fixture")
+
+
+def checkpoint_of(peer: str, step: int, tensors: dict[str, Tensor]) -> Checkpoint:
+    """A state dict as if it had been read from a file."""
+    return Checkpoint(Path(rule().file_name(layout(peer), step)), True, dict(tensors), {})
+
+
+def segmenter(
+    peer: str,
+    step: int,
+    tensors: dict[str, Tensor],
+    gamma: Gamma | None = None,
+    form: Format | None = None,
+    **network: Any,
+) -> Segmenter:
+    """Our network with a peer's state dict. `gamma`, `form` and `network` set what is right aside."""
+    chosen = form or FORMATS[peer]
+    config = _config(request(peer), chosen, "resnet101")
+    shapes = shapes_of(config, labels_of(peer), step)
+    source = Source(checkpoint_of(peer, step, tensors), chosen.title)
+    right = in_place if chosen.in_place else plain
+    found = chosen.tensors(source, shapes, gamma or right)
+    source.finish()
+    from dataclasses import replace
+
+    with torch.device("meta"):
+        model = Segmenter(replace(config.model, **network), labels_of(peer).head_sizes(step))
+    counters = {n: torch.zeros((), dtype=torch.int64) for n in model.state_dict() if n.endswith("tracked")}
+    model.load_state_dict({**found, **counters}, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def image(name: str) -> Tensor:
+    return rule().image(*{"main": (256, 256), "wide": (97, 641)}[name])
+
+
+@torch.no_grad()
+def full_logits(model: Segmenter, name: str) -> Tensor:
+    """Logits at the image's own size, as the peers' code gives them."""
+    x = image(name)
+    return upsample(model(x).logits, (x.shape[2], x.shape[3]))
+
+
+def difference(peer: str, logits: Tensor, variant: str, name: str, step: int) -> float:
+    """Largest difference to the peer's own logits; a background without a channel is left out."""
+    stored = answers(peer)[f"{variant}/{name}/{step}/logits"]
+    return float(np.abs(compared(peer, rule().sampled(logits), stored)).max())
+
+
+def compared(peer: str, own: np.ndarray, stored: np.ndarray) -> np.ndarray:
+    """Differences of the channels that both have."""
+    own = own[1:] if peer in ("dkd", "star") else own
+    stored = stored[1:] if peer == "dkd" else stored
+    assert own.shape == stored.shape
+    return own - stored
+
+
+def prediction(peer: str, logits: Tensor) -> np.ndarray:
+    return label_map(logits, labels_of(peer), FORMATS[peer].loss)[0].numpy()
+
+
+def differing_pixels(peer: str, logits: Tensor, variant: str, name: str, step: int) -> float:
+    stored = answers(peer)[f"{variant}/{name}/{step}/prediction"]
+    return float((prediction(peer, logits) != stored).mean())
+
+
+def state(peer: str, step: int, variant: str = "moving") -> dict[str, Tensor]:
+    return rule().state(layout(peer), step, variant)
+
+
+def write_steps(
+    peer: str, root: Path, steps: Sequence[int], variant: str = "moving", empty: bool = False
+) -> list[Path]:
+    """Checkpoint files as the peer's code writes them."""
+    one = layout(peer)
+    return [rule().write(one, step, root / rule().file_name(one, step), variant, empty) for step in steps]
