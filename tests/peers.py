@@ -1,6 +1,7 @@
 """Golden fixtures of eight systems' checkpoints: the rule that fills them, read from where the data lie.
 
-The folder is $LAG_TEST_DATA/peers, or shared/data/peers beside the project. Tests skip with a message where it is absent.
+The folder is $LAG_TEST_DATA/peers, or shared/data/peers beside the project. Tests skip with a message where it is
+absent.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -18,11 +20,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from lag_core.importing.classes import ClassList, label_space
 from lag_core.importing.container import Checkpoint
 from lag_core.importing.formats import FORMATS, Format
 from lag_core.importing.normalisation import Gamma, in_place, plain
 from lag_core.importing.run_writer import Request, _config, shapes_of
-from lag_core.importing.classes import ClassList, label_space
 from lag_core.importing.source import Source
 from lag_core.model.prediction import label_map
 from lag_core.model.segmenter import Segmenter, upsample
@@ -95,8 +97,6 @@ def segmenter(
     right = in_place if chosen.in_place else plain
     found = chosen.tensors(source, shapes, gamma or right)
     source.finish()
-    from dataclasses import replace
-
     with torch.device("meta"):
         model = Segmenter(replace(config.model, **network), labels_of(peer).head_sizes(step))
     counters = {n: torch.zeros((), dtype=torch.int64) for n in model.state_dict() if n.endswith("tracked")}
