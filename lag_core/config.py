@@ -200,6 +200,9 @@ class LogConfig:
     """Iterations between two lines of events.jsonl."""
     gradients_every: int = 20
     """Iterations between two measurements of each term's gradient norm."""
+    shares_every: int = 0
+    """Iterations between two measurements of what each loss term does to the old classes (needs data.holdout > 0);
+    0: off."""
     resume_seconds: float = 20.0
     """Seconds between two writes of resume.pt."""
 
@@ -358,6 +361,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "method.replay_samples": (1, 100_000),
     "log.events_every": (1, 1_000_000),
     "log.gradients_every": (1, 1_000_000),
+    "log.shares_every": (0, 1_000_000),
     "log.resume_seconds": (0.0, 1e6),
 }
 

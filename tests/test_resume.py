@@ -37,7 +37,7 @@ CASES: dict[str, tuple[str, str, float]] = {
 def case_tables(root: Path, case: str) -> dict[str, Any]:
     method, _, seconds = CASES[case]
     # nsc_every and gradients_every leave iterations without a line, where dead terms are skipped
-    log = {"resume_seconds": seconds, "events_every": 1, "gradients_every": 2}
+    log = {"resume_seconds": seconds, "events_every": 1, "gradients_every": 2, "shares_every": 3}
     # the backbone trains with one method; the others are quicker without
     optim = {"epochs": 1, "lr_stage": 0.01 if method == "plop" else 0.0}
     views = {"views": 0} if case == "fresh views" else {"views": 2}

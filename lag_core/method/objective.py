@@ -5,7 +5,7 @@ The loop is handed an `Objective` and knows nothing of LAG; an `Objective` knows
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from lag_core.method.pseudo_labels import ClassEntropy, PseudoLabels, coverage_a
 from lag_core.method.regions import resize_labels, size_of
 from lag_core.method.replay import ClassStatistics
 from lag_core.method.stored import StoredMaps
-from lag_core.method.terms import TERMS, Scene, segmentation
+from lag_core.method.terms import SOURCES, TERMS, Scene, segmentation, segmentation_by_source
 from lag_core.method.transport import Carrier
 from lag_core.model.segmenter import Output, Segmenter, upsample
 from lag_core.protocol import LabelSpace
@@ -48,6 +48,20 @@ class Result(NamedTuple):
 
     terms: dict[str, Term]
     facts: dict[str, Any]
+    sources: Callable[[], dict[str, Tensor]] = dict
+    """The raw segmentation term in parts that add up to it, by name of `SOURCES`; computed when asked for."""
+
+
+def losses_by_source(result: Result) -> dict[str, Tensor]:
+    """Raw terms by name, with the segmentation term in its parts: "segmentation.new" and so on."""
+    parts = {f"segmentation.{source}": value for source, value in result.sources().items()}
+    return {**parts, **{name: term.value for name, term in result.terms.items() if name != "segmentation"}}
+
+
+def weights_by_source(terms: Mapping[str, Term]) -> dict[str, float]:
+    """Weights by the names of `losses_by_source`."""
+    own = {f"segmentation.{source}": terms["segmentation"].weight for source in SOURCES}
+    return {**own, **{name: term.weight for name, term in terms.items() if name != "segmentation"}}
 
 
 class Objective:
@@ -134,7 +148,7 @@ class Objective:
         terms = {"segmentation": Term(segmentation(scene), 1.0)}
         if old is not None:
             terms.update(self._preserving_terms(scene, old, progress, skip))
-        return Result(terms, self._facts(fused, batch))
+        return Result(terms, self._facts(fused, batch), lambda: segmentation_by_source(scene))
 
     def _preserving_terms(self, scene: Scene, old: Output, progress: float, skip: frozenset[str]) -> dict[str, Term]:
         """Every term of `TERMS` with a weight above zero."""

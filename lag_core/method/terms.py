@@ -27,6 +27,9 @@ from lag_core.method.transport import Carrier
 from lag_core.model.segmenter import Output, Segmenter, upsample
 from lag_core.protocol import IGNORE, LabelSpace
 
+SOURCES = ("new", "unlabelled", "pseudo", "old")
+"""Where the target of a pixel comes from, see `segmentation_by_source`."""
+
 
 @dataclass
 class Scene:
@@ -78,17 +81,36 @@ class Scene:
         return torch.Generator().manual_seed(1_000_003 * (10_007 * self.seed + self.step) + self.iteration)
 
 
-def segmentation(scene: Scene) -> Tensor:
-    """The classification loss on the fused labels. METHOD.md E."""
+def segmentation(scene: Scene, pixels: Tensor | None = None) -> Tensor:
+    """The classification loss on the fused labels; with `pixels` bool [B, s, s], what these add to it. METHOD.md E."""
     logits = upsample(scene.new.logits, size_of(scene.labels))
     weight = None
     if scene.fused is not None:
         weight = scene.fused.weight * scene.fused.factor[:, None, None]
+    if pixels is not None:
+        weight = pixels.float() if weight is None else weight * pixels
     if scene.config.loss == "bce":
         return binary_cross_entropy(logits, scene.labels, weight)
     if scene.config.loss == "ce" or scene.step == 0:
         return cross_entropy(logits, scene.labels, weight)
     return unbiased_cross_entropy(logits, scene.labels, scene.space.new_channels(scene.step).start, weight)
+
+
+def segmentation_by_source(scene: Scene) -> dict[str, Tensor]:
+    """The segmentation term in parts that add up to it, by where a pixel's target comes from.
+
+    "new": labels of the step's classes; "unlabelled": the catch-all channel (unknown or background); "pseudo": old
+    classes that the teacher named; "old": old classes that are annotated.
+    """
+    labels = scene.labels
+    pseudo = torch.zeros_like(labels, dtype=torch.bool) if scene.fused is None else scene.fused.accepted
+    new = scene.space.new_channels(scene.step)
+    is_new = (labels >= new.start) & (labels < new.stop)
+    unlabelled = (labels < scene.space.first_foreground) & ~pseudo
+    old = ~(pseudo | is_new | unlabelled | (labels == IGNORE))
+    masks = dict(zip(SOURCES, (is_new & ~pseudo, unlabelled, pseudo, old), strict=True))
+    nothing = torch.zeros((), device=labels.device)
+    return {name: segmentation(scene, mask) if mask.any() else nothing for name, mask in masks.items()}
 
 
 def kept_logits(scene: Scene, old: Output) -> Tensor:

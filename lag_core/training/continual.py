@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,13 @@ from lag_core.model.weights import load_segmenter, pretrained_backbone
 from lag_core.protocol import LabelSpace
 from lag_core.runs import Run, open_run
 from lag_core.training import surroundings
+from lag_core.training.allocation import Allocation
 from lag_core.training.evaluation import Validation, metrics_entry, whole
 from lag_core.training.features import FeatureStore, Views, batch_order, collect_views, iterations_per_epoch
 from lag_core.training.journal import Journal, new_info
 from lag_core.training.loop import NotFiniteError, StepLoop
 from lag_core.training.optimiser import Schedule, freeze_all_but, parts, trunk_trains
+from lag_core.training.probe import ClassProbe, Probe, probe_images
 from lag_core.training.reporting import Reporter
 from lag_core.training.resume import Cursor
 
@@ -235,7 +237,41 @@ class ContinualTraining:
             amp=surroundings.amp_type(config.optim.amp, self.device),
             dead=set(states.get("dead", ())),
         )
+        loop.allocation = self._allocation(loop, states)
         return batches, loop
+
+    def _allocation(self, loop: StepLoop, states: Mapping[str, Any]) -> Allocation | None:
+        """The recorder of what each term does to the old classes; None, with a warning, where it cannot be measured."""
+        every = self.config.log.shares_every
+        if not every or loop.teacher is None:
+            return None
+        classes = tuple(self._class_probes(loop.student, loop.step))
+        if not classes:
+            self._tell([f"step {loop.step}: shares of the terms are not recorded: no held-out image of an old class"])
+            return None
+        if states and "shares" not in states:
+            self._tell([f"step {loop.step}: shares of the terms are not recorded: it was begun without them"])
+            return None
+        probe = Probe(classes, loop.objective.activation)
+        allocation = Allocation(loop.student, probe, loop.schedule, every, loop.total)
+        if states:
+            allocation.load_state_dict(states["shares"])
+        return allocation
+
+    def _class_probes(self, model: Segmenter, step: int) -> Iterator[ClassProbe]:
+        """Each old class on held-out training images with their true labels, if there are any that show it."""
+        _, held = hold_out(list(self.dataset.ids("train")), self.config.data.holdout, seed=0)
+        present, table = self.dataset.present("train"), torch.from_numpy(self.labels.truth_table())
+        for channel in self.labels.old_channels(step):
+            index = channel - self.labels.offset
+            ids = probe_images(held, present, self.labels.order[index])
+            if not ids:
+                continue
+            rows = list(range(len(ids)))
+            features, masks = self._views(model, ids, trunk_moves=False, plain=True).take(rows, [0] * len(rows))
+            pixels = table[masks] == index
+            if pixels.any():
+                yield ClassProbe(index, channel, features.to(self.device), pixels.to(self.device))
 
     def _student(self, previous: Segmenter | None, step: int) -> Segmenter:
         """The network that this step trains: a new one, or the last one with a head for the new classes."""
@@ -274,13 +310,14 @@ class ContinualTraining:
         plain = Batches(views, self.labels, step, self.config, self.device).plain()
         return StoredMaps((batch.inputs, resize_labels(batch.hidden, size_of(batch.inputs))) for batch in plain)
 
-    def _views(self, model: Segmenter, ids: list[str], trunk_moves: bool) -> Views:
+    def _views(self, model: Segmenter, ids: list[str], trunk_moves: bool, plain: bool = False) -> Views:
+        """Views of images as the configuration has them, or with `plain` the images as they are."""
         optim = self.config.optim
         return collect_views(
             model,
             self.dataset,
             ids,
-            self.config.data,
+            replace(self.config.data, views=1) if plain else self.config.data,
             label_stride=optim.label_stride,
             through_trunk=not trunk_moves,
             device=self.device,

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lag_core.method.objective import Batch, Objective, Result, Term
+from lag_core.method.objective import Batch, Objective, Result, Term, losses_by_source, weights_by_source
 from lag_core.model.segmenter import Output, Segmenter
+from lag_core.training.allocation import Allocation
 from lag_core.training.optimiser import Schedule, set_modes, trunk_trains
 
 
@@ -40,6 +41,8 @@ class StepLoop:
     amp: torch.dtype | None = None
     dead: set[str] = field(default_factory=set)
     """Terms that turned out to have no gradient on any trainable parameter."""
+    allocation: Allocation | None = None
+    """Records what each term does to the old classes; training is the same without it."""
     _findings: list[str] = field(default_factory=list)
 
     @property
@@ -63,6 +66,7 @@ class StepLoop:
             "optimiser": self.schedule.optimiser.state_dict(),
             "objective": self.objective.state_dict(),
             "dead": sorted(self.dead),
+            **({} if self.allocation is None else {"shares": self.allocation.state_dict()}),
         }
 
     def _iterate(self, iteration: int) -> dict[str, Any] | None:
@@ -77,9 +81,13 @@ class StepLoop:
         check_finite(result.terms)
         self._look_for_dead(result.terms)
         norms = gradient_norms(result.terms, self.schedule.shared(progress)) if measures else None
+        if self.allocation is not None and self.allocation.measures(iteration):
+            self.allocation.before_update(iteration, self._by_source(result))
         loss = weighted_sum(result.terms)
         loss.backward()
         rates = self.schedule.step(progress)
+        if self.allocation is not None:
+            self.allocation.after_update(iteration, weights_by_source(result.terms), rates)
         if not logs:
             return None
         return {
@@ -92,7 +100,13 @@ class StepLoop:
             "lr": rates,
             "images_per_second": len(batch.targets) / (time.perf_counter() - began),
             **result.facts,
+            **({} if self.allocation is None else self.allocation.take_event()),
         }
+
+    def _by_source(self, result: Result) -> dict[str, Tensor]:
+        """Raw terms by name, with the segmentation term in its parts instead of as one."""
+        with torch.autocast(next(self.student.parameters()).device.type, self.amp, enabled=self.amp is not None):
+            return losses_by_source(result)
 
     def _forward(self, batch: Batch, progress: float, iteration: int, skip: frozenset[str]) -> Result:
         with torch.autocast(batch.inputs.device.type, self.amp, enabled=self.amp is not None):

@@ -95,12 +95,15 @@ class Schedule:
         self.warmup = config.optim.warmup if step else 0.0
         self.power = config.optim.power
         self.clip = config.optim.clip if step else 0.0
+        self.momentum, self.decay = config.optim.momentum, config.optim.weight_decay
+        self.factor = 1.0
+        """What the last update multiplied the gradients by, to keep within `clip`."""
         groups = [{"params": part.parameters(), "lr": part.lr, "name": part.name} for part in found]
         self.optimiser = torch.optim.SGD(
             groups,
-            momentum=config.optim.momentum,
-            weight_decay=config.optim.weight_decay,
-            nesterov=config.optim.momentum > 0,
+            momentum=self.momentum,
+            weight_decay=self.decay,
+            nesterov=self.momentum > 0,
             foreach=False,
         )
 
@@ -120,7 +123,8 @@ class Schedule:
                 for parameter in group["params"]:
                     parameter.grad = None
         if self.clip > 0:
-            nn.utils.clip_grad_norm_([p for part in self.found for p in part.parameters()], self.clip)
+            norm = nn.utils.clip_grad_norm_([p for part in self.found for p in part.parameters()], self.clip)
+            self.factor = min(1.0, self.clip / (norm.item() + 1e-6))
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         return rates
