@@ -112,15 +112,15 @@ def test_small_steps_leave_nothing_unexplained(root: Path, tmp_path: Path) -> No
     run = tiny_run(
         root, tmp_path / "run", "lag", method=EAGER, log={"shares_every": 1},
         model={"weights": str(lively_backbone(root, tmp_path / "weights.pt"))},
-        optim={"lr_head_later": 1e-3, "lr_aspp_later": 1e-3, "amp": "off"},
+        optim={"lr_head_later": 1e-4, "lr_aspp_later": 1e-4, "amp": "off"},
     )  # fmt: skip
     for step in (1, 2):
         first, *_, last = [r for r in shares_of(run) if r["step"] == step]
         for cls, before in first["loss"].items():
             change, shares = last["loss"][cls] - before, last["net"][cls].values()
             largest = max(map(abs, shares))
-            assert largest > 5e-4
-            assert sum(shares) == pytest.approx(change, abs=0.02 * largest + 1e-5), (step, cls)
+            assert largest > 5e-5
+            assert sum(shares) == pytest.approx(change, abs=0.05 * largest + 1e-5), (step, cls)  # logged to 1e-5
 
 
 def test_net_never_exceeds_gross_and_all_is_the_mean(recorded: dict[str, Run]) -> None:

@@ -286,10 +286,10 @@ def test_loss_that_leaves_the_numbers_stops_with_the_terms_name(
 ) -> None:
     class Breaks(Objective):
         def __call__(self, *args, **kwargs) -> Result:  # type: ignore[no-untyped-def]
-            terms, facts = super().__call__(*args, **kwargs)
+            found = super().__call__(*args, **kwargs)
             if self.step == 1 and args[6] == 2:
-                terms = {**terms, "spm": Term(terms["segmentation"].value * math.nan, 1.0)}
-            return Result(terms, facts)
+                return found._replace(terms={**found.terms, "spm": Term(found.terms["segmentation"].value * math.nan, 1.0)})
+            return found
 
     config = tiny_config(root, "lag", log={"resume_seconds": 0.0})
     with monkeypatch.context() as patched:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from lag_core.config import Config, ConfigError
 from lag_core.data.catalogue import Dataset, open_dataset, task_of
+from lag_core.data.splits import hold_out
 from lag_core.data.training_images import step_images
 from lag_core.method.kinship import mean_answers, nearest_kin
 from lag_core.method.objective import Batch, Objective
