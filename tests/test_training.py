@@ -288,7 +288,9 @@ def test_loss_that_leaves_the_numbers_stops_with_the_terms_name(
         def __call__(self, *args, **kwargs) -> Result:  # type: ignore[no-untyped-def]
             found = super().__call__(*args, **kwargs)
             if self.step == 1 and args[6] == 2:
-                return found._replace(terms={**found.terms, "spm": Term(found.terms["segmentation"].value * math.nan, 1.0)})
+                return found._replace(
+                    terms={**found.terms, "spm": Term(found.terms["segmentation"].value * math.nan, 1.0)}
+                )
             return found
 
     config = tiny_config(root, "lag", log={"resume_seconds": 0.0})
