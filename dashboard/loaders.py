@@ -271,7 +271,7 @@ def trace(run: Run, image: Picture) -> Trace:
     The networks have already run when it is handed out: what it answers from then on (predictions, scores,
     latent maps) needs no lock.
     """
-    key = run.digest, image.digest
+    key = run.digest, image.digest, image.id if run.kind == "stored" else ""
     found = TRACES.find(key)
     if found is None:
         with network_lock(run.digest), st.spinner("Running the network of every step…", show_time=True):
@@ -282,9 +282,8 @@ def trace(run: Run, image: Picture) -> Trace:
 def _trace(run: Run, image: Picture) -> Trace:
     from lag_core.explain.trace import Trace
 
-    found = Trace(networks(run), image.pixels)
-    for step in found.steps:
-        found.output(step)
+    found = Trace(networks(run), image.pixels, name=image.id)
+    found.run_all()
     return found
 
 

@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="lag", description="Train, evaluate and explain incremental segmentation.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for module in COMMANDS:
-        name = module.__name__.rpartition(".")[2].rstrip("_")  # import is a word of Python's
+        name = module.__name__.rpartition(".")[2].rstrip("_").replace("_", "-")  # import is a word of Python's
         text = (module.__doc__ or "").strip()
         own = commands.add_parser(
             name,

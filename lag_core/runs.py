@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from lag_core.data.catalogue import Dataset
 
 SCHEMA = 1
+KINDS = ("segmenter", "adapter", "stored")
+"""What the networks of a run can be: this project's, an adapter's, stored label maps."""
 SHARED = "shared"
 """Folder beside the runs that holds tensors used by several of them, named by their digest."""
 _STEP_FILE = re.compile(r"step_\d{2,3}\.safetensors")
@@ -87,6 +89,8 @@ class Run:
             self.grouping = _label_space({**info["labels"], "steps": info["task"]["steps"]})
             self.steps = tuple(_step_info(s, t, self.labels) for t, s in enumerate(info["steps"]))
             self.warnings = tuple(str(w) for w in info.get("warnings", ()))
+            if self.kind not in KINDS:
+                raise ValueError(f"its networks are of the kind {self.kind[:40]!r}, known are {', '.join(KINDS)}")
         except _DAMAGE as error:
             raise RunError(f"{path / 'run.json'} is damaged ({error}); restore it or train the run again") from None
         if tuple(c.id for c in self.classes) != self.labels.order:
@@ -97,10 +101,21 @@ class Run:
         """The newest finished step; -1 before the first."""
         return len(self.steps) - 1
 
+    @property
+    def network(self) -> Mapping[str, Any]:
+        """What run.json says of networks that are none of this project's own; empty for a Segmenter."""
+        return self.info.get("network") or {}
+
+    @property
+    def kind(self) -> str:
+        """What its networks are: "segmenter", "adapter" or "stored" (label maps)."""
+        return str(self.network.get("kind", "segmenter"))
+
     @cached_property
     def digest(self) -> str:
         """Hexadecimal digest of everything that the run's predictions depend on."""
         parts = [self.info["config"], self.info["labels"], [s["files"] for s in self.info["steps"]]]
+        parts += [self.network] if self.network else []
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def confusions(self, domain: str | None = None) -> np.ndarray | None:

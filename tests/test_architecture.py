@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "protocol": 10, "config": 11, "metrics": 11, "palette": 11,
-    "data": 20, "runs": 21, "comparison": 22, "model": 22,
+    "device": 12, "data": 20, "runs": 21, "comparison": 22, "model": 22, "capabilities": 22, "predictions": 22,
+    "adapters": 25,
     "relevance": 30, "importing": 30,
     "method": 40,
     "training": 50, "explain": 50,
@@ -24,7 +25,7 @@ FLOORS = {
 
 WITHOUT_TORCH = (
     "protocol", "config", "metrics", "runs", "data.catalogue", "data.splits", "data.transforms",
-    "explain.explained_run",
+    "explain.explained_run", "capabilities", "predictions",
 )  # fmt: skip
 """What pages that only read results import, and what opens a run in a notebook."""
 

@@ -1,5 +1,21 @@
 """One file a command of `python -m lag_core`: its docstring, `add_arguments(parser)` and `run(options)`."""
 
-from lag_core.commands import compare, doctor, evaluate, explain, import_, pack, predict, report, splits, survey, train
+from lag_core.commands import (
+    adopt,
+    compare,
+    doctor,
+    evaluate,
+    explain,
+    import_,
+    import_predictions,
+    pack,
+    predict,
+    report,
+    splits,
+    survey,
+    train,
+)
 
-COMMANDS = (train, import_, evaluate, survey, predict, explain, report, compare, splits, doctor, pack)
+COMMANDS = (
+    train, evaluate, survey, predict, explain, report, compare, splits, doctor, pack, adopt, import_, import_predictions,
+)  # fmt: skip

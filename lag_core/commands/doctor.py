@@ -65,7 +65,8 @@ def _problems(opened: Run) -> Iterator[str]:
     from lag_core.model.weights import load_steps
 
     try:
-        load_steps(opened)
+        if opened.kind == "segmenter":
+            load_steps(opened)
         if opened.steps and opened.confusions() is None:
             yield f"it has no metrics; `lag evaluate {opened.path} --write` measures them"
         for step in range(len(opened.steps)):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lag_core.commands.adopt import add_device
 from lag_core.runs import Run, RunError, open_run
 
 if TYPE_CHECKING:
@@ -19,20 +20,23 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--data", type=Path, help="dataset folder (default: the one that the run names)")
+    add_device(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", action="store_true", help="replace the stored metrics")
 
 
 def run(options: argparse.Namespace) -> int:
+    from lag_core.commands.measuring import measured as measure
     from lag_core.comparison import step_rows, table
-    from lag_core.training.evaluation import evaluate, measured_ids, totals, write_metrics
+    from lag_core.device import device_named
+    from lag_core.training.evaluation import measured_ids, totals, write_metrics
     from lag_core.training.reporting import Reporter
 
     opened = open_run(options.run)
     opened.checked_step()
     dataset = opened.open_dataset(options.data)
     bar = Reporter(options.json).bar
-    by_domain = evaluate(opened, dataset, bar if options.json else _announced(bar))
+    by_domain = measure(opened, dataset, bar if options.json else _announced(bar), device_named(options.device))
     measured = totals(by_domain)
     verdict = "different" if options.write else _verdict(opened, measured)
     if options.write:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lag_core.commands.adopt import add_device
 from lag_core.config import ConfigError
 
 if TYPE_CHECKING:
@@ -26,11 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", type=Path, metavar="RUN", help="run to compare with: what sets the two apart")
     parser.add_argument("--data", type=Path, help="dataset folder (default: the one that the run names)")
     parser.add_argument("--image-only", action="store_true", help="do not measure the class on the validation set")
+    add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
 
 
 def explain(options: argparse.Namespace) -> tuple[Run, Explanation]:
     """Collect everything, with a progress bar. ConfigError, RunError and the like say what is wrong."""
+    from lag_core.device import device_named
     from lag_core.explain.cache import ResultCache
     from lag_core.explain.evidence import NoExamples, finish, from_validation
     from lag_core.explain.explanation import collect
@@ -52,7 +55,8 @@ def explain(options: argparse.Namespace) -> tuple[Run, Explanation]:
         print(f"{run.name}: {run.classes[subject.cls].name} at step {subject.step}, on {subject.name}{pictures} …")
     bar = _Bar(options.quiet)
     try:
-        return run, finish(collect(Networks(run), subject, examples, ResultCache(), others), bar.at)
+        networks = Networks(run, device_named(options.device))
+        return run, finish(collect(networks, subject, examples, ResultCache(), others), bar.at)
     finally:
         bar.close()
 

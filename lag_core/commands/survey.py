@@ -6,15 +6,18 @@ import argparse
 import time
 from pathlib import Path
 
+from lag_core.commands.adopt import add_device
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--data", type=Path, help="dataset folder (default: the one that the run names)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
 
 
 def run(options: argparse.Namespace) -> int:
+    from lag_core.device import device_named
     from lag_core.explain.survey import ARRAYS, write_survey
     from lag_core.explain.survey_pass import survey
     from lag_core.runs import RunError, open_run
@@ -25,7 +28,8 @@ def run(options: argparse.Namespace) -> int:
         raise RunError(f"{options.run} has no finished step yet; let the training go on")
     reporter = Reporter(options.quiet)
     began = time.perf_counter()
-    found = survey(opened, opened.open_dataset(options.data), reporter.bar, options.device, reporter.say)
+    device = device_named(options.device)
+    found = survey(opened, opened.open_dataset(options.data), reporter.bar, device, reporter.say)
     size = write_survey(opened, found)
     seconds = time.perf_counter() - began
     reporter.say(

@@ -8,13 +8,17 @@ through its own. Steps are loaded when they are asked for (`step_memory`). Sourc
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lag_core.adapters.adapted_step import AdaptedStep
+from lag_core.adapters.adopting import load_step
+from lag_core.adapters.finding import find_adapter
+from lag_core.capabilities import Lacks, capabilities, lacking
 from lag_core.data.transforms import fit, to_input
 from lag_core.explain.step_memory import MEMORY, StepMemory
 from lag_core.model.segmenter import Output, Segmenter
@@ -28,17 +32,49 @@ Without it, the rows are those of the batch in its order, as often as they fit."
 _numbers = itertools.count()
 
 
-class Steps(Sequence[Segmenter]):
-    """The networks by step, each loaded when it is asked for and kept as long as `memory` has room."""
+class AdapterLoader:
+    """Loads single steps of a run that names an adapter. AdapterError, RunError say what does not fit."""
+
+    def __init__(self, run: Run, device: str):
+        self.run, self.device = run, device
+        self.adapter = find_adapter(str(run.network.get("adapter", "")))
+
+    def load(self, step: int, others: Mapping[int, object]) -> AdaptedStep:
+        """The network of `step`, tested."""
+        return load_step(self.adapter, self.run, step, self.device)
+
+
+class NoNetworks:
+    """Stored label maps: there is nothing to load."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def load(self, step: int, others: Mapping[int, object]) -> Segmenter:
+        raise Lacks(lacking(self.run, ("logits",)))
+
+
+def loader_of(run: Run, device: str) -> StepLoader | AdapterLoader | NoNetworks:
+    """What loads the steps of a run, by its kind."""
+    if run.kind == "adapter":
+        return AdapterLoader(run, device)
+    return NoNetworks(run) if run.kind == "stored" else StepLoader(run, device)
+
+
+class Steps(Sequence[Any]):
+    """The networks by step, each loaded when it is asked for and kept as long as `memory` has room.
+
+    They are `Segmenter`s, or `AdaptedStep`s, which know images, Z and logits alone.
+    """
 
     def __init__(self, run: Run, device: str, memory: StepMemory):
-        self._loader, self._memory = StepLoader(run, device), memory
+        self._loader, self._memory = loader_of(run, device), memory
         self._count, self._name = len(run.steps), next(_numbers)
 
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, step):
+    def __getitem__(self, step: Any) -> Any:
         if isinstance(step, slice):
             return [self[place] for place in range(*step.indices(len(self)))]
         place = step + len(self) if step < 0 else step
@@ -46,11 +82,11 @@ class Steps(Sequence[Segmenter]):
             raise IndexError(f"there is no step {step}: the run has {len(self)}")
         return self._memory.get((self._name, place), lambda: self._loader.load(place, dict(self._loaded())))
 
-    def in_memory(self, step: int) -> Segmenter | None:
-        """The network of a step if it is loaded."""
-        return cast("Segmenter | None", self._memory.find((self._name, step)))
+    def in_memory(self, step: int) -> Any:
+        """The network of a step; None if it is not loaded."""
+        return self._memory.find((self._name, step))
 
-    def _loaded(self) -> Iterator[tuple[int, Segmenter]]:
+    def _loaded(self) -> Iterator[tuple[int, Any]]:
         """The steps that are in memory."""
         for place in range(len(self)):
             found = self.in_memory(place)
@@ -82,11 +118,18 @@ class Networks:
 
     def trunk(self, step: int) -> str:
         """Digest of the trunk of `step`. Steps of one digest give the same features."""
+        if self.run.kind != "segmenter":
+            return f"{self.run.digest}/{step}"
         if step not in self._digests:
             model = self.steps[step]
             like = next((t for t in self._digests if self._same_backbone(t, model)), None)
             self._digests[step] = trunk_digest(model) if like is None else self._digests[like]
         return self._digests[step]
+
+    @property
+    def can(self) -> frozenset[str]:
+        """What can be asked of them: lag_core.capabilities."""
+        return capabilities(self.run)
 
     def _same_backbone(self, step: int, model: Segmenter) -> bool:
         other = self.steps.in_memory(step)
@@ -181,6 +224,8 @@ class Passes:
     def decoder(self, step: int) -> Decode:
         """From Z of these pictures to the logits of `step`, with gradients where Z has them; see `Decode`."""
         model = self.networks.steps[step]
+        if isinstance(model, AdaptedStep):
+            return model.decoder(self.inputs)
         return lambda latent, rows=None: model.decode(latent)
 
     def heads(self, step: int) -> nn.ModuleList | Decode:

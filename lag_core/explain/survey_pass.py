@@ -28,8 +28,9 @@ from lag_core.explain.survey import TOP, Survey
 from lag_core.method.decoupling import Metric, channel_distance
 from lag_core.metrics import confusion
 from lag_core.model.prediction import class_probabilities, full_size, highest
+from lag_core.predictions import StoredPredictions
 from lag_core.protocol import LabelSpace
-from lag_core.runs import Run
+from lag_core.runs import Run, RunError
 
 BATCH = 8
 """Images in one pass; as in training and evaluation, so that the same image gives the same bits."""
@@ -44,14 +45,17 @@ def survey(
     run: Run, dataset: Dataset, progress: Progress, device: str = "cpu", say: Callable[[str], None] = lambda _: None
 ) -> Survey:
     """Measure every step of `run` on the validation images of `dataset`. `say` is told what could not be measured."""
+    if run.kind == "stored":
+        return survey_stored(run, dataset, progress)
     networks = Networks(run, device)
     ids = tuple(dataset.ids("val"))
     steps = len(networks)
     pixels = PixelCounts(len(ids), steps, run.labels)
     latents = LatentSums(len(ids), steps, len(run.labels.order), run.config.model.latent)
     distances = DistanceSums(steps, run.config.model.latent, run.config.optim.seed)
-    hybrids = [HybridCounts(pair, classes, len(ids)) for pair, classes in all_pairs(networks)]
-    holds = HoldsCounts(networks, len(ids), probes_or_say(networks, dataset, progress, say))
+    ours = run.kind == "segmenter"
+    hybrids = [HybridCounts(pair, classes, len(ids)) for pair, classes in (all_pairs(networks) if ours else ())]
+    holds = HoldsCounts(networks, len(ids), probes_or_say(networks, dataset, progress, say)) if ours else None
     for place in progress(range(0, len(ids), BATCH), "survey"):
         batch = read_batch(dataset, ids[place : place + BATCH], place, run)
         passes = networks.passes(torch.from_numpy(batch.inputs).to(memory_format=torch.channels_last), keep_stages=True)
@@ -62,8 +66,40 @@ def survey(
             one.add(place, (passes, passes), geometry_of(batch.truths, run.config.data.size))
     domains = tuple(dataset.domain(i) for i in ids)
     arrays = {**pixels.arrays(), **latents.arrays(), "distances": distances.mean()}
-    held = holds.found(networks, dataset, progress, say)
+    held = None if holds is None else holds.found(networks, dataset, progress, say)
     return Survey(ids, domains, METRICS, run.labels, **arrays, shares=_shares(hybrids), holds=held)
+
+
+def survey_stored(run: Run, dataset: Dataset, progress: Progress) -> Survey:
+    """The same of stored label maps: what they say, and what Z says where every map has one beside it."""
+    stored, ids, steps = StoredPredictions(run), tuple(dataset.ids("val")), len(run.steps)
+    first = stored.array(0, ids[0], "latent")
+    width = 0 if first is None or len(first) != run.config.model.latent else len(first)
+    pixels = PixelCounts(len(ids), steps, run.labels)
+    latents = LatentSums(len(ids), steps, len(run.labels.order), width)
+    distances = DistanceSums(steps, width, run.config.optim.seed)
+    for place in progress(range(len(ids)), "survey"):
+        true = truth(dataset.mask(ids[place]), run.labels)
+        pixels.add(place, np.stack([stored.labels(step, ids[place]) for step in range(steps)]), true)
+        before: Tensor | None = None
+        for step in range(steps if width else 0):
+            found = stored.array(step, ids[place], "latent")
+            if found is None:
+                raise RunError(f"{run.name} has no latent map of {ids[place]} at step {step}; import it again")
+            latent = torch.from_numpy(found)[None]
+            latents.add(step, latent, _covering(place, true, run.config.data.size))
+            if before is not None:
+                distances.add(step, before, latent)
+            before = latent
+    domains = tuple(dataset.domain(i) for i in ids)
+    arrays = {**pixels.arrays(), **latents.arrays(), "distances": distances.mean()}
+    return Survey(ids, domains, METRICS, run.labels, **arrays, shares=None)
+
+
+def _covering(place: int, true: np.ndarray, side: int) -> ImageBatch:
+    """A picture whose latent map covers it from border to border."""
+    square = resize_labels(true, (side, side))[None]
+    return ImageBatch(place, np.empty((1, 3, 0, 0), np.float32), [true], square, [(side, side)])
 
 
 def _shares(hybrids: Sequence[HybridCounts]) -> StoredShares:
@@ -114,7 +150,7 @@ def _walk_steps(
     batch: ImageBatch,
     latents: LatentSums,
     distances: DistanceSums,
-    holds: HoldsCounts,
+    holds: HoldsCounts | None,
 ) -> list[np.ndarray]:
     """Run all steps on a batch and add up what their maps say.
 
@@ -128,15 +164,20 @@ def _walk_steps(
         for row, scores in enumerate(_class_scores(output.logits, batch, networks.run)):
             called = highest(scores)[0].cpu().numpy()
             maps[row].append(called)
-            confidence[row].append(holds.add_map(step, scores[0].cpu().numpy(), called, batch.truths[row]))
+            if holds is not None:
+                confidence[row].append(holds.add_map(step, scores[0].cpu().numpy(), called, batch.truths[row]))
+        if not output.latent.shape[1]:
+            continue
         latents.add(step, output.latent, batch)
-        holds.add_step(step, passes, output.latent, batch.first, batch.truths, batch.insides)
+        if holds is not None:
+            holds.add_step(step, passes, output.latent, batch.first, batch.truths, batch.insides)
         if before is not None:
             distances.add(step, before, output.latent)
         before = output.latent
     found = [np.stack(own) for own in maps]
-    for own, sure, true in zip(found, confidence, batch.truths, strict=True):
-        holds.add_picture(own, np.stack(sure), true)
+    if holds is not None:
+        for own, sure, true in zip(found, confidence, batch.truths, strict=True):
+            holds.add_picture(own, np.stack(sure), true)
     return found
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lag_core.capabilities import require
 from lag_core.data.transforms import content_size, fit_mask, resize_labels, unfit_scores
 from lag_core.data.undecided import least_probability
 from lag_core.explain import channels as latent_channels
@@ -35,6 +36,7 @@ from lag_core.explain.interventions import (
 from lag_core.explain.networks import Networks, Passes
 from lag_core.model.prediction import certainty, class_probabilities, full_size, label_map
 from lag_core.model.segmenter import upsample
+from lag_core.predictions import StoredPredictions
 
 if TYPE_CHECKING:
     from lag_core.explain.attribution import Attribution, Method
@@ -85,6 +87,7 @@ class Trace:
         self.inside = content_size(image.shape[0], image.shape[1], self.square)
         self.outputs: dict[int, Seen] = {}
         self._passes: Passes | None = None
+        self.stored = StoredPredictions(self.run) if self.run.kind == "stored" else None
 
     @property
     def steps(self) -> range:
@@ -126,6 +129,7 @@ class Trace:
     def output(self, step: int) -> Seen:
         """Z and logits of `step` as tensors [1, ...]."""
         if step not in self.outputs:
+            require(self.run, "logits")
             found = self.passes.output(step)
             self.outputs[step] = Seen(found.latent, found.logits)
             self.passes.forget_moving()
@@ -133,6 +137,7 @@ class Trace:
 
     def latent(self, step: int) -> np.ndarray:
         """The latent map Z, float32 [C, h, w]."""
+        require(self.run, "latent")
         return self.output(step).latent[0].cpu().numpy()
 
     def logits(self, step: int) -> np.ndarray:
@@ -142,11 +147,15 @@ class Trace:
     @torch.no_grad()
     def prediction(self, step: int, logits: Tensor | None = None) -> np.ndarray:
         """Class indices, uint8 [H, W]. With `logits` [1, channels, h, w], of those instead of the step's own."""
+        if self.stored is not None:
+            return self.stored.labels(step, self.name, self.size)
         return label_map(self._full(step, logits), self.run.labels, self.run.config.method.loss)[0].cpu().numpy()
 
     @torch.no_grad()
     def certainty(self, step: int, logits: Tensor | None = None) -> np.ndarray:
-        """Probability of the class in `prediction`, float32 [H, W]. `logits`: as there."""
+        """Probability of the class in `prediction`, float32 [H, W]. `logits`: as there. Stored label maps are sure."""
+        if self.stored is not None:
+            return np.ones(self.size, np.float32)
         return certainty(self._full(step, logits), self.run.labels, self.run.config.method.loss)[0].cpu().numpy()
 
     def stands_out(self, step: int, least: float | None = None) -> np.ndarray:
@@ -169,9 +178,25 @@ class Trace:
         height, width = self.size
         factor = min(1.0, long_side / max(height, width))
         grid = max(1, round(height * factor)), max(1, round(width * factor))
+        if self.stored is not None:
+            return self._stored_scores(self.stored, step, grid)
         full = full_size(self.output(step).logits, self.square, self.inside, self.inside)
         scores = class_probabilities(full, self.run.labels, self.run.config.method.loss)
         return upsample(scores, grid)[0].clamp(0, 1).cpu().numpy()
+
+    def _stored_scores(self, stored: StoredPredictions, step: int, grid: tuple[int, int]) -> np.ndarray:
+        """The scores that lie beside a label map; without any, 1 for the class of the map."""
+        found = stored.array(step, self.name, "scores")
+        if found is None:
+            labels = stored.labels(step, self.name, grid)
+            found = (labels == np.arange(self.run.labels.seen(step))[:, None, None]).astype(np.float32)
+        return upsample(torch.from_numpy(found)[None], grid)[0].clamp(0, 1).numpy()
+
+    def run_all(self) -> None:
+        """Run every step now, as far as there are networks to run."""
+        if self.stored is None:
+            for step in self.steps:
+                self.output(step)
 
     # ------------------------------------------------------------------ questions
 
@@ -195,6 +220,7 @@ class Trace:
         """
         from lag_core.explain.attribution import Target, attribute
 
+        require(self.run, "gradients", "latent", *(["lrp"] if method.startswith("lrp") else []))
         target = Target(self._known(cls, step) + self.run.labels.offset, self._mask(where))
         found = attribute(self.networks.steps[step], self.inputs(), target, method)
         return replace(found, map=unfit_scores(found.map[None], self.inside, self.size)[0])
@@ -224,6 +250,7 @@ class Trace:
         (explain.controls). No network is touched.
         """
         self.run.checked_step(step)
+        require(self.run, "latent")
         fill = None if mean is None else torch.from_numpy(np.asarray(mean, np.float32))
         question = ablation(self.output(step).latent, self.passes.decoder(step), fill)
         own = self.output(step).latent.cpu().numpy()
@@ -243,6 +270,7 @@ class Trace:
 
         `counts`, `controls`: as in `ablate`.
         """
+        require(self.run, "latent")
         own, old = self.output(self.run.checked_step(step)).latent, self.output(self._earlier(step, source)).latent
         question = transplantation(own, old, self.passes.decoder(step))
         both = own.cpu().numpy(), old.cpu().numpy()

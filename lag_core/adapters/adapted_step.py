@@ -1,0 +1,172 @@
+"""One step's network behind an adapter, in the form in which explanations ask for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from lag_core.adapters.adapter import Adapter, AdapterError
+from lag_core.adapters.replay import Replay, latent_and_logits, rows_of, upstream
+from lag_core.data.transforms import MEAN, STD
+from lag_core.model.segmenter import Output
+from lag_core.protocol import LabelSpace
+
+SIDE = 128
+"""Side of the pictures of the self-test, where the network takes such; else the adapter's own."""
+TOLERANCE = 1e-4
+"""Largest difference of the self-test, of the largest logit."""
+NEVER = -1e4
+"""Logit of the unknown class, which a network without a background has no channel for."""
+
+
+class AdaptedStep(nn.Module):
+    """The network of one step. Images are normalised by ImageNet's values; its own normalisation is applied here.
+
+    Shape: [B, 3, S, S] -> `Output`. AdapterError if the network does not do what the adapter says.
+    """
+
+    def __init__(self, adapter: Adapter, net: nn.Module, step: int, labels: LabelSpace):
+        super().__init__()
+        self.adapter, self.step, self.labels = adapter, step, labels
+        self.net = net.eval().requires_grad_(False)
+        self.lock = threading.RLock()
+        self._target = self._module(adapter.latent) if adapter.latent else None
+        self._head = self._module(adapter.head) if adapter.head else None
+        self._early: list[nn.Module] = []
+        self._test()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AdaptedStep:
+        import copy
+
+        return AdaptedStep(self.adapter, copy.deepcopy(self.net, memo), self.step, self.labels)
+
+    def _module(self, path: str) -> nn.Module:
+        try:
+            return self.net.get_submodule(path)
+        except AttributeError as error:
+            raise AdapterError(f"adapter {self.name}: the network has no module {path!r} ({error})") from None
+
+    @property
+    def name(self) -> str:
+        return type(self.adapter).__name__
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """An adapter says nothing of what steps share: the images themselves."""
+        return images
+
+    def behind_trunk(self, images: Tensor) -> Output:
+        """The whole pass."""
+        if self._target is None:
+            logits = self._logits(images)
+            return Output(logits, logits[:, :0], logits)
+        with self.lock:
+            latent, logits = latent_and_logits(self._target, self._logits, images, self.adapter.latent)
+        return Output(latent, latent, logits)
+
+    def forward(self, images: Tensor) -> Output:
+        return self.behind_trunk(images)
+
+    def decoder(self, images: Tensor) -> Callable[..., Tensor]:
+        """The way from Z of these images to logits; see `Replay`. AdapterError where the adapter names no Z."""
+        if self._target is None:
+            raise AdapterError(f"adapter {self.name} names no module for Z: set `latent`")
+        if self._head is None:
+            return Replay(self._target, self._early, self._logits, images, self.lock)
+        head = self._head
+
+        def decode(latent: Tensor, rows: Any = None) -> Tensor:
+            rows_of(rows, len(latent), len(images))
+            return self._with_unknown(head(latent.clone()))
+
+        return decode
+
+    def _logits(self, images: Tensor) -> Tensor:
+        """One logit a training channel."""
+        return self._with_unknown(self.adapter.logits(self.net, self._normalised(images).contiguous()))
+
+    def _with_unknown(self, logits: Any) -> Tensor:
+        known = self.labels.seen(self.step)
+        if not isinstance(logits, Tensor) or logits.dim() != 4 or logits.shape[1] != known:
+            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise AdapterError(f"adapter {self.name}: step {self.step} gives {shape} for {known} classes [B, K, h, w]")
+        if not self.labels.unknown:
+            return logits
+        return torch.cat([torch.full_like(logits[:, :1], NEVER), logits], 1)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        """By the adapter's mean and deviation instead of ImageNet's."""
+        own, theirs = (self.adapter.mean, self.adapter.std), (tuple(map(float, MEAN)), tuple(map(float, STD)))
+        if own == theirs:
+            return images
+        mean, std, own_mean, own_std = (images.new_tensor(v).view(1, 3, 1, 1) for v in (*theirs, *own))
+        return (images * std + mean - own_mean) / own_std
+
+    # ------------------------------------------------------------------ self-test
+
+    @torch.no_grad()
+    def _test(self) -> None:
+        """decode(Z) must be the logits, for each picture of a batch; it must follow a change of Z."""
+        images = self._pictures()
+        if self._target is None:
+            return
+        if self._head is None:
+            self._early = upstream(self.net, self._target, self._logits, images)
+            if self._fits(images):
+                return
+            self._early = []  # the batch cannot be told apart in what is remembered: the whole pass is replayed
+        if not self._fits(images):
+            what = "head" if self._head is not None else "latent"
+            remedy = "leave `head` out, and the pass is replayed" if self._head is not None else "name another module"
+            raise AdapterError(
+                f"adapter {self.name}, step {self.step}: the logits of Z are not those of the network "
+                f"({what} = {getattr(self.adapter, what)!r}); {remedy}"
+            )
+
+    def _pictures(self) -> Tensor:
+        """Two pictures of noise that the network takes, on its device."""
+        generator = torch.Generator().manual_seed(0)
+        like = next(self.net.parameters(), torch.zeros(()))
+        sides = sorted({min(SIDE, self.adapter.size), self.adapter.size})
+        for side in sides:
+            images = torch.randn(2, 3, side, side, generator=generator).to(like.device)
+            try:
+                self.behind_trunk(images)
+            except AdapterError:
+                raise
+            except Exception as error:  # a network that takes one size alone fails as it likes
+                if side == sides[-1]:
+                    raise AdapterError(f"adapter {self.name}, step {self.step}: a pass failed ({error})") from error
+                continue
+            break
+        return images
+
+    def _fits(self, images: Tensor) -> bool:
+        """Whether decoding gives the network's logits, in another order of the pictures, and follows a change of Z."""
+        latent, _, logits = cast("tuple[Tensor, ...]", self.behind_trunk(images))
+        decode, order = self.decoder(images), [1, 0]
+        changed = latent.flip(-1) * 1.5
+        try:
+            same = decode(latent[order], order)
+            moved = decode(changed[order], order)
+            whole = moved if not self._early else self._replayed(changed, images)[order]
+        except AdapterError:
+            raise
+        except Exception:  # remembered outputs of an unknown form
+            return False
+        if same.shape != logits.shape:
+            return False
+        scale = float(logits[:, int(self.labels.unknown) :].abs().max()) or 1.0
+        close = (same - logits[order]).abs().max() <= TOLERANCE * scale
+        follows = not torch.equal(moved, same) and (moved - whole).abs().max() <= TOLERANCE * max(
+            scale, float(whole[:, int(self.labels.unknown) :].abs().max())
+        )
+        return bool(close) and bool(follows)
+
+    def _replayed(self, latent: Tensor, images: Tensor) -> Tensor:
+        """With nothing remembered."""
+        assert self._target is not None
+        return Replay(self._target, (), self._logits, images, self.lock)(latent)

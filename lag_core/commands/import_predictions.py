@@ -1,0 +1,52 @@
+"""Write a run folder of label maps that any framework made (docs/open-your-own.md).
+
+STEP0, STEP1 … are folders, one a step, each with `<image>.png` (dataset ids) for every validation image, and if you
+like `<image>.npz` with `scores` [K, h, w] or `latent` [C, h, w].
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folders", type=Path, nargs="+", metavar="STEP", help="folder of label maps, one a step, in order"
+    )
+    parser.add_argument("--dataset", default="folder", help="folder, voc, ade20k or isprs")
+    parser.add_argument("--root", required=True, help="folder of the dataset")
+    parser.add_argument("--task", required=True, help='such as "15-1" or "2-2-1"')
+    parser.add_argument("--out", type=Path, required=True, help="run folder to write")
+
+
+def run(options: argparse.Namespace) -> int:
+    from lag_core.adapters.adopting import write_foreign_run
+    from lag_core.commands.measuring import write_measured
+    from lag_core.config import ConfigError, resolve
+    from lag_core.data.catalogue import open_dataset, task_of
+    from lag_core.predictions import store
+    from lag_core.protocol import LabelSpace
+
+    tables = {
+        "data": {"dataset": options.dataset, "root": str(Path(options.root).resolve()), "task": options.task},
+        "method": {"name": "imported predictions", "loss": "ce"},
+    }
+    config = resolve(tables)
+    dataset = open_dataset(config.data)
+    background = dataset.info.background
+    labels = LabelSpace(task_of(config.data, dataset.info).steps, background, unknown=background is None)
+    if len(options.folders) > len(labels.steps):
+        raise ConfigError(f"{len(options.folders)} folders, but task {options.task} has {len(labels.steps)} steps")
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise ConfigError(f"{options.out} holds files already, and none is replaced; choose another --out")
+    stored = store(options.folders, dataset, labels, options.out)
+    network = {"kind": "stored", "images": list(stored.images), "sha256": stored.digest}
+    method = {**tables["method"], "unknown": labels.unknown}
+    config = resolve(
+        {**tables, "method": method, **({"model": {"latent": stored.channels}} if stored.channels else {})}
+    )
+    opened = write_foreign_run(options.out, config, labels, dataset.info, network, len(options.folders))
+    print(f"{len(opened.steps)} steps, {len(stored.images)} label maps each -> {opened.path}")
+    write_measured(opened, dataset, "cpu")
+    return 0

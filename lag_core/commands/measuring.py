@@ -1,0 +1,34 @@
+"""Measuring runs of any kind, for the commands that write or check their metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lag_core.data.dataset import Dataset
+from lag_core.runs import Run
+
+if TYPE_CHECKING:
+    from lag_core.training.features import Progress
+
+
+def measured(run: Run, dataset: Dataset, bar: Progress, device: str) -> list[dict[str, np.ndarray]]:
+    """Confusion matrices int64 [K, K] by domain, of each step, on the images that the run measures on."""
+    from lag_core.explain.measuring import confusions
+    from lag_core.training.evaluation import evaluate, measured_ids
+
+    if run.kind == "segmenter":
+        return evaluate(run, dataset, bar, device)
+    return confusions(run, dataset, bar(measured_ids(dataset, run.config.data), "validation"), device)
+
+
+def write_measured(run: Run, dataset: Dataset, device: str) -> None:
+    """Measure a run, write its metrics.json, and print its table."""
+    from lag_core.comparison import step_rows, table
+    from lag_core.training.evaluation import measured_ids, totals, write_metrics
+    from lag_core.training.reporting import Reporter
+
+    found = measured(run, dataset, Reporter(False).bar, device)
+    write_metrics(run.path / "metrics.json", found, len(measured_ids(dataset, run.config.data)))
+    print(table(step_rows(run, totals(found))))

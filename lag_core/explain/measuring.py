@@ -1,0 +1,27 @@
+"""What the steps of a run of any kind answer on validation images, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from lag_core.data.dataset import Dataset
+from lag_core.data.remap import truth
+from lag_core.explain.networks import Networks
+from lag_core.explain.trace import Trace
+from lag_core.metrics import confusion
+from lag_core.runs import Run
+
+
+def confusions(run: Run, dataset: Dataset, names: Iterable[str], device: str = "cpu") -> list[dict[str, np.ndarray]]:
+    """Confusion matrix int64 [K, K] of each domain, for each step, over the named images at their own size."""
+    networks, classes = Networks(run, device), len(run.classes)
+    totals: list[dict[str, np.ndarray]] = [{} for _ in range(len(networks))]
+    for name in names:
+        true = truth(dataset.mask(name), run.labels)
+        trace, domain = Trace(networks, dataset.image(name), true, name), dataset.domain(name)
+        for step, total in enumerate(totals):
+            counted = confusion(true, trace.prediction(step), classes)
+            total[domain] = total.get(domain, np.zeros_like(counted)) + counted
+    return totals
