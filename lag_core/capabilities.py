@@ -28,7 +28,7 @@ NAMES: dict[str, str] = {
     "labels": "label maps",
     "logits": "logits",
     "gradients": "gradients",
-    "latent": "the latent map Z and a way from it to logits",
+    "latent": "a latent map Z with a way from it to logits",
     "lrp": "LRP's rules for each of its layers",
 }
 
@@ -52,7 +52,7 @@ def lacking(run: Run, needs: Iterable[str]) -> str:
     names = ", ".join(NAMES[need] for need in missing)
     if run.kind == "stored":
         return (
-            f"{run.name} holds stored label maps, so it has no {names}. `lag import` (checkpoints of a known system) "
+            f"{run.name} holds stored label maps, so it lacks {names}. `lag import` (checkpoints of a known system) "
             "or `lag adopt` (an adapter for your own network) open the networks themselves."
         )
     if missing == ["lrp"]:

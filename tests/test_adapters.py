@@ -308,8 +308,11 @@ def test_questions_about_channels_and_why(data: Path, tmp_path: Path) -> None:
         assert np.isfinite(trace.relevance(1, 1, method).map).all()
     with pytest.raises(Lacks, match="no LRP"):
         trace.relevance(1, 1, "lrp")
-    evidence, verdict = run.why_preserved("red", trace)
-    assert evidence.effects is not None and verdict.status
+    found = run.why_preserved("red", trace)
+    assert found.evidence.effects is not None and found.verdict.status
+    shares = found.evidence.shares
+    assert shares is not None and shares.parts[1] == "features"
+    assert abs(shares.points.sum() - (shares.end - shares.start)) < 1e-6
 
 
 def test_a_run_names_its_adapter_and_its_checkpoints(

@@ -37,6 +37,7 @@ class AdaptedStep(nn.Module):
         self._target = self._module(adapter.latent) if adapter.latent else None
         self._head = self._module(adapter.head) if adapter.head else None
         self._early: list[nn.Module] = []
+        self.eval()
         self._test()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AdaptedStep:

@@ -17,5 +17,6 @@ from lag_core.commands import (
 )
 
 COMMANDS = (
-    train, evaluate, survey, predict, explain, report, compare, splits, doctor, pack, adopt, import_, import_predictions,
+    train, import_, evaluate, survey, predict, explain, report, compare, splits, doctor, pack, adopt,
+    import_predictions,
 )  # fmt: skip

@@ -53,15 +53,22 @@ class Attribution:
 class Subject(NamedTuple):
     """One image for one network: what every method gets.
 
-    images: [1, 3, H, W] normalised. target: on `images`. view: the network as LRP sees it.
-    recording: its forward pass.
+    images: [1, 3, H, W] normalised. target: on `images`. recording: its forward pass, by LRP's rules where the network
+    is this project's own. decode: from Z of these images to logits.
     """
 
     model: Segmenter
     images: Tensor
     target: Target
-    view: FoldedSegmenter
-    recording: Recording
+    recording: Recording | Forward
+    decode: Callable[[Tensor], Tensor]
+
+
+class Forward(NamedTuple):
+    """A forward pass of a network that LRP does not know."""
+
+    latent: Tensor
+    logits: Tensor
 
 
 def attribute(
@@ -82,12 +89,22 @@ def attribute(
         raise ValueError(f"expected one image, found a batch of {len(images)}")
     if any(module.training for module in model.modules()):
         raise ValueError("the model is in training mode: call model.eval() first")
-    seen = view or FoldedSegmenter(model)
-    return METHODS[method](Subject(model, images.detach(), target, seen, seen.record(images)))
+    return METHODS[method](_subject(model, images.detach(), target, view))
+
+
+def _subject(model: Segmenter, images: Tensor, target: Target, view: FoldedSegmenter | None) -> Subject:
+    if isinstance(model, Segmenter):
+        seen = view or FoldedSegmenter(model)
+        return Subject(model, images, target, seen.record(images), model.decode)
+    with torch.no_grad():
+        found = model(images)
+    return Subject(model, images, target, Forward(found.latent, found.logits), model.decoder(images))
 
 
 def _lrp(composite: str) -> Callable[[Subject], Attribution]:
     def run(subject: Subject) -> Attribution:
+        if isinstance(subject.recording, Forward):
+            raise ValueError("LRP's rules do not reach this network; choose a gradient method")
         found = subject.recording.relevance(subject.target, composite)
         name: Method = "lrp" if composite == "composite" else "lrp-epsilon"
         return Attribution(
@@ -132,10 +149,10 @@ def _occlusion(subject: Subject) -> Attribution:
 class _Decoder(nn.Module):
     """Latent map -> score, with a layer of its own for captum to hook, so that the model needs none."""
 
-    def __init__(self, model: Segmenter, weights: Tensor):
+    def __init__(self, decode: Callable[[Tensor], Tensor], weights: Tensor):
         super().__init__()
         self.entry = nn.Identity()
-        self._decode, self._weights = model.decode, weights
+        self._decode, self._weights = decode, weights
 
     def forward(self, latent: Tensor) -> Tensor:
         return (self._decode(self.entry(latent)) * self._weights).flatten(1).sum(1)
@@ -143,7 +160,7 @@ class _Decoder(nn.Module):
 
 def _grad_cam(subject: Subject) -> Attribution:
     latent = subject.recording.latent
-    decoder = _Decoder(subject.model, subject.target.weights(subject.recording.logits))
+    decoder = _Decoder(subject.decode, subject.target.weights(subject.recording.logits))
     found = LayerGradCam(decoder, decoder.entry).attribute(latent.clone().requires_grad_(), relu_attributions=True)
     height, width = subject.images.shape[-2:]
     return _plain("grad-cam", subject, upsample(found.detach(), (height, width))[0, 0])
@@ -170,7 +187,7 @@ def _plain(method: Method, subject: Subject, found: Tensor, conservation: float 
     weights = subject.target.weights(subject.recording.logits)
     score = float((weights * subject.recording.logits).double().sum())
     own = weights[:, subject.target.channel]
-    profile = latent_relevance(subject.model.decode, subject.recording.latent, subject.target.channel, own)
+    profile = latent_relevance(subject.decode, subject.recording.latent, subject.target.channel, own)
     return Attribution(method, _finite(found, method), _array(profile.sum((2, 3))[0]), score, conservation=conservation)
 
 

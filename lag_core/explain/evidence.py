@@ -26,7 +26,7 @@ from lag_core.data.transforms import fit, fit_mask, resize_labels, to_input
 from lag_core.explain import channels, controls, similarity, stored_shares, verdict
 from lag_core.explain.cache import ResultCache, key_of
 from lag_core.explain.controls import Matched
-from lag_core.explain.hybrids import Pair
+from lag_core.explain.hybrids import pair_of
 from lag_core.explain.interventions import CONTROLS, Intervention, Measure, ablation, curve, transplantation
 from lag_core.explain.networks import Networks, Passes
 from lag_core.explain.shares import Shares
@@ -220,7 +220,7 @@ def class_shares(
         raise ValueError(f"step {step} is not later than step {source}, which introduces the class")
     found = known_shares(run, examples, cls, step, cache)
     if found is None:
-        pair = Pair((networks, source), (networks, step))
+        pair = pair_of((networks, source), (networks, step))
         (found,) = yield from shares_on(pair, [cls], pictures_of(examples, run))
         if cache is not None:
             case = cls, source, step

@@ -25,6 +25,7 @@ from lag_core.explain.shares import (
     ASPP,
     BACKBONE,
     COMPETITION,
+    FEATURES,
     OLD_HEADS,
     OWN_HEAD,
     UNKNOWN_HEAD,
@@ -184,10 +185,39 @@ class Pair:
         yield mask, x
 
     @torch.no_grad()
-    def decoded(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+    def decoded(self, latent: Tensor, passes: tuple[Passes, Passes]) -> tuple[Tensor, Tensor]:
         """Logits of Z by the heads of both states. Shape: [B, C, h, w] -> [B, channels then], [B, channels now]."""
-        then, now = self.models
-        return then.decode(latent), now.decode(latent)
+        then, now = (one.decoder(step) for one, step in zip(passes, self.steps, strict=True))
+        return then(latent), now(latent)
+
+
+class WholePair(Pair):
+    """Two states of a network that names no stages: one feature part, everything up to Z, and all heads changed."""
+
+    feature_parts = (FEATURES,)
+
+    @cached_property
+    def _modules(self) -> list[tuple[str, nn.Module, nn.Module]]:
+        return []
+
+    @cached_property
+    def _moved_channels(self) -> np.ndarray:
+        return np.ones(self.seen[0] + self.labels.offset, bool)
+
+    def every_part(self, cls: int) -> tuple[str, ...]:
+        return (FEATURES, *super().every_part(cls))
+
+    @torch.no_grad()
+    def latents(self, passes: tuple[Passes, Passes], wanted: frozenset[int]) -> Iterator[tuple[int, Tensor]]:
+        """Z then (0) and now (1)."""
+        for mask in sorted(wanted):
+            yield mask, passes[mask].output(self.steps[mask]).latent
+
+
+def pair_of(then: tuple[Networks, int], now: tuple[Networks, int]) -> Pair:
+    """The pair of two states, cut as finely as their networks name their parts."""
+    ours = all(networks.run.kind == "segmenter" for networks, _ in (then, now))
+    return Pair(then, now) if ours else WholePair(then, now)
 
 
 def _rows(head: nn.Module) -> Iterator[Tensor]:
@@ -330,7 +360,7 @@ class HybridCounts:
     def add(self, first: int, passes: tuple[Passes, Passes], geometry: Geometry) -> None:
         """Count a batch of pictures, the first of which has the place `first`."""
         for features, latent in self.pair.latents(passes, self.wanted):
-            both = self.pair.decoded(latent)
+            both = self.pair.decoded(latent, passes)
             for row, truth in enumerate(geometry.truths):
                 self._count(first + row, features, both, row, geometry, truth)
 

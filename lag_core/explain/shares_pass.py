@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from lag_core.data.transforms import content_size, fit, resize_labels, to_input
-from lag_core.explain.hybrids import Geometry, HybridCounts, Pair
+from lag_core.explain.hybrids import Geometry, HybridCounts, Pair, pair_of
 from lag_core.explain.networks import Networks, Passes
 from lag_core.explain.shares import REPEATS, Shares, shares_of
 
@@ -73,4 +73,4 @@ def all_pairs(networks: Networks) -> Iterator[tuple[Pair, list[int]]]:
     labels = networks.run.labels
     for then in range(len(networks)):
         for now in range(then + 1, len(networks)):
-            yield Pair((networks, then), (networks, now)), list(labels.class_indices(then))
+            yield pair_of((networks, then), (networks, now)), list(labels.class_indices(then))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lag_core.capabilities import capabilities
 from lag_core.data.dataset import Dataset
 from lag_core.data.remap import truth
 from lag_core.data.transforms import Size, content_size, fit, fit_mask, resize_labels, to_input
@@ -54,7 +55,8 @@ def survey(
     latents = LatentSums(len(ids), steps, len(run.labels.order), run.config.model.latent)
     distances = DistanceSums(steps, run.config.model.latent, run.config.optim.seed)
     ours = run.kind == "segmenter"
-    hybrids = [HybridCounts(pair, classes, len(ids)) for pair, classes in (all_pairs(networks) if ours else ())]
+    decodes = "latent" in capabilities(run)
+    hybrids = [HybridCounts(pair, classes, len(ids)) for pair, classes in (all_pairs(networks) if decodes else ())]
     holds = HoldsCounts(networks, len(ids), probes_or_say(networks, dataset, progress, say)) if ours else None
     for place in progress(range(0, len(ids), BATCH), "survey"):
         batch = read_batch(dataset, ids[place : place + BATCH], place, run)
@@ -93,7 +95,7 @@ def survey_stored(run: Run, dataset: Dataset, progress: Progress) -> Survey:
             before = latent
     domains = tuple(dataset.domain(i) for i in ids)
     arrays = {**pixels.arrays(), **latents.arrays(), "distances": distances.mean()}
-    return Survey(ids, domains, METRICS, run.labels, **arrays, shares=None)
+    return Survey(ids, domains, METRICS, run.labels, **arrays, shares=None, holds=None)
 
 
 def _covering(place: int, true: np.ndarray, side: int) -> ImageBatch:

@@ -35,13 +35,11 @@ def latent_relevance(
     linear: d s / d Z is then constant almost everywhere and the gradient is exact without `create_graph`,
     which is needed only to train the heads themselves through R.
 
-    Shape: Z [P, C, h, w], channels int64 [P] or one int, weights [P, h, w] -> R [P, C, h, w].
+    Shape: Z [P, C, h, w], channels int64 [P] or one int, weights [P, h, w] -> R [P, C, h, w]. Where the logits have
+    another resolution than Z (a foreign network's), weights may have either; those of Z are spread over the logits.
     """
-    if weights.shape != (len(latent), *latent.shape[-2:]):
-        raise ValueError(
-            f"weights are {tuple(weights.shape)}: expected one map a row, "
-            f"{(len(latent), *latent.shape[-2:])}, at the latent resolution"
-        )
+    if weights.dim() != 3 or len(weights) != len(latent):
+        raise ValueError(f"weights are {tuple(weights.shape)}: expected one map for each of {len(latent)} rows")
     if len(latent) == 0:
         return latent * 1
     with torch.inference_mode(False), torch.enable_grad():
@@ -50,9 +48,21 @@ def latent_relevance(
             entry = entry.detach().requires_grad_()
         logits = class_logits(decode, entry, channels)
         # the weights as the vector of a vector-Jacobian product: no sum that could leave the dtype's range
-        vector = _trackable(weights).to(logits.dtype)
+        vector = _matching(_trackable(weights).to(logits.dtype), logits, latent)
         (slope,) = torch.autograd.grad(logits, entry, vector, create_graph=create_graph)
     return latent * slope
+
+
+def _matching(weights: Tensor, logits: Tensor, latent: Tensor) -> Tensor:
+    """Weights at the resolution of the logits. ValueError for a map that has neither their size nor Z's."""
+    if weights.shape[-2:] == logits.shape[-2:]:
+        return weights
+    if weights.shape[-2:] != latent.shape[-2:]:
+        raise ValueError(
+            f"weights are {tuple(weights.shape)}: expected one map a row, {(len(latent), *latent.shape[-2:])}, at the "
+            "latent resolution"
+        )
+    return nn.functional.interpolate(weights[:, None], logits.shape[-2:], mode="nearest")[:, 0]
 
 
 def _trackable(x: Tensor) -> Tensor:
