@@ -134,7 +134,9 @@ class MethodConfig:
     """What is learned and what is preserved. Each method's preset fills this; every part can be overridden alone."""
 
     name: str = "reference"
-    loss: Literal["bce", "ce", "mib"] = "bce"
+    loss: Literal["bce", "ce", "mib", "bce_foreground"] = "bce"
+    """What was trained, and so how to predict. "bce_foreground": classes by their sigmoid, and the background, which
+    has no logit of its own, where none is above 0.5 (DKD, STAR; of imported runs, not to train with)."""
     unknown: bool = False
     """Model the unknown class in a channel of its own (datasets without background always do)."""
     extractor: Literal["frozen", "live"] = "frozen"

@@ -94,7 +94,7 @@ def _targets(networks: Networks, masks: np.ndarray, step: int) -> torch.Tensor:
 
 
 def _activation(networks: Networks) -> str:
-    return "sigmoid" if networks.run.config.method.loss == "bce" else "softmax"
+    return "sigmoid" if networks.run.config.method.loss.startswith("bce") else "softmax"
 
 
 def _thresholds(networks: Networks, batches: Sequence[Batch], step: int) -> torch.Tensor | None:

@@ -28,8 +28,8 @@ class Format:
     """Our network's tensors."""
     network: dict[str, Any]
     """What `config.model` says of it, besides the backbone."""
-    loss: Literal["bce", "ce"]
-    """How probabilities come from logits: sigmoid or softmax."""
+    loss: Literal["bce", "bce_foreground", "ce"]
+    """How probabilities come from logits: `config.method.loss`."""
     unknown: bool
     """Whether a channel of the unknown is added to the background's."""
     size: int
@@ -72,7 +72,7 @@ def _dkd_like(name: str, title: str, sizes: Callable, tensors: Callable) -> Form
         sizes,
         lambda source, shapes, gamma: tensors(source, shapes),
         _COMMON,
-        "bce",
+        "bce_foreground",
         False,
         512,
         "backbone.layer3.",

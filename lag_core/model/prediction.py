@@ -12,7 +12,14 @@ from lag_core.protocol import LabelSpace
 
 
 def probabilities(logits: Tensor, loss: str) -> Tensor:
-    """Sigmoid for networks trained with BCE, softmax otherwise. Shape: [B, channels, ...] -> same."""
+    """Sigmoid for networks trained with BCE, softmax otherwise. Shape: [B, channels, ...] -> same.
+
+    Under "bce_foreground" channel 0, the background's, says nothing: its probability is that of the likeliest class
+    being absent. So it is the highest exactly where no class is above 0.5: DKD's and STAR's rule.
+    """
+    if loss == "bce_foreground":
+        own = logits[:, 1:].sigmoid()
+        return torch.cat([1 - own.amax(1, keepdim=True), own], 1)
     return logits.sigmoid() if loss == "bce" else logits.softmax(1)
 
 
