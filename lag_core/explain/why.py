@@ -7,8 +7,8 @@ heads, the unknown's or background's), the newer classes (competition). The rule
 | word | rule |
 |---|---|
 | kept / weakened / lost | IoU at t is at least KEPT / at least HALF / less than HALF of that at s |
-| other pixels counted | kept on the fixed pixels, yet the papers' measure fell below KEPT of that at s, at least MATERIAL
-of it by newly counted pixels |
+| other pixels counted | kept on the fixed pixels, yet the papers' measure fell below KEPT of that at s, of which
+newly counted pixels took MATERIAL or more |
 | nothing to explain | the IoU changed by less than MATERIAL, or the interval of the change contains 0 |
 | by the heads, by the features, drowned by newer classes | that group took at least QUARTER of the loss, its interval
 lies below 0, and it is told apart from every group that is not named: their intervals do not overlap |
