@@ -242,7 +242,7 @@ def parts_table(rows: Rows, datasets: dict[str, str]) -> str:
         shares = [row["share"] for row in group if row["share"] is not None]
         met = sum(share >= parts.AIM for share in shares)
         lines.append([
-            kind, str(len(shares)), f"{100 * min(shares):.1f} %", f"{met} of {len(shares)}",
+            kind, str(len(shares)), f"{100 * min(shares):.1f} %" if shares else "-", f"{met} of {len(shares)}",
             f"{max(row['unchanged'] for row in group):g}", f"{max(row['gap'] for row in group):.0e}",
         ])  # fmt: skip
     head = [

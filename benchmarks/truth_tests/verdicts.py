@@ -5,25 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lag_core.explain import why
+from lag_core.explain.evidence import ValidationPictures, finish
+from lag_core.explain.shares import Shares
+from lag_core.explain.shares_pass import all_pairs, shares_on
 from lag_core.explain.survey import read_survey
 from truth_tests.cases import Subject
 
 
 def rows(subject: Subject, n: int) -> Iterator[dict]:
-    """One row an old class, from the step that introduced it to the last one. `n` is not used: all are shown.
-
-    A run without a survey has no row.
-    """
-    survey = read_survey(subject.run)
-    if survey is None or survey.shares is None:
-        return
-    for (cls, then, now), shares in survey.shares.by_case.items():
-        if now != subject.run.last_step:
-            continue
+    """One row an old class, from the step that introduced it to the last one. `n` is not used: all are shown."""
+    for cls, shares in _shares(subject):
         found = why.answer(shares)
         groups = {name: (one.points, one.low, one.high) for name, one in why.groups(shares).items()}
         yield {
-            "run": subject.name, "class": subject.run.classes[cls].name, "from": then, "to": now,
+            "run": subject.name, "class": subject.run.classes[cls].name,
+            "from": shares.step_from, "to": shares.step_to,
             "start": shares.start, "fixed": shares.fixed, "end": shares.end, "words": found.words,
             "newly": (shares.newly.points, shares.newly.low, shares.newly.high), "groups": groups,
         }  # fmt: skip
+
+
+def _shares(subject: Subject) -> Iterator[tuple[int, Shares]]:
+    """(class, its shares at the last step): from the survey, or measured where there is none."""
+    last, survey = subject.run.last_step, read_survey(subject.run)
+    if survey is not None and survey.shares is not None:
+        yield from ((cls, found) for (cls, _, now), found in survey.shares.by_case.items() if now == last)
+        return
+    for pair, classes in all_pairs(subject.networks):
+        if pair.steps[1] == last:
+            pictures = ValidationPictures(subject.dataset, subject.run)
+            yield from zip(classes, finish(shares_on(pair, classes, pictures)), strict=True)
