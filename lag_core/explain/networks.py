@@ -68,8 +68,8 @@ class Steps(Sequence[Any]):
     """
 
     def __init__(self, run: Run, device: str, memory: StepMemory):
-        self._loader, self._memory = loader_of(run, device), memory
-        self._count, self._name = len(run.steps), next(_numbers)
+        self._count, self._name, self._memory = len(run.steps), next(_numbers), memory
+        self._loader = loader_of(run, device)
 
     def __len__(self) -> int:
         return self._count
