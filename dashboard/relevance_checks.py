@@ -9,6 +9,7 @@ import streamlit as st
 
 from dashboard import relevance_maps, untrusted
 from dashboard.figures import relevance as figures
+from dashboard.page import Empty
 from dashboard.relevance_maps import Asked, Explained, Refused
 from dashboard.relevance_scene import METHOD_NAMES, Scene, Series, progress
 from dashboard.wording import number, percent
@@ -198,6 +199,10 @@ def draw_shuffled(shared: Scene) -> None:
         formula=r"\rho_k = \mathrm{Spearman}\big(R(\theta),\; R(\theta \text{ shuffled down to } k)\big)",
         source="Adebayo et al. 2018, cascading; shuffling instead of drawing anew is ours",
     ) as view:
+        if shared.page.run.kind != "segmenter":
+            raise Empty(
+                "An adapter does not name the parts of its network, so they are not shuffled one after another."
+            )
         shared.drawn()
         asked = [s.asked[s.step] for s in (shared.own, shared.other) if s and s.explained(s.step)]
         found = [(one, relevance_maps.known_check(one)) for one in asked]

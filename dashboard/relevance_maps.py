@@ -18,6 +18,7 @@ import numpy as np
 from dashboard import exhibit, loaders
 from dashboard.loaders import Picture
 from dashboard.shelf import SHELF, Shelf, shelved
+from lag_core.capabilities import capabilities
 from lag_core.explain.cache import ResultCache, key_of
 from lag_core.explain.latent_maps import on_image
 from lag_core.runs import Run
@@ -40,6 +41,13 @@ METHODS: tuple[str, ...] = (
     "lrp", "lrp-epsilon", "gradient-x-input", "grad-cam", "integrated-gradients", "occlusion",
 )  # fmt: skip
 """As attribution.Method, which cannot be read without torch."""
+
+
+def methods(*runs: Run | None) -> tuple[str, ...]:
+    """The methods that the networks of all these runs can be asked by."""
+    covered = all("lrp" in capabilities(run) for run in runs if run is not None)
+    return METHODS if covered else tuple(name for name in METHODS if not name.startswith("lrp"))
+
 
 DEPTHS: dict[str, tuple[Depth, ...]] = {
     "lrp": ("latent", "pixels"),
@@ -297,8 +305,11 @@ def _gradient_at_latent(asked: Asked, trace: Trace, model: Segmenter, features: 
     heads = trace.passes.heads(asked.step)
     found = latent_relevance(heads, output.latent.detach(), target.channel, weights[:, target.channel])
     score = float((weights * output.logits).double().sum().detach())
+    gap = None
+    if trace.run.kind == "adapter" and score:  # of a network that nobody here knows, the gap is said
+        gap = abs(float(found.double().sum()) - score) / abs(score)
     return Explained(
-        _inside(trace, found.sum(1)[0]), found.sum((2, 3))[0].cpu().numpy(), score, _count(asked), 0.0, None
+        _inside(trace, found.sum(1)[0]), found.sum((2, 3))[0].cpu().numpy(), score, _count(asked), 0.0, gap
     )
 
 

@@ -188,7 +188,7 @@ def at_first(page: Page) -> Scene:
     """The scene before anything is chosen, at a step that knows the class."""
     truth = exhibit.shown(page.run, page.picture()).truth
     about: About = "true" if truth is not None and (truth == page.cls).any() else "predicted"
-    method = relevance_maps.METHODS[0]
+    method = relevance_maps.methods(page.run, page.run2)[0]
     return _answered(page, Questions(about, method, relevance_maps.DEPTHS[method][0], None))
 
 
@@ -221,7 +221,12 @@ def _choose(page: Page, shown: Shown) -> Questions:
         )
         st.markdown("by", width="content")
         method = settings.select(
-            "Method", "method", relevance_maps.METHODS, names=lambda k: METHOD_NAMES[k], width=190, **hidden
+            "Method",
+            "method",
+            relevance_maps.methods(page.run, page.run2),
+            names=lambda k: METHOD_NAMES[k],
+            width=190,
+            **hidden,
         )
         st.markdown("at", width="content")
         depth = settings.select(

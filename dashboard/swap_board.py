@@ -57,7 +57,7 @@ def _board(
         latents = trace.output(then).latent, trace.output(now).latent
         steps = then, now
         maps = tuple(
-            trace.prediction(steps[heads], trace.networks.steps[steps[heads]].decode(latents[features]))
+            trace.prediction(steps[heads], trace.passes.decoder(steps[heads])(latents[features]))
             for features, heads in CORNERS
         )
     truth = maps[0] if _picture.truth is None else _picture.truth

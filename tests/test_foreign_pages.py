@@ -1,0 +1,74 @@
+"""Every page of a run behind an adapter, and of stored label maps: what lacks is said, nothing breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from own_adapters import Own, write_checkpoints
+from PIL import Image
+from shapes import write_shapes
+from streamlit.testing.v1 import AppTest
+
+from dashboard.app import PAGES
+from lag_core.cli import main
+from lag_core.data.folder import open_folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("foreign")
+    data, out = write_shapes(root / "shapes"), root / "runs"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAG_RUNS", str(out))
+        patch.setenv("LAG_DATA", "")
+        patch.setenv("LAG_CACHE", str(root / "cache"))
+        patch.setenv("LAG_ADAPTERS", "own_adapters:Own")
+        paths = map(str, write_checkpoints(Own(), root / "checkpoints"))
+        common = ["--root", str(data), "--out"]
+        assert main(["adopt", *paths, "--adapter", "own_adapters:Own", *common, str(out / "mine")]) == 0
+        folders = [str(label_maps(data, root / f"step-{step}", step)) for step in range(2)]
+        assert main(["import-predictions", *folders, "--task", "2-2", *common, str(out / "maps")]) == 0
+        for name in ("mine", "maps"):
+            assert main(["survey", str(out / name), "--quiet", "--device", "cpu"]) == 0
+        yield out
+
+
+def label_maps(data: Path, out: Path, step: int) -> Path:
+    """The truth with the classes still to come, and the upper quarter, called background."""
+    out.mkdir()
+    dataset = open_folder(data)
+    for name in dataset.ids("val"):
+        mask = dataset.mask(name)
+        mask = np.where(mask > 2 + 2 * step, 0, mask).astype(np.uint8)
+        mask[: 8 * step] = 0
+        Image.fromarray(mask).save(out / f"{name}.png")
+    return out
+
+
+def drawn(page: str, run: str) -> AppTest:
+    app = AppTest.from_string(f"from dashboard.app import main; main(default={page!r})", default_timeout=200)
+    app.query_params.update({"run": run, "image": "s20", "step": "1", "class": "red"})
+    return app.run()
+
+
+@pytest.mark.parametrize("page", [entry.slug for entry in PAGES])
+@pytest.mark.parametrize("run", ["mine", "maps"])
+def test_every_page_of_a_foreign_run(runs: Path, run: str, page: str) -> None:
+    app = drawn(page, run)
+    assert not app.exception and not app.error, [one.value for one in app.error]
+
+
+@pytest.mark.parametrize("page", ["channels", "relevance", "prototypes", "why"])
+def test_what_label_maps_lack_is_said_with_a_remedy(runs: Path, page: str) -> None:
+    sentences = [one.value for one in drawn(page, "maps").warning]
+    assert sentences and all("lag adopt" in one for one in sentences)
+
+
+def test_no_lrp_is_offered_for_an_adapters_network(runs: Path) -> None:
+    app = drawn("relevance", "mine")
+    offered = next(one.options for one in app.selectbox if one.label == "Method")
+    assert "gradient × input" in offered and not any("LRP" in one for one in offered)
+    assert any("Conservation error" in one.value for one in app.caption)
