@@ -129,6 +129,18 @@ def compared(peer: str, own: np.ndarray, stored: np.ndarray) -> np.ndarray:
     return own - stored
 
 
+def wrong_logits(peer: str, detail: str) -> np.ndarray:
+    """Logits of a wrong reading, every 32nd pixel from the fourth, channels as ours."""
+    return answers(peer)[f"wrong/{detail}/logits"]
+
+
+def off_wrong(peer: str, logits: Tensor, detail: str) -> float:
+    """Largest difference of `logits` to a wrong reading's."""
+    own, wrong = rule().sampled(logits)[:, ::4, ::4], wrong_logits(peer, detail)
+    assert own.shape == wrong.shape
+    return float(np.abs(own - wrong).max())
+
+
 def prediction(peer: str, logits: Tensor) -> np.ndarray:
     return label_map(logits, labels_of(peer), FORMATS[peer].loss)[0].numpy()
 
