@@ -140,8 +140,9 @@ def _neighbour(motion: Motion, run: Run, step: int, cls: int) -> str:
     sentence = f"Its nearest class is **{name}**, at {short(distance)}"
     if np.isnan(margin):
         return f"{sentence}."
-    if margin < 0:
-        return f"{sentence}: nearer than its own pixels spread, so the two overlap (margin {short(margin)})."
+    if motion.margins.overlap[step, cls]:
+        own = untrusted.name(run.classes[cls].name)
+        return f"{sentence}: nearer than its own pixels spread, so {own} overlaps it (margin {short(margin)})."
     return f"{sentence}: farther than its own pixels spread (margin {short(margin)})."
 
 
