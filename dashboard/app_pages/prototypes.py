@@ -123,7 +123,8 @@ def _way(page: Page, motion: Motion, other: Motion | None, name: str) -> str:
     compared = ""
     if page.run2 and other and not np.isnan(theirs := other.drift.since_introduced[page.step2, page.cls2]):
         compared = f" In {untrusted.name(page.run2.name)} it moved by **{short(float(theirs))}**."
-    return f"From step {introduced} to {page.step}, {name} moved by **{short(mine)}**{scale}{place}.{compared}"
+    way = f"{name} did not move" if mine == 0 else f"{name} moved by **{short(mine)}**{scale}{place}"
+    return f"From step {introduced} to {page.step}, {way}.{compared}"
 
 
 def _ordinal(rank: int) -> str:
