@@ -141,7 +141,7 @@ def latent(run: Run, picture: Picture, step: int) -> np.ndarray:
     return found[:, :rows, :columns]
 
 
-def spread(run: Run, picture: Picture, maps: np.ndarray) -> np.ndarray:
+def over_picture(run: Run, picture: Picture, maps: np.ndarray) -> np.ndarray:
     """Latent maps [n, h, w] of the whole square over the picture as it is shown, float32 [n, H, W]."""
     trace = loaders.trace(run, picture)
     return on_image(maps, trace.square, trace.inside, shown_size(picture))
@@ -149,13 +149,13 @@ def spread(run: Run, picture: Picture, maps: np.ndarray) -> np.ndarray:
 
 def channel_on_image(run: Run, picture: Picture, step: int, channel: int) -> np.ndarray:
     """One channel's activation over the picture as it is shown, float32 [H, W]."""
-    return spread(run, picture, loaders.trace(run, picture).latent(step)[channel : channel + 1])[0]
+    return over_picture(run, picture, loaders.trace(run, picture).latent(step)[channel : channel + 1])[0]
 
 
 def energy_on_image(run: Run, picture: Picture, step: int, group: np.ndarray) -> np.ndarray:
     """Mean of Z² over a group of channels, bool [C], over the picture as it is shown, float32 [H, W]."""
     energy = channels.energy_map(loaders.trace(run, picture).latent(step), group)
-    return spread(run, picture, energy[None])[0]
+    return over_picture(run, picture, energy[None])[0]
 
 
 def relevance(run: Run, picture: Picture, step: int, cls: int) -> tuple[np.ndarray, str]:

@@ -34,7 +34,7 @@ def draw_drift(page: Page, motion: Motion, other: Motion | None, drawn: Sequence
         f"Distance of each class to itself when it was introduced; 0: it stayed. {_legend(page, other)}",
         slug="drift",
         formula=r"D^t_k = 1 - \cos(p^t_k, p^{s_k}_k)",
-        source="METHOD.md I.4; s: the step that introduces class k",
+        source="ours; s: the step that introduces class k",
     ) as view:
         if motion.kind == "stored":
             raise Empty(
@@ -50,7 +50,7 @@ def draw_drift(page: Page, motion: Motion, other: Motion | None, drawn: Sequence
 def draw_margins(page: Page, motion: Motion, other: Motion | None, drawn: Sequence[int]) -> None:
     spread = motion.kind == "measured"
     reading = (
-        "Distance to the nearest other class, minus the spread of the own pixels: below 0 they overlap."
+        "Distance to the nearest other class, minus the spread of the own pixels: below 0 the class overlaps it."
         if spread
         else "Distance to the nearest other class; stored prototypes come without a spread."
     )
@@ -59,7 +59,7 @@ def draw_margins(page: Page, motion: Motion, other: Motion | None, drawn: Sequen
         reading,
         slug="margin",
         formula=r"M^t_k = \min_{j \ne k} d(p^t_k, p^t_j) - \overline{d(z, p^t_k)}, \quad " + D_LATEX,
-        source="METHOD.md I.4; the spread is the mean over the class's latent pixels z",
+        source="ours; the spread is the mean of d over the class's latent pixels z, at the same step",
     ) as view:
         title = "margin (1 − cosine)" if spread else "distance (1 − cosine)"
         _lines(

@@ -106,7 +106,7 @@ def checks_of(series: Series, step: int) -> dict[str, float | None]:
         "conservation error": None if result is None else result.conservation,
         "kept by biases (logit)": result.absorbed / result.pixels if result is not None and by_lrp else None,
         "cosine to step before": None if alike is None else alike.cosine,
-        "top-20 % IoU with it": None if alike is None else alike.overlap,
+        "top-20 % IoU with it": None if alike is None else alike.top_iou,
         "relevance on the class": None if aim is None else aim.inside,
         "… by chance": None if aim is None else aim.area,
         "peak on the class": None if aim is None else float(aim.hit),

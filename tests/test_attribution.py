@@ -141,9 +141,9 @@ def test_agreement_of_maps() -> None:
     b = np.array([[0.0, 3.0, 4.0, 9.0, 0.0], [0.0] * 5])
     found = agreement(a, b)
     assert found.cosine == pytest.approx(9 / (5 * np.sqrt(9 + 16 + 81)))
-    assert found.overlap == pytest.approx(0.0)  # tops: {0, 1} and {2, 3}
+    assert found.top_iou == pytest.approx(0.0)  # tops: {0, 1} and {2, 3}
     assert agreement(a, a) == agreement(a, 7 * a)
-    assert (agreement(a, a).cosine, agreement(a, a).overlap) == (pytest.approx(1.0), 1.0)
+    assert (agreement(a, a).cosine, agreement(a, a).top_iou) == (pytest.approx(1.0), 1.0)
     assert np.isnan(agreement(a, -np.abs(a)).cosine)
     with pytest.raises(ValueError, match="cannot be compared"):
         agreement(a, a.T)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -306,7 +307,7 @@ def planted(before: Planted, after: Planted) -> tuple[Any, Examples]:
     classes = [SimpleNamespace(name=n, id=i) for i, n in enumerate(("background", "building", "car"))]
     run = SimpleNamespace(
         labels=labels, config=config, classes=classes, steps=(0, 1), digest="x", checked_step=lambda step: step,
-        confusions=lambda: None,
+        confusions=lambda: None, path=Path("no-such-run"), name="planted",
     )  # fmt: skip
     true = np.zeros((16, 16), np.uint8)
     true[4:12, 4:12] = 1

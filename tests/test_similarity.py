@@ -176,3 +176,21 @@ def test_stored_prototypes_and_the_unknown(tmp_path: Path) -> None:
     assert found.known.tolist() == [[True] * 2 + [False] * 3, [True] * 4 + [False], [True] * 5]
     unknown = similarity.unknown_embeddings(run)
     assert unknown is not None and np.isnan(unknown[0]).all() and unknown[1:].tolist() == [[100, 101], [200, 201]]
+
+
+def test_spread_is_the_mean_distance_of_the_pixels_to_their_mean() -> None:
+    rng = np.random.default_rng(3)
+    pixels = rng.random((2, 40, 6))
+    pixels[0, 7] = 0
+    unit = similarity._unit(pixels)
+    found = similarity.spread(np.nansum(unit, 1), pixels.sum(1), np.array([40, 40]))
+    for own, value in zip(pixels, found, strict=True):
+        cosines = np.nan_to_num(similarity.cosine(own, own.mean(0)[None])[:, 0])
+        assert value == pytest.approx(np.mean(1 - cosines))
+    nothing = similarity.spread(np.zeros((2, 6)), np.zeros((2, 6)), np.array([0, 5]))
+    assert np.isnan(nothing).all(), "neither without pixels nor with a prototype of 0"
+
+
+def test_a_class_overlaps_its_neighbour_where_its_margin_is_below_0() -> None:
+    margins = similarity.Margins(np.zeros((1, 3), np.int64), np.full((1, 3), 0.1), np.array([[-0.01, 0.0, np.nan]]))
+    assert margins.overlap.tolist() == [[True, False, False]]

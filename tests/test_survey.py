@@ -21,7 +21,7 @@ from lag_core.data import catalogue, training_images
 from lag_core.data.dataset import Dataset, DatasetMissing
 from lag_core.data.remap import truth
 from lag_core.data.transforms import to_input
-from lag_core.explain import cka, forgetting, holds, survey_pass, training_labels
+from lag_core.explain import cka, evidence, forgetting, holds, similarity, survey_pass, training_labels
 from lag_core.explain.latent_maps import covered
 from lag_core.explain.networks import Networks
 from lag_core.explain.similarity import image_cosines, image_nearest, measured
@@ -419,3 +419,34 @@ def test_reading_needs_no_torch() -> None:
     code = "; ".join([*(f"import lag_core.explain.{m}" for m in modules), "import sys"])
     result = subprocess.run([sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], cwd=ROOT, check=False)
     assert result.returncode == 0
+
+
+def test_why_preserved_has_the_drift_and_spread_of_the_prototypes_page(surveyed: Surveyed) -> None:
+    """On three of the five images the evidence measures other numbers; with the survey it has those of all five."""
+    run, networks = surveyed.run, Networks(surveyed.run)
+    found = measured(surveyed.survey)
+    drift = similarity.drift(found, run.labels).since_introduced
+    counts = surveyed.survey.latent_pixels
+    cls = int(np.argmax(np.where(np.arange(len(counts)) < run.labels.seen(0), counts, -1)))
+    source = run.labels.step_of(cls)
+    few = evidence.from_validation(run, surveyed.dataset, cls, limit=3)
+    over = evidence.finish(evidence.over_steps(networks, few, cls))
+    assert abs(over.spread[source] - found.spread[source, cls]) > 1e-4, "another set of images, another number"
+    told = evidence.assemble(run, few, cls, source, over, None, None).over
+    assert np.array_equal(told.drift, drift[:, cls], equal_nan=True)
+    assert np.array_equal(told.spread[source:], found.spread[source:, cls], equal_nan=True)
+    alone = replace(few, whole_set=False, holding=1, dataset=None)
+    assert evidence.assemble(run, alone, cls, source, over, None, None).over is over, "a picture speaks for itself"
+
+
+def test_the_same_pixels_have_one_drift_and_spread(surveyed: Surveyed) -> None:
+    """What the survey adds up and what the evidence adds up are one formula over one set of latent pixels."""
+    run, networks = surveyed.run, Networks(surveyed.run)
+    found = measured(surveyed.survey)
+    drift = similarity.drift(found, run.labels).since_introduced
+    counts = surveyed.survey.latent_pixels
+    cls = int(np.argmax(np.where(np.arange(len(counts)) < run.labels.seen(0), counts, -1)))
+    every = evidence.from_validation(run, surveyed.dataset, cls, limit=len(surveyed.survey.ids))
+    over = evidence.finish(evidence.over_steps(networks, every, cls))
+    np.testing.assert_allclose(over.spread, found.spread[:, cls], atol=1e-5)
+    np.testing.assert_allclose(over.drift, drift[:, cls], atol=1e-5)

@@ -339,9 +339,10 @@ def test_notes_count_known_classes_alone_and_say_how_much_is_none(page):
     shown = exhibit.Shown(b"", (10, 10), truth, (10, 10))
     found = exhibit.Answers((labels,) * 3, (np.zeros((1, 1, 5), np.uint8),) * 3, (sure,) * 3)
     assert steps._notes(page, page.run, shown, found) == [
-        "80 % right, 10 % none", "80 % right, 10 % none", "40 % right, 10 % none",
+        "80 % right, 20 % none", "80 % right, 20 % none", "40 % right, 10 % none",
     ]  # fmt: skip
     assert "class the step knows" in steps._counted(shown)
+    assert "most probable class also where the picture shows “none”" in steps._answer(page, shown, found)
 
 
 def test_a_pixels_row_says_none(page):

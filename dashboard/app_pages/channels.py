@@ -254,7 +254,7 @@ def _energy_shares(scene: Scene, picture: Picture, split: ChannelSplit) -> dict[
 def _stability(scene: Scene) -> None:
     with scene.page.section(
         "Split stability",
-        "Overlap of the invariant channels with the step before's; 1: the same ones. Dashed: random sets.",
+        "How many invariant channels are those of the step before (Jaccard index); 1: all. Dashed: random sets.",
         slug="stability",
         formula=r"J_t = \frac{|I_t \cap I_{t-1}|}{|I_t \cup I_{t-1}|}",
         source="METHOD.md I.3; chance: the expected index of two independent random sets (ours)",

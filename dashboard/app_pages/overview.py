@@ -139,14 +139,15 @@ def _answer(page: Page, found: Scores, other: Scores | None) -> str:
 
 
 def _worst_loss(page: Page, found: Scores) -> str:
-    """Which older class lost most by now, in words."""
+    """Which older class, background apart, lost most by now, in words."""
     history = found.confusions[: page.step + 1]
     dropped = metrics.drops(history, found.labels)
+    dropped[:, : int(found.labels.background is not None)] = np.nan
     if np.isnan(dropped).all():
         return "No older class was measured."
     best, cls = (int(i) for i in np.unravel_index(np.nanargmax(dropped), dropped.shape))
     if dropped[best, cls] <= 0:
-        return "No class is worse than it was."
+        return "None of them is worse than it was."
     name = untrusted.name(page.run.classes[cls].name)
     now = metrics.iou_between(history, found.labels, best, page.step)[cls]
     papers = found.ious[page.step, cls]

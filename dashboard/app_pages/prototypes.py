@@ -123,7 +123,8 @@ def _way(page: Page, motion: Motion, other: Motion | None, name: str) -> str:
     compared = ""
     if page.run2 and other and not np.isnan(theirs := other.drift.since_introduced[page.step2, page.cls2]):
         compared = f" In {untrusted.name(page.run2.name)} it moved by **{short(float(theirs))}**."
-    return f"From step {introduced} to {page.step}, {name} moved by **{short(mine)}**{scale}{place}.{compared}"
+    way = f"{name} did not move" if mine == 0 else f"{name} moved by **{short(mine)}**{scale}{place}"
+    return f"From step {introduced} to {page.step}, {way}.{compared}"
 
 
 def _ordinal(rank: int) -> str:
@@ -140,8 +141,9 @@ def _neighbour(motion: Motion, run: Run, step: int, cls: int) -> str:
     sentence = f"Its nearest class is **{name}**, at {short(distance)}"
     if np.isnan(margin):
         return f"{sentence}."
-    if margin < 0:
-        return f"{sentence}: nearer than its own pixels spread, so the two overlap (margin {short(margin)})."
+    if motion.margins.overlap[step, cls]:
+        own = untrusted.name(run.classes[cls].name)
+        return f"{sentence}: nearer than its own pixels spread, so {own} overlaps it (margin {short(margin)})."
     return f"{sentence}: farther than its own pixels spread (margin {short(margin)})."
 
 

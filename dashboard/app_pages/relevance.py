@@ -116,8 +116,8 @@ def _moved(series: Series, step: int) -> str:
         words = "lies where it did" if found.cosine >= SAME else "has partly moved"
     since = "since" if words == "has partly moved" else "after" if words == "lies where it did" else "it did after"
     return (
-        f"What speaks for it {words} {since} step {step - 1} (cosine **{found.cosine:.2f}**, overlap of the top fifth "
-        f"{found.overlap:.2f})."
+        f"What speaks for it {words} {since} step {step - 1} (cosine **{found.cosine:.2f}**, IoU of the top fifth "
+        f"{found.top_iou:.2f})."
     )
 
 

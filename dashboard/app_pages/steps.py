@@ -87,7 +87,7 @@ def _counted(shown: Shown) -> str:
     """What the shares under the steps count."""
     if shown.truth is None:
         return ""
-    return " Percent right: of the pixels whose class the step knows; “none” is not right."
+    return " Percent right and none: of the pixels whose class the step knows; “none” is not right."
 
 
 def _layers(
@@ -120,15 +120,25 @@ def _notes(page: Page, run: Run, shown: Shown, found: Answers, space: Run | None
     else:
         changed = [float((a != b).mean()) for a, b in zip(found.predictions, found.predictions[1:], strict=False)]
         words = ["", *(f"{percent(share)} changed" for share in changed)]
-    none = [float((labels == NOTHING).mean()) for labels in drawn]
+    none = [_none(run, shown.truth, labels, t, space) for t, labels in enumerate(drawn)]
     return [", ".join(filter(None, (w, f"{percent(n)} none" if n else ""))) for w, n in zip(words, none, strict=True)]
+
+
+def _none(run: Run, truth: np.ndarray | None, labels: np.ndarray, step: int, space: Run | None) -> float:
+    """Share for which no class stands out, of the pixels that `_right` counts; without truth of all. 0 of none."""
+    asked = np.ones(labels.shape, bool) if truth is None else _asked(run, truth, step, space)
+    return float((labels == NOTHING)[asked].mean()) if asked.any() else 0.0
 
 
 def _right(run: Run, truth: np.ndarray, labels: np.ndarray, step: int, space: Run | None = None) -> float:
     """Share right among pixels of classes that `run` knows after `step`; maps in the indices of `space`."""
-    known = exhibit.class_table(run, space or run)[: run.labels.seen(step)]
-    asked = np.isin(truth, known[known != 255])
+    asked = _asked(run, truth, step, space)
     return float((labels == truth)[asked].mean()) if asked.any() else float("nan")
+
+
+def _asked(run: Run, truth: np.ndarray, step: int, space: Run | None) -> np.ndarray:
+    """Where the true class is one that `run` knows after `step`, bool [H, W]."""
+    return np.isin(truth, exhibit.known_classes(run, step, space or run))
 
 
 def _beside(page: Page, shown: Shown, found: Answers, first: int, first2: int) -> int | None:
@@ -168,11 +178,14 @@ def _answer(page: Page, shown: Shown, found: Answers) -> str:
     if np.isnan(now):
         return f"After step {page.step} none of the classes in this picture has been introduced yet."
     sentence = f"After step {page.step}, **{percent(now)}** of the pixels of known classes are right"
+    basis = ""
+    if _none(page.run, shown.truth, found.drawn(page.step, page.least), page.step, None):
+        basis = " This counts the most probable class also where the picture shows “none”."
     if page.step == 0:
-        return f"{sentence}. Move the scrubber on to see what later steps do to them."
+        return f"{sentence}. Move the scrubber on to see what later steps do to them.{basis}"
     before = _right(page.run, shown.truth, found.predictions[0], 0)
     start = "" if np.isnan(before) else f"; after step 0 it was {percent(before)}"
-    return f"{sentence}{start}. {_loss(page, shown.truth, found)}"
+    return f"{sentence}{start}. {_loss(page, shown.truth, found)}{basis}"
 
 
 def _answer_without_truth(page: Page, found: Answers) -> str:

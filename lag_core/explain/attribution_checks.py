@@ -25,11 +25,11 @@ TOP = 0.2
 class Agreement:
     """How alike two maps are: of two steps, two methods, two runs.
 
-    cosine: of the positive parts, 0..1; NaN if one of them is empty. overlap: IoU of the top 20 % of the area, 0..1.
+    cosine: of the positive parts, 0..1; NaN if one of them is empty. top_iou: IoU of the top 20 % of the area, 0..1.
     """
 
     cosine: float
-    overlap: float
+    top_iou: float
 
 
 def agreement(first: np.ndarray, second: np.ndarray) -> Agreement:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -197,10 +197,24 @@ def assemble(
         images=len(examples),
         holding=examples.holding,
         run_iou=whole,
-        over=over,
+        over=_on_every_image(run, cls, over) if examples.whole_set else over,
         effects=effects,
         shares=shares,
         shared_images=0 if shares is None else shares.images,
+    )
+
+
+def _on_every_image(run: Run, cls: int, over: OverSteps) -> OverSteps:
+    """With drift and spread of the survey where there is one: over all validation images, as other pages have them."""
+    survey = read_survey(run)
+    if survey is None or not survey.prototypes.shape[-1]:
+        return over
+    found = similarity.measured(survey)
+    known = np.arange(len(over.drift)) >= run.labels.step_of(cls)
+    return replace(
+        over,
+        drift=similarity.drift(found, run.labels).since_introduced[:, cls],
+        spread=np.where(known, found.spread[:, cls], np.nan),
     )
 
 
@@ -362,10 +376,6 @@ class _StepSums:
     def result(self) -> OverSteps:
         steps = len(self.profile)
         known = np.arange(steps) >= self.source
-        with np.errstate(invalid="ignore"):
-            prototype = self.latent / self.pixels if self.pixels else np.full_like(self.latent, np.nan)
-            near = np.diagonal(similarity.cosine(prototype, self.unit)) * np.linalg.norm(self.unit, axis=1)
-            spread = 1 - near / self.pixels if self.pixels else np.full(steps, np.nan)
         speaking = np.maximum(self.profile, 0)
         profile = similarity.cosine(speaking, speaking[self.source][None])[:, 0]
         places = np.array([np.mean(found) if found else np.nan for found in self.cosines])
@@ -373,16 +383,9 @@ class _StepSums:
             iou=metrics.iou_matrix(self.confusion, self.run.labels)[:, self.cls],
             relevance_map=np.where(known, places, np.nan),
             relevance_profile=np.where(known, profile, np.nan),
-            drift=np.where(known, _drift(prototype, self.source), np.nan),
-            spread=np.where(known, spread, np.nan),
+            drift=np.where(known, similarity.drift_since(self.latent, self.source), np.nan),
+            spread=np.where(known, similarity.spread(self.unit, self.latent, np.array(self.pixels)), np.nan),
         )
-
-
-def _drift(prototypes: np.ndarray, source: int) -> np.ndarray:
-    """1 - cosine of each step's prototype to that of `source`, exactly 0 for equal ones. Shape: [T, C] -> [T]."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        unit = prototypes / np.linalg.norm(prototypes, axis=1, keepdims=True)
-    return np.square(unit - unit[source]).sum(1) / 2
 
 
 def over_steps(networks: Networks, examples: Examples, cls: int) -> Work[OverSteps]:

@@ -63,7 +63,7 @@ class FittedProbes:
 def fit_probes(networks: Networks, dataset: Dataset, progress: Progress) -> FittedProbes | None:
     """Probes of every step, fitted on the held-out training images; None if there are none."""
     run = networks.run
-    ids = spread(held_out(run.config, dataset), MOST_IMAGES)
+    ids = evenly(held_out(run.config, dataset), MOST_IMAGES)
     if not ids:
         return None
     size, classes = run.config.data.size, len(run.labels.order)
@@ -85,8 +85,8 @@ def fit_probes(networks: Networks, dataset: Dataset, progress: Progress) -> Fitt
     return FittedProbes(gathered, labels, importance, len(networks), classes)
 
 
-def spread(ids: Sequence[str], most: int) -> list[str]:
-    """At most `most` of the names, spread evenly, in their order."""
+def evenly(ids: Sequence[str], most: int) -> list[str]:
+    """At most `most` of the names, evenly spaced, in their order."""
     if len(ids) <= most:
         return list(ids)
     return [ids[i * len(ids) // most] for i in range(most)]

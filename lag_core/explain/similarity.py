@@ -4,8 +4,14 @@ prototypes.
 A prototype is the mean of Z over a class's pixels. Two kinds exist and are not to be mixed in one figure:
 *measured* ones (`measured`, from the survey: every class at every step, on the validation images with their
 true labels) and *stored* ones (`stored`, from training: a class's own row is measured at the step that
-introduces it and then kept, as the losses use it). NumPy alone. NaN stands for "no such prototype". Source of
-the quantities: METHOD.md I.4.
+introduces it and then kept, as the losses use it). NumPy alone. NaN stands for "no such prototype".
+
+Three words have one meaning each, here and on every page, in units of 1 - cosine (ours):
+
+* *spread* of a class at a step: mean of 1 - cos(z, p) over its latent pixels z, p its prototype at that step;
+* *drift* of a class at a step: 1 - cos of its prototype there and its prototype at the step that introduced it;
+* two classes *overlap* at a step, seen from one of them, where the nearest other prototype lies nearer than its own
+  spread: its margin is below 0.
 """
 
 from __future__ import annotations
@@ -32,7 +38,7 @@ class Prototypes:
     mean: np.ndarray
     """float32 [T, K, C]; NaN where there is none."""
     spread: np.ndarray
-    """float32 [T, K], mean cosine distance of a class's pixels to its prototype; NaN where not measured."""
+    """float32 [T, K], the spread of each class; NaN where not measured."""
 
     @property
     def known(self) -> np.ndarray:
@@ -92,6 +98,26 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return _unit(a) @ _unit(b).T
 
 
+def spread(directions: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Spread of classes from sums over their latent pixels: 1 - (mean of z / ||z||) . p / ||p||, in one pass.
+
+    Shape: sums of z / ||z|| [..., C] and of z [..., C], pixels [...] -> float64 [...]. A pixel whose Z is 0 counts as
+    cosine 0. NaN for a class without pixels, or whose prototype is 0.
+    """
+    towards = np.nansum(directions * _unit(sums), axis=-1)
+    defined = (np.asarray(counts) > 0) & (np.linalg.norm(sums, axis=-1) > 0)
+    return np.where(defined, 1 - towards / np.maximum(counts, 1), np.nan)
+
+
+def drift_since(prototypes: np.ndarray, source: int) -> np.ndarray:
+    """Drift of one class at each step: 1 - cos(p^t, p^source), exactly 0 for equal ones.
+
+    Shape: [T, C] -> float64 [T]; NaN where one of the two is missing.
+    """
+    unit = _unit(prototypes)
+    return np.square(unit - unit[source]).sum(-1) / 2
+
+
 def similarity_matrix(prototypes: Prototypes, step: int, other: int | None = None) -> np.ndarray:
     """Cosine of each class at `step` (rows) with each class at `other` (columns; default: the same step).
 
@@ -106,9 +132,9 @@ class Drift:
     missing."""
 
     since_introduced: np.ndarray
-    """To the step that introduced the class; 0 at that step."""
+    """The drift: to the step that introduced the class; 0 at that step."""
     since_last: np.ndarray
-    """To the step before; NaN at the step that introduced the class."""
+    """To the step before, the part of the way that this step added; NaN at the step that introduced the class."""
 
 
 def drift(prototypes: Prototypes, labels: LabelSpace) -> Drift:
@@ -117,10 +143,10 @@ def drift(prototypes: Prototypes, labels: LabelSpace) -> Drift:
     total, last = (np.full(unit.shape[:2], np.nan) for _ in range(2))
     for k in range(unit.shape[1]):
         start = labels.step_of(k)
-        for t in range(start, len(unit)):
-            total[t, k] = _distance(unit[t, k], unit[start, k])
-            if t > start:
-                last[t, k] = _distance(unit[t, k], unit[t - 1, k])
+        if start < len(unit):
+            total[start:, k] = drift_since(prototypes.mean[:, k], start)[start:]
+        for t in range(start + 1, len(unit)):
+            last[t, k] = _distance(unit[t, k], unit[t - 1, k])
     return Drift(total, last)
 
 
@@ -133,7 +159,12 @@ class Margins:
     distance: np.ndarray
     """float64, cosine distance (1 - cosine) of the two prototypes; NaN without a neighbour."""
     margin: np.ndarray
-    """float64, `distance` minus the class's spread: below 0 its pixels reach as far as its neighbour lies."""
+    """float64, `distance` minus the class's spread."""
+
+    @property
+    def overlap(self) -> np.ndarray:
+        """bool, whether the class overlaps its nearest neighbour: its pixels reach as far as the neighbour lies."""
+        return self.margin < 0
 
 
 def margins(prototypes: Prototypes, labels: LabelSpace) -> Margins:

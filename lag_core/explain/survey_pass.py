@@ -18,7 +18,7 @@ from lag_core.capabilities import capabilities
 from lag_core.data.dataset import Dataset
 from lag_core.data.remap import truth
 from lag_core.data.transforms import Size, content_size, fit, fit_mask, resize_labels, to_input
-from lag_core.explain import forgetting
+from lag_core.explain import forgetting, similarity
 from lag_core.explain.holds_pass import HoldsCounts, probes_or_say
 from lag_core.explain.hybrids import HybridCounts
 from lag_core.explain.latent_maps import covered
@@ -288,23 +288,12 @@ class LatentSums:
         return {
             "latent_pixels": self.counts[0],
             "prototypes": (self.sums / counts).astype(np.float32),
-            "spread": self._spread().astype(np.float32),
+            "spread": similarity.spread(self.directions, self.sums, self.counts).astype(np.float32),
             "channel_mean": (self.totals / cells).astype(np.float32),
             "channel_energy": (self.squares / cells).astype(np.float32),
             "top_index": index,
             "top_activation": activation,
         }
-
-    def _spread(self) -> np.ndarray:
-        """Mean of 1 - cos(z, p) over a class's pixels, in one pass: it is 1 - (mean of z / ||z||) . p /
-        ||p||.
-
-        Shape: [T, K]; NaN for a class without pixels. A pixel whose Z is 0 counts as cosine 0.
-        """
-        length = np.linalg.norm(self.sums, axis=-1, keepdims=True)
-        unit = np.divide(self.sums, length, out=np.zeros_like(self.sums), where=length > 0)
-        distance = 1 - (self.directions * unit).sum(-1) / np.maximum(self.counts, 1)
-        return np.where(self.counts > 0, distance, np.nan)
 
 
 def top_images(peaks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,47 @@
+"""Overview in words: which class lost most, on fixed pixels and without the background."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from dashboard.app_pages import overview
+from dashboard.scores import Scores, scores
+from lag_core.runs import open_run
+
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+
+
+def told(name: str) -> tuple[SimpleNamespace, Scores]:
+    run = open_run(CHECKPOINTS / name)
+    found = scores(run)
+    assert found is not None
+    return SimpleNamespace(run=run, run2=None, step=run.last_step, last_step=run.last_step), found
+
+
+@pytest.mark.parametrize(
+    ("name", "cls", "before", "now"),
+    [("animals-3-1-lagplus", "cat", 65, 61), ("aerial-2-2-1-reference", "building", 56, 51)],
+)
+def test_the_class_that_lost_most_is_no_background_and_stands_on_the_same_pixels(
+    name: str, cls: str, before: int, now: int
+) -> None:
+    sentence = overview._worst_loss(*told(name))  # type: ignore[arg-type]
+    assert sentence.startswith(f"**{cls}** lost most: ")
+    numbers = [float(part.split()[-1]) for part in sentence.split(" %")[:2]]
+    assert [round(n) for n in numbers] == pytest.approx([before, now], abs=2)
+    assert "on the same pixels" in sentence
+
+
+def test_old_leads_without_the_background() -> None:
+    page, found = told("animals-3-1-finetune")
+    assert "background apart, stand at a mean IoU of **0.0 %**" in overview._answer(page, found, None)  # type: ignore[arg-type]
+    now = found.headline(page.step)
+    assert overview._beside("old_without_background", now) == "with background 20.3"
+
+
+def test_classes_that_were_never_learned_are_named() -> None:
+    assert "tree was never learned" in overview._never_learned(*told("aerial-2-2-1-lag"))  # type: ignore[arg-type]
+    assert overview._never_learned(*told("aerial-2-2-1-reference")) == ""  # type: ignore[arg-type]
