@@ -17,6 +17,8 @@ from filelock import FileLock, Timeout
 
 from lag_core.config import Config, ConfigError
 from lag_core.data.catalogue import Dataset, open_dataset, task_of
+from lag_core.data.dataset import FileDataset
+from lag_core.data.findings import findings
 from lag_core.data.splits import hold_out
 from lag_core.data.training_images import step_images
 from lag_core.method.kinship import mean_answers, nearest_kin
@@ -161,6 +163,7 @@ class ContinualTraining:
         around = surroundings.describe(self.device)
         info = new_info(out.name, config, self.dataset.info, self.labels, grouping, around)
         self.journal = Journal(out, config, info)
+        self._tell(findings(self.dataset, grouping))
 
     def _check_before_anything_is_written(self) -> None:
         """ConfigError or DataError for what would otherwise come out in the middle of the run."""
@@ -169,6 +172,8 @@ class ContinualTraining:
         surroundings.amp_type(self.config.optim.amp, self.device)
         if self.config.model.weights not in ("none", "imagenet"):
             pretrained_backbone(self.config.model)
+        if isinstance(self.dataset, FileDataset):
+            self.dataset.check()
         for step in range(len(self.labels.steps)):
             step_images(self.config, self.dataset, self.labels, step)
 
