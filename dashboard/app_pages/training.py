@@ -17,7 +17,7 @@ import streamlit as st
 from dashboard import following, settings, state, terms, untrusted
 from dashboard.figures import training as figures
 from dashboard.page import Empty, Page, guarded
-from lag_core.explain.effects import Findings, StepEffects, effects, findings
+from lag_core.explain.effects import Findings, StepEffects, effects, findings, heads_only
 from lag_core.explain.history import EventLog, History, progress
 from lag_core.runs import Run
 
@@ -112,7 +112,7 @@ def read_history(run: Run) -> History:
 def tell(run: Run) -> Told:
     """What the run's journal and its trainer say."""
     history, found = read_history(run), findings(run)
-    return Told(run, history, found, effects(history, found, len(run.steps)))
+    return Told(run, history, found, effects(history, found, len(run.steps), heads_only(run.config.method)))
 
 
 def _nothing(run: Run) -> str:
@@ -395,7 +395,7 @@ def _glossary(page: Page, told: Told) -> None:
             weight = getattr(told.run.config.method, name, None)
             times = f" × {weight:g}" if isinstance(weight, int | float) else ""
             shown = untrusted.name(name, 40)
-            st.caption(f"**{shown}**{times} — {terms.MEANING.get(name, 'A term of this run’s own trainer.')}")
+            st.caption(f"**{shown}**{times} — {terms.meaning(name, told.run.config.method)}")
 
 
 def _picked(shown: History, part: str) -> dict[str, list[Any]]:
