@@ -14,8 +14,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from lag_core.config import MethodConfig
 from lag_core.explain.history import History
+from lag_core.method.reach import heads_only
 from lag_core.runs import Run
 
 SEGMENTATION = "segmentation"
@@ -23,6 +23,8 @@ SEGMENTATION = "segmentation"
 
 HARDLY = 0.01
 """A term whose gradient is below this share of segmentation's hardly moves anything. Ours."""
+
+__all__ = ["Effect", "Findings", "StepEffects", "TermEffect", "effects", "findings", "heads_only"]
 
 _DEAD = re.compile(r"step (\d+): term (\S+) has no gradient: (.+)")
 _NOT_FINITE = re.compile(r"step (\d+): term (\S+) is (nan|-?inf)\b")
@@ -115,11 +117,6 @@ def findings(run: Run) -> Findings:
         {step: tuple(names) for step, names in broken.items()},
         tuple(others),
     )
-
-
-def heads_only(method: MethodConfig) -> frozenset[str]:
-    """Terms that reach the heads alone by design: replay at Z. At the trunk's output, replay reaches all behind it."""
-    return frozenset({"replay"}) if method.replay_at == "latent" else frozenset()
 
 
 def effects(
