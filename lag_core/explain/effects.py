@@ -1,7 +1,7 @@
 """Whether each loss term moved the layers that old and new classes share, step by step.
 
 Follows from the journal's gradient norms and from what the trainer found (`run.json`). That a term without a
-gradient cannot act is METHOD.md H-1 and I.8; the five words for what a term did are ours. No torch.
+gradient cannot act is docs/method.md#terms; the five words for what a term did are ours. No torch.
 """
 
 from __future__ import annotations

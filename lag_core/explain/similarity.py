@@ -5,7 +5,7 @@ A prototype is the mean of Z over a class's pixels. Two kinds exist and are not 
 *measured* ones (`measured`, from the survey: every class at every step, on the validation images with their
 true labels) and *stored* ones (`stored`, from training: a class's own row is measured at the step that
 introduces it and then kept, as the losses use it). NumPy alone. NaN stands for "no such prototype". Source of
-the quantities: METHOD.md I.4.
+the quantities: docs/method.md#prototypes.
 """
 
 from __future__ import annotations
@@ -222,8 +222,7 @@ class Projection:
 
 
 def fit_projection(prototypes: Prototypes) -> Projection:
-    """PCA by SVD over the unit prototypes of all steps and classes at once. Source: ours (METHOD.md I.4 asks
-    for 2-D).
+    """PCA by SVD over the unit prototypes of all steps and classes at once. Source: ours (docs/method.md#prototypes).
 
     The signs of the axes are fixed, the loading of largest size being positive, so that the same run always
     gives the same picture. ValueError without a single prototype.
