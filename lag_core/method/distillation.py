@@ -93,8 +93,7 @@ def reference_kd(student: Tensor, teacher: Tensor, alpha: float = 2.0) -> Tensor
     """KD_loss of the reference code: cross-entropy of channel softmaxes, the teacher's sharpened by `alpha`.
 
     It is divided by the number of channels too, so it is small (docs/method.md#distillation), and it is not 0, nor
-    without
-    gradient, where the models agree.
+    without gradient, where the models agree.
 
     Shape: twice [B, C, h, w] -> scalar. Source: reference code (docs/method.md#distillation).
     """
