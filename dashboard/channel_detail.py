@@ -34,7 +34,7 @@ def draw_gallery(scene: Scene) -> None:
         f"Left half: step {scene.pair.old}, right half: step {scene.pair.new}, in one scale. Choose one.",
         slug="gallery",
         formula=r"R_c = \sum_{xy} Z_c \, \frac{\partial s_k}{\partial Z_c}",
-        source="sort by relevance: METHOD.md D (ours), s: the class's logit summed over its pixels",
+        source="sort by relevance: docs/method.md#nsc (ours), s: the class's logit summed over its pixels",
     ) as view:
         picture = scene.image()
         shown, words = _filtered(scene)
@@ -250,7 +250,7 @@ def draw_without(scene: Scene) -> None:
         f"Step {scene.pair.new}'s prediction as it is, and with the channel changed in Z. Nothing else is touched.",
         slug="without",
         formula=r"\hat y' = \arg\max_k D_k(Z'), \qquad Z'_c = 0, \;\; \bar Z_c \;\text{ or }\; Z^{old}_c",
-        source="METHOD.md K.6 (ours); D: the step's heads",
+        source="docs/method.md#channels (ours); D: the step's heads",
     ) as view:
         picture = scene.image()
         how = _choose_how(scene, "without")

@@ -38,7 +38,7 @@ def draw_sets(scene: Scene) -> None:
         slug="sets",
         inline=True,
         formula=r"\Delta(k) = m(D(Z'_k)) - m(D(Z)), \qquad p = \frac{1 + |\{\text{random sets with as much}\}|}{1 + n}",
-        source=f"METHOD.md K.6; n = {CONTROLS} random sets of k channels, alive and of equal energy (ours)",
+        source=f"docs/method.md#channels; n = {CONTROLS} random sets of k channels, alive and of equal energy (ours)",
     ) as view:
         picture = scene.image()
         left, right = st.columns((1, 1.1), gap="medium")

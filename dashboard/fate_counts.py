@@ -164,7 +164,7 @@ def draw_shift(page: Page, told: Story | None, told2: Story | None, scope: str, 
         f"{what} over {where} and what each step calls them{hatched}.",
         slug="shift",
         formula=r"S^t_j = \frac{\sum_{c\,\text{old}} N^t_{cj}}{\sum_{c\,\text{old}} \sum_k N^t_{ck}}",
-        source="METHOD.md I.7; old: introduced before step t, background apart; j summed over groups",
+        source="docs/method.md#confusion; old: introduced before step t, background apart; j summed over groups",
     ) as view:
         runs = [
             (run, fates.shift_of(losses, page.run, page.cls if only else None))

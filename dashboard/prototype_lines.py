@@ -34,7 +34,7 @@ def draw_drift(page: Page, motion: Motion, other: Motion | None, drawn: Sequence
         f"Distance of each class to itself when it was introduced; 0: it stayed. {_legend(page, other)}",
         slug="drift",
         formula=r"D^t_k = 1 - \cos(p^t_k, p^{s_k}_k)",
-        source="ours; s: the step that introduces class k",
+        source="docs/method.md#spread; s: the step that introduces class k",
     ) as view:
         if motion.kind == "stored":
             raise Empty(
@@ -59,7 +59,7 @@ def draw_margins(page: Page, motion: Motion, other: Motion | None, drawn: Sequen
         reading,
         slug="margin",
         formula=r"M^t_k = \min_{j \ne k} d(p^t_k, p^t_j) - \overline{d(z, p^t_k)}, \quad " + D_LATEX,
-        source="ours; the spread is the mean of d over the class's latent pixels z, at the same step",
+        source="docs/method.md#spread; the spread is the mean of d over the class's latent pixels z, at the same step",
     ) as view:
         title = "margin (1 − cosine)" if spread else "distance (1 − cosine)"
         _lines(
@@ -74,7 +74,7 @@ def draw_unknown(page: Page, motion: Motion, other: Motion | None, drawn: Sequen
         f"A class that comes near 0 is drowning in what the model calls unknown. {_legend(page, other)}",
         slug="unknown",
         formula=r"U^t_k = d(p^t_k, u^t), \quad " + D_LATEX,
-        source="METHOD.md I.4; u: embedding of the unknown class that training left after step t",
+        source="docs/method.md#prototypes; u: embedding of the unknown class that training left after step t",
     ) as view:
         if motion.unknown is None:
             raise Empty("This run does not model the unknown class, or training left no embedding of it.")

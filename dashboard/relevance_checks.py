@@ -54,7 +54,7 @@ def draw_checks(shared: Scene) -> None:
         "A column a map, agreement with the step before it; chance: the class's share of the picture.",
         slug="checks",
         formula=CHECK_FORMULA,
-        source="METHOD.md I.5; T: the fifth of the picture with the largest values; thresholds in words are ours",
+        source="docs/method.md#relevance; T: the fifth of the picture with the largest values; thresholds are ours",
     ) as view:
         columns = _columns(shared)
         if not columns:
@@ -132,7 +132,7 @@ def draw_channels(shared: Scene) -> None:
         f"Relevance of the latent channels at step {shared.step}; hollow: the step before.",
         slug="relevance-channels",
         formula=r"R_c = \frac{1}{|A|} \sum_{xy} R_{c,xy}, \qquad \sum_c R_c + \text{absorbed} = \bar s",
-        source="METHOD.md D; by LRP, else gradient times input at the latent map; groups: METHOD.md C.1",
+        source="docs/method.md#nsc; by LRP, else gradient times input at the latent map; groups: docs/method.md#split",
     ) as view:
         shared.drawn()
         now, before = (shared.own.profile(t) for t in (shared.step, shared.step - 1))

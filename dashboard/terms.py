@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 from dashboard import untrusted
+from lag_core.config import MethodConfig
 from lag_core.explain.effects import SEGMENTATION, Effect, StepEffects, TermEffect
 from lag_core.explain.history import Progress
 
-MEANING: Mapping[str, str] = {
-    "segmentation": "Learns the step's classes: the classification loss on its labels and pseudo-labels.",
+_MEANING: Mapping[str, str] = {
     "spm": "Semantic-prototype matching: keeps each class's mean latent on the invariant channels near its "
     "prototype, and away from the other classes' and the unknown's.",
     "sfp": "Specific-feature preserving: keeps the sample-specific channels of old classes near the old network's.",
@@ -20,13 +20,39 @@ MEANING: Mapping[str, str] = {
     "kd_stages": "Distillation of the backbone's output: its features stay what they were.",
     "mib_kd": "MiB's unbiased distillation: what is new to the student counts as background to the teacher.",
     "pod": "PLOP's local POD: features pooled over strips, at several scales, stay what they were.",
-    "replay": "Replay of class statistics: features drawn for old classes are still told from new ones; "
-    "it trains the heads, never the shared layers.",
 }
-"""One sentence a term. A name that is not here is shown as it is."""
+"""One sentence for each term that means the same in every configuration."""
 
-HEADS_ONLY = ("replay",)
-"""Terms that reach the heads alone by design: a zero on the shared layers is no failure."""
+_REPLAYED: Mapping[str, str] = {
+    "drawn": "feature maps drawn from the old classes' statistics",
+    "carried": "the step's own images, their new objects changed into old classes by class statistics,",
+    "stored": "stored images of earlier steps",
+}
+"""What passes through the network again when replay begins at the trunk's output."""
+
+
+def meaning(name: str, method: MethodConfig) -> str:
+    """What a term is for, as the configuration has it."""
+    if name == SEGMENTATION:
+        return f"Learns the step's classes: the classification loss on {_targets(method)}."
+    if name == "replay":
+        return _replay(method)
+    return _MEANING.get(name, "A term of this run’s own trainer.")
+
+
+def _targets(method: MethodConfig) -> str:
+    return "its labels" if method.pseudo == "off" else "its labels and pseudo-labels"
+
+
+def _replay(method: MethodConfig) -> str:
+    if method.replay_at == "latent":
+        return (
+            "Replay of class statistics: latent patches drawn for the old classes are still told from the new ones; it "
+            "trains the heads, never the shared layers."
+        )
+    reached = "the ASPP and the heads" if method.extractor == "live" else "the heads; the ASPP is frozen"
+    answers = " and answered as by the old network" if method.replay_kd > 0 else ""
+    return f"Replay: {_REPLAYED[method.replay_maps]} are still labelled rightly{answers}; it trains {reached}."
 
 
 def verdict(effects: StepEffects) -> str:
@@ -37,8 +63,7 @@ def verdict(effects: StepEffects) -> str:
 
 def is_problem(effects: StepEffects) -> bool:
     """Whether a term of the step did nothing, or left the numbers."""
-    silent = [n for n in effects.names(Effect.ZERO) if n not in HEADS_ONLY]
-    return bool(effects.not_finite or silent or effects.names(Effect.DEAD))
+    return bool(effects.not_finite or effects.names(Effect.ZERO, Effect.DEAD))
 
 
 def grouped(steps: Sequence[StepEffects]) -> list[tuple[int, int, str, bool]]:
@@ -82,7 +107,7 @@ def _acting(effects: StepEffects) -> list[str]:
 
 def _moved(effects: StepEffects) -> list[str]:
     """The terms with a gradient worth the name, largest first, beside segmentation's."""
-    count = len([t for t in effects.terms if t.name not in HEADS_ONLY or t.norm > 0])
+    count = len([t for t in effects.terms if t.effect is not Effect.HEADS])
     moved = sorted((t for t in effects.terms if t.effect is Effect.MOVED), key=lambda t: -t.norm)
     if not moved:
         return [f"none of {count} terms moved the shared layers."]
@@ -107,7 +132,7 @@ def _hardly(effects: StepEffects) -> list[str]:
 
 def _zero(effects: StepEffects) -> list[str]:
     """Terms whose gradient was zero throughout, told apart by whether they had a value."""
-    found = [t for t in effects.terms if t.effect is Effect.ZERO and t.name not in HEADS_ONLY]
+    found = [t for t in effects.terms if t.effect is Effect.ZERO]
     idle = [t.name for t in found if t.largest == 0]
     flat = [t.name for t in found if t.largest > 0]
     nothing = "did nothing" if effects.finished else "did nothing so far"
@@ -122,7 +147,7 @@ def _zero(effects: StepEffects) -> list[str]:
 
 
 def _head_terms(living: Sequence[TermEffect]) -> list[str]:
-    found = [t.name for t in living if t.name in HEADS_ONLY and t.effect is Effect.ZERO]
+    found = [t.name for t in living if t.effect is Effect.HEADS]
     return [f"{listed(found)} {_acts(found)} on the heads alone, as meant."] if found else []
 
 

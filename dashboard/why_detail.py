@@ -158,7 +158,7 @@ def _iou(page: Page, case: Case, other: Case | None) -> None:
     where = "on the whole validation set" if case.evidence.set_iou is not None else "on the images measured"
     with page.section(
         "IoU", f"Of the class, {where}. Click a step.{_dotted(other)}", slug="iou",
-        formula=r"A_{t,c} = \frac{TP}{TP + FP + FN}", source="METHOD.md I.1",
+        formula=r"A_{t,c} = \frac{TP}{TP + FP + FN}", source="docs/method.md#accuracy",
     ) as view:  # fmt: skip
         series = _series(case, other, lambda e: 100 * e.iou, "IoU", figures.MAIN)
         _steps_view(page, view, series, "IoU of the class over the steps", "IoU (%)", 1, (0, 100))
@@ -172,7 +172,7 @@ def _relevance(page: Page, case: Case, other: Case | None) -> None:
         slug="agreement",
         formula=r"R = Z \odot \frac{\partial s_c}{\partial Z}, \quad \cos(r^s_+, r^t_+), \quad "
         r"r: \text{sum of } R \text{ over places, or over channels}",
-        source="METHOD.md D and I.5; s_c: the class's logit over its true pixels, positive parts compared",
+        source="docs/method.md#relevance; s_c: the class's logit over its true pixels, positive parts compared",
     ) as view:
         series = _series(case, other, lambda e: e.over.relevance_profile, "channels", figures.MAIN)
         series += _series(case, other, lambda e: e.over.relevance_map, "places", figures.SECOND)
@@ -197,7 +197,7 @@ def _prototype(page: Page, case: Case, other: Case | None) -> None:
         f"Of its prototype (blue); above the spread of its pixels (orange) it left its place.{_dotted(other)}",
         slug="prototype",
         formula=r"D_t = 1 - \cos(p^t, p^s), \qquad \text{spread}_s = \mathrm{mean}_i\,(1 - \cos(z_i, p^s))",
-        source="ours; z: the class's latent pixels at step s, which introduces it; on the validation set over all "
+        source="docs/method.md#spread; z: the class's latent pixels at step s, which introduces it; on the validation set over all "
         "images where the run has a survey, as on the page Prototypes",
     ) as view:
         series = _series(case, other, lambda e: e.over.drift, "drift", figures.MAIN)
@@ -219,7 +219,7 @@ def _ablation(page: Page, case: Case, other: Case | None) -> None:
         "grey band of random channels: they carry more.",
         slug="ablation",
         formula=r"Z_c := 0 \text{ for the } k \text{ channels with the smallest } d_c",
-        source="METHOD.md I.3 and K.6; d: channel distance of the run, band: middle 90 % of random sets",
+        source="docs/method.md#channels; d: channel distance of the run, band: middle 90 % of random sets",
     ) as view:
         _effects(page, view, case, other, lambda e: e.ablation, figures.ablation_figure, "Ablation")
 
@@ -231,7 +231,7 @@ def _transplant(page: Page, case: Case, other: Case | None) -> None:
         "grey band of random channels: what was lost lies in them.",
         slug="transplant",
         formula=r"Z^t_c := Z^s_c \text{ for the } k \text{ channels with the largest } d_c",
-        source="METHOD.md K.6; d: channel distance of the run, band: middle 90 % of random sets",
+        source="docs/method.md#channels; d: channel distance of the run, band: middle 90 % of random sets",
     ) as view:
         _effects(page, view, case, other, lambda e: e.transplant, figures.transplant_figure, "Transplant")
 

@@ -95,7 +95,7 @@ class OptimConfig:
     """Epochs of step 0."""
     epochs_later: int = 8
     min_iterations: int = 0
-    """Lower bound of a later step's iterations: a step with few images would otherwise hardly train (METHOD.md K.4)."""
+    """Lower bound of a later step's iterations: a step with few images hardly trains else (docs/method.md#tried)."""
     batch: int = 16
     lr_head: float = 0.01
     """Heads at step 0."""

@@ -45,7 +45,7 @@ def _check_labels(what: str, labels: np.ndarray, n: int) -> None:
 
 
 def seen_only(matrix: np.ndarray, seen: int) -> np.ndarray:
-    """The confusion matrix without the rows of classes that are still to come (METHOD.md A.1: their pixels
+    """The confusion matrix without the rows of classes that are still to come (docs/method.md#setting: their pixels
     are ignored, not counted as background). Shape: [n, n] -> [n, n], rows from `seen` on are zero."""
     result = matrix.copy()
     result[seen:] = 0

@@ -100,7 +100,7 @@ class LabelSpace:
 
     Channels: the unknown class (if modelled) is channel 0, then the background (if the dataset has one), then
     the classes in order of introduction. A dataset without background always has the unknown class: pixels
-    that carry no label of the current step need a channel to go to (METHOD.md H-15).
+    that carry no label of the current step need a channel to go to (docs/method.md#reference).
     """
 
     steps: tuple[tuple[int, ...], ...]
@@ -142,7 +142,7 @@ class LabelSpace:
         return self.seen(step) + self.offset
 
     def head_sizes(self, step: int) -> tuple[int, ...]:
-        """Channels of each head after `step`: [unknown, background,] step 0, step 1, … (METHOD.md B)."""
+        """Channels of each head after `step`: [unknown, background,] step 0, step 1, … (docs/method.md#network)."""
         sizes = [len(s) for s in self.steps[: step + 1]]
         if not self.unknown:
             return tuple(sizes)

@@ -24,7 +24,7 @@ bg 89.3, aeroplane 79.3, bicycle 38.2, bird 86.0, boat 62.8, bottle 74.7, bus 87
 33.1, cow 75.8, table 57.7, dog 86.5, horse 79.8, motorbike 82.2, person 82.7, plant 24.4, sheep 54.3, sofa
 24.1, train 46.2, tv 41.8
 """
-"""Per-class IoU of the authors' 15-1 run (METHOD.md G.4)."""
+"""Per-class IoU of the authors' 15-1 run (docs/method.md#logs)."""
 
 
 def labels_and_answers(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -184,7 +184,7 @@ def test_isprs_areas_are_the_benchmarks() -> None:
     assert (len(vaihingen.train), len(vaihingen.val)) == (16, 17)
     for city in isprs.CITIES:
         assert len(set(city.areas())) == len(city.areas())
-    # 6000 x 6000 pixels cut to 600: the counts of METHOD.md A.3.
+    # 6000 x 6000 pixels cut to 600: the counts of docs/method.md#tasks.
     tiles = len(list(isprs.grid(6000, 6000, isprs.TILE)))
     assert (tiles * len(potsdam.train), tiles * len(potsdam.val)) == (2400, 1400)
 

@@ -1,4 +1,4 @@
-"""Every task of METHOD.md A.2, the other class orders, and the three names of a class."""
+"""Every task of docs/method.md#tasks, the other class orders, and the three names of a class."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def voc_space(unknown: bool) -> LabelSpace:
 
 def test_channels_with_unknown_class() -> None:
     labels = voc_space(unknown=True)
-    assert labels.head_sizes(5) == (1, 1, 15, 1, 1, 1, 1, 1)  # METHOD.md B
+    assert labels.head_sizes(5) == (1, 1, 15, 1, 1, 1, 1, 1)  # docs/method.md#network
     assert labels.channels(5) == 22
     assert labels.new_channels(2) == range(18, 19)
     assert labels.old_channels(2) == range(2, 18)

@@ -28,7 +28,7 @@ DISJOINT = {
     "5-3": [1753, 1517, 624, 1296, 3924, 1468],
 }
 TEN_PERCENT_OF_15_1 = [9568, 49, 30, 49, 50, 55]
-"""METHOD.md A.5."""
+"""docs/method.md#little-data."""
 
 Present = dict[str, frozenset[int]]
 

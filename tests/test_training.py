@@ -143,7 +143,7 @@ def test_no_term_of_lag_is_dead(runs: dict[str, Run]) -> None:
 
 
 def test_nsc_is_0_before_the_extractor_moves_and_all_terms_act_after_it(tmp_path: Path) -> None:
-    """METHOD.md J(a) and J(c). Without background, so that a little training finds regions of old classes."""
+    """docs/method.md#checks. Without background, so that a little training finds regions of old classes."""
     run = tiny_run(
         write_shapes(tmp_path / "shapes", ground="ground"),
         tmp_path / "lag",

@@ -10,13 +10,16 @@ import sys
 
 import numpy as np
 import pytest
+from shapes import tiny_run, write_shapes
 from small_runs import write_run
 from streamlit.testing.v1 import AppTest
 
 from dashboard import design, terms
 from dashboard.figures import training as figures
-from lag_core.explain.effects import Effect, Findings, effects, findings
+from lag_core.config import MethodConfig
+from lag_core.explain.effects import Effect, Findings, effects, findings, heads_only
 from lag_core.explain.history import EventLog, progress, smoothed
+from lag_core.method.terms import TERMS
 from lag_core.runs import open_run
 
 STEPS, LENGTH = 3, 12
@@ -256,12 +259,68 @@ def test_a_dead_term_without_an_event_is_still_named(tmp_path):
     assert step.step == 4 and "**pod has no gradient**" in terms.verdict(step)
 
 
-def test_replay_is_no_failure(tmp_path):
+def replaying(tmp_path, raw, **method):
+    """Effects of a step in which replay has the value `raw` and no gradient on the shared layers."""
     norms = {"segmentation": 1.0, "replay": 0.0}
-    raw = {n: {"raw": 1.0, "weight": 1.0} for n in norms}
-    events = [event(1, i, gradient_norms=norms, terms=raw) for i in range(3, 6)]
-    (step,) = effects(history_of(tmp_path, events), Findings(), 2)
+    values = {"segmentation": {"raw": 1.0, "weight": 1.0}, "replay": {"raw": raw, "weight": 1.0}}
+    events = [event(1, i, gradient_norms=norms, terms=values) for i in range(3, 6)]
+    (step,) = effects(history_of(tmp_path, events), Findings(), 2, heads_only(MethodConfig(**method)))
+    return step
+
+
+def test_replay_at_the_latent_map_acts_on_the_heads_alone(tmp_path):
+    step = replaying(tmp_path, 1.0, replay_at="latent")
     assert not terms.is_problem(step) and "replay acts on the heads alone" in terms.verdict(step)
+
+
+def test_replay_at_the_trunk_without_a_gradient_is_a_failure(tmp_path):
+    step = replaying(tmp_path, 1.0, replay_at="trunk")
+    assert terms.is_problem(step) and "**replay did nothing**: a gradient of 0" in terms.verdict(step)
+
+
+@pytest.mark.parametrize("at", ["latent", "trunk"])
+def test_replay_that_replays_nothing_is_a_failure_wherever_it_begins(tmp_path, at):
+    step = replaying(tmp_path, 0.0, replay_at=at)
+    assert terms.is_problem(step) and "**replay did nothing**: the value was 0" in terms.verdict(step)
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "unsaid"),
+    [
+        ({"replay_at": "latent"}, "trains the heads, never the shared layers", "answered"),
+        ({"replay_at": "trunk", "extractor": "live"}, "trains the ASPP and the heads", "never"),
+        ({"replay_at": "trunk", "extractor": "frozen"}, "trains the heads; the ASPP is frozen", "ASPP and"),
+        ({"replay_at": "trunk", "replay_kd": 2.0}, "answered as by the old network", "never"),
+        ({"replay_at": "trunk", "replay_kd": 0.0}, "labelled rightly; it", "answered"),
+        ({"replay_at": "trunk", "replay_maps": "drawn"}, "drawn from the old classes' statistics", "stored"),
+        ({"replay_at": "trunk", "replay_maps": "carried"}, "the step's own images", "stored"),
+        ({"replay_at": "trunk", "replay_maps": "stored"}, "stored images of earlier steps", "statistics"),
+    ],
+)
+def test_what_replay_means_follows_from_the_configuration(method, said, unsaid):
+    words = terms.meaning("replay", MethodConfig(**method))
+    assert said in words and unsaid not in words
+
+
+@pytest.mark.parametrize(("name", "trains"), [("lag+", True), ("lag", False)])
+def test_what_replay_means_agrees_with_what_it_moves(tmp_path, name, trains):
+    """The gradient of the preset's replay on the ASPP, measured, against the sentence."""
+    root = write_shapes(tmp_path / "shapes")
+    weights = {"replay": 1.0, "pseudo_threshold": 0.0}
+    run = tiny_run(root, tmp_path / "run", name, method=weights, optim={"extractor_delay": 0.0})
+    norms = [e["gradient_norms"]["replay"] for e in run.events() if e["step"] > 0]
+    assert (max(norms) > 0) == trains
+    assert ("never the shared layers" in terms.meaning("replay", run.config.method)) != trains
+
+
+def test_segmentation_learns_from_pseudo_labels_only_where_there_are_any():
+    assert terms.meaning("segmentation", MethodConfig(pseudo="hard")).endswith("on its labels and pseudo-labels.")
+    assert terms.meaning("segmentation", MethodConfig(pseudo="off")).endswith("on its labels.")
+
+
+def test_every_term_has_a_meaning():
+    unknown = terms.meaning("no such term", MethodConfig())
+    assert all(terms.meaning(name, MethodConfig()) != unknown for name in [*TERMS, "segmentation"])
 
 
 def test_steps_of_which_the_same_is_said_share_a_line(tmp_path):

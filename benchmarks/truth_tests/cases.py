@@ -140,7 +140,7 @@ class Case:
 
     @property
     def target(self) -> Target:
-        """The class's logit, summed over its true pixels: what the dashboard asks first (METHOD.md D)."""
+        """The class's logit, summed over its true pixels: what the dashboard asks first (docs/method.md#nsc)."""
         return Target(self.cls + self.subject.run.labels.offset, self.mask)
 
     @torch.no_grad()

@@ -1,7 +1,8 @@
 """Does LRP lose or invent relevance? |sum of R + absorbed - score| / |score|, at every step and class.
 
 Asked for the class's logit summed over its true pixels, and over the whole picture; down to the pixels by both
-composites that the product offers, and to the latent map. Aim: at most AIM in float32 (METHOD.md J d). A picture with
+composites that the product offers, and to the latent map. Aim: at most AIM in float32 (docs/method.md#checks).
+A picture with
 a value that is no number must be refused.
 """
 

@@ -152,7 +152,7 @@ def _curve(scene: Scene) -> None:
         f"A bar a channel, {BASIS_NAMES[scene.pair.basis]}; blue: invariant, orange: specific. Click one.",
         slug="distances",
         formula=FORMULAS[scene.pair.metric] + r", \quad \text{invariant: the } \rho C \text{ smallest}",
-        source="METHOD.md C.1: sorted distances and the share ρ are the paper's, the distance itself is ours",
+        source="docs/method.md#split: sorted distances and the share ρ are the paper's, the distance itself is ours",
     ) as view:
         rho = settings.slide(
             "ρ, the share of invariant channels", "rho", 0, 1, scene.run.config.method.rho, 0.05,
@@ -197,7 +197,7 @@ def _energy(scene: Scene) -> None:
         slug="energy",
         formula=r"E_G(x, y) = \frac{1}{|G|} \sum_{c \in G} Z_c(x, y)^2, \qquad "
         r"\text{share}_G = \frac{\sum_{c \in G} \lVert Z_c \rVert^2}{\sum_c \lVert Z_c \rVert^2}",
-        source="METHOD.md I.3",
+        source="docs/method.md#channels",
     ) as view:
         if scene.split is None or scene.why_no_split:
             raise Empty("Without a split there are no groups to draw. The gallery below has every channel.")
@@ -257,7 +257,7 @@ def _stability(scene: Scene) -> None:
         "How many invariant channels are those of the step before (Jaccard index); 1: all. Dashed: random sets.",
         slug="stability",
         formula=r"J_t = \frac{|I_t \cap I_{t-1}|}{|I_t \cup I_{t-1}|}",
-        source="METHOD.md I.3; chance: the expected index of two independent random sets (ours)",
+        source="docs/method.md#channels; chance: the expected index of two independent random sets (ours)",
     ) as view:
         run, run2 = scene.run, scene.page.run2
         if run.last_step < 2:

@@ -226,7 +226,7 @@ def _iou_matrix(page: Page, found: Scores) -> None:
         "IoU by step and class",
         "Read along a row: a class that fades was forgotten. Percent; click a cell to select it.",
         formula=r"A_{t,c} = \frac{TP_{t,c}}{TP_{t,c} + FP_{t,c} + FN_{t,c}}",
-        source="METHOD.md I.1; pixels of classes still to come are ignored",
+        source="docs/method.md#accuracy; pixels of classes still to come are ignored",
     ) as view:
         names = [c.name for c in page.run.classes]
         view.csv({"class": names, **{f"step {t}": row for t, row in enumerate(found.ious)}})

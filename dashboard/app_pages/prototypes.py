@@ -155,7 +155,7 @@ def _paths(page: Page, motion: Motion, drawn: Sequence[int]) -> None:
         f"One plane for all steps; large marks are step {page.step}. Near one another: alike.{hollow}",
         slug="paths",
         formula=r"x^t_k = A\,(p^t_k / \lVert p^t_k \rVert - \mu), \qquad A: \text{first two principal axes}",
-        source="METHOD.md I.4; the axes are fitted once to the unit prototypes of all steps and classes (ours)",
+        source="docs/method.md#prototypes; axes fitted once to the unit prototypes of all steps and classes (ours)",
     ) as view:
         introduced = [run.labels.step_of(k) for k in range(len(run.classes))]
         found = similarity.paths(motion.prototypes, motion.projection, drawn)
@@ -189,7 +189,7 @@ def _matrix(page: Page, motion: Motion) -> None:
         "1: same direction. Off the diagonal, what grows grows alike; click a cell to select its row's class.",
         slug="cosines",
         formula=r"C_{kj} = \cos(p^t_k, p^u_j)",
-        source="METHOD.md I.4; rows at the scrubber's step t, columns at step u",
+        source="docs/method.md#prototypes; rows at the scrubber's step t, columns at step u",
     ) as view:
         against = _choose_columns(page)
         if against == OWN:

@@ -17,7 +17,7 @@ import streamlit as st
 from dashboard import following, settings, state, terms, untrusted
 from dashboard.figures import training as figures
 from dashboard.page import Empty, Page, guarded
-from lag_core.explain.effects import Findings, StepEffects, effects, findings
+from lag_core.explain.effects import Findings, StepEffects, effects, findings, heads_only
 from lag_core.explain.history import EventLog, History, progress
 from lag_core.runs import Run
 
@@ -33,7 +33,7 @@ SMOOTHING: Mapping[str, float] = {"none": 0.0, "some": 0.7, "strong": 0.93}
 SMOOTHED = "some"
 """At first."""
 
-SOURCE_TERMS = "METHOD.md F; the terms themselves: C.2 (spm), C.3 (sfp), D (nsc), E (distillation)"
+SOURCE_TERMS = "docs/method.md#schedule; the terms themselves: #spm, #sfp, #nsc, #additions (distillation)"
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def read_history(run: Run) -> History:
 def tell(run: Run) -> Told:
     """What the run's journal and its trainer say."""
     history, found = read_history(run), findings(run)
-    return Told(run, history, found, effects(history, found, len(run.steps)))
+    return Told(run, history, found, effects(history, found, len(run.steps), heads_only(run.config.method)))
 
 
 def _nothing(run: Run) -> str:
@@ -217,7 +217,7 @@ def _matrix(page: Page, told: Told) -> None:
         "Did it move the shared layers?",
         "Median gradient norm; ✕ none, 0 always zero. Click a step to go there.",
         formula=r"g_{t,k} = \operatorname{median}_i \lVert \lambda_k \nabla_\theta L_k^{(i)} \rVert_2",
-        source="METHOD.md I.8; θ: what old and new classes share; i: measurements while θ trains",
+        source="docs/method.md#terms; θ: what old and new classes share; i: measurements while θ trains",
         slug="moved",
     ) as view:
         if not any(step.terms for step in told.effects):
@@ -265,7 +265,7 @@ def _gradients(page: Page, window: figures.Window, told: Told, other: Told | Non
         "Gradient norm",
         f"Of each weighted term on the shared layers, logarithmic; the lane below is zero.{_dotted(other)}",
         formula=r"g_k = \lVert \lambda_k \nabla_\theta L_k \rVert_2",
-        source="METHOD.md I.8; θ: trained parameters that are no head; λ: the term's weight",
+        source="docs/method.md#terms; θ: trained parameters that are no head; λ: the term's weight",
         slug="gradients",
     ) as view:
         shown = window.of(told.history)
@@ -316,7 +316,7 @@ def _pseudo_labels(page: Page, window: figures.Window, told: Told, other: Told |
         f"Coverage: unlabelled pixels that got one; precision: those that are right.{_dotted(other)}",
         formula=r"\text{coverage} = \frac{\#\,\text{accepted}}{\#\,\text{catch-all}},\quad"
         r"\text{precision} = \frac{\#\,\text{correct}}{\#\,\text{judged}}",
-        source="METHOD.md I.6; judged against the full annotation, which training never sees",
+        source="docs/method.md#pseudo-label-quality; judged against the full annotation, which training never sees",
     ) as view:
         shown = window.of(told.history)
         _check(
@@ -346,7 +346,7 @@ def _rates(page: Page, window: figures.Window, told: Told, other: Told | None) -
         "Learning rate",
         f"Of each part that trains; in the lane below it is zero.{_dotted(other)}",
         formula=r"\eta(p) = \eta_0 (1 - p)^{0.9}, \quad p = i / n",
-        source="METHOD.md F; 0.9 is optim.power; a part joins after optim.extractor_delay",
+        source="docs/method.md#schedule; 0.9 is optim.power; a part joins after optim.extractor_delay",
         slug="rates",
     ) as view:
         shown = window.of(told.history)
@@ -395,7 +395,7 @@ def _glossary(page: Page, told: Told) -> None:
             weight = getattr(told.run.config.method, name, None)
             times = f" × {weight:g}" if isinstance(weight, int | float) else ""
             shown = untrusted.name(name, 40)
-            st.caption(f"**{shown}**{times} — {terms.MEANING.get(name, 'A term of this run’s own trainer.')}")
+            st.caption(f"**{shown}**{times} — {terms.meaning(name, told.run.config.method)}")
 
 
 def _picked(shown: History, part: str) -> dict[str, list[Any]]:

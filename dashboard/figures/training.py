@@ -19,7 +19,7 @@ from dashboard import design, untrusted
 from dashboard.design import Ink
 from dashboard.figures.frame import clickable, colorscale, frame, outline
 from dashboard.figures.remembered import remembered
-from dashboard.terms import HEADS_ONLY, short
+from dashboard.terms import short
 from lag_core.explain.effects import SEGMENTATION, Effect, StepEffects, TermEffect
 from lag_core.explain.history import History, smoothed
 
@@ -135,12 +135,10 @@ def _cells(steps: Sequence[StepEffects], names: Sequence[str]) -> tuple[np.ndarr
 
 def _cell_words(term: TermEffect, step: StepEffects) -> tuple[str, str]:
     """(text in the cell, text on hover)."""
-    if term.effect is Effect.ZERO and term.name in HEADS_ONLY:
-        return "heads", "acts on the heads alone, as meant"
     why = untrusted.plotly(untrusted.plain(step.why_dead or "nothing that trains reaches it"))
     return {
         Effect.DEAD: ("✕", f"no gradient, {why}"),
-        Effect.HEADS: ("heads", "trains the heads alone; no shared layer trains"),
+        Effect.HEADS: ("heads", "trains the heads alone"),
         Effect.ZERO: ("0", "gradient 0 at every measurement"),
         Effect.UNMEASURED: ("?", "no gradient norm was logged"),
     }.get(term.effect, (short(term.norm), f"median gradient norm {short(term.norm)}"))

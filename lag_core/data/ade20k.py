@@ -1,6 +1,6 @@
 """ADE20K, the scene parsing benchmark as unpacked: ADEChallengeData2016 with 150 classes and 0 for the rest.
 
-Id 0 (void) is the background, as in the field's incremental protocols (METHOD.md A.2: 100-50 = {0-100 |
+Id 0 (void) is the background, as in the field's incremental protocols (docs/method.md#tasks: 100-50 = {0-100 |
 101-150}).
 """
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
 
 from lag_core.data import presence
-from lag_core.data.pictures import DataError, picture_size, read_image, read_mask
+from lag_core.data.pictures import DataError, check_depth, picture_size, read_image, read_mask
 from lag_core.data.transforms import centre_square, centre_square_of_mask
 from lag_core.protocol import IGNORE, ClassInfo
 
@@ -109,6 +109,17 @@ class FileDataset:
         image = read_image(self._images[name])
         return image if self._crop is None else centre_square(image, self._crop)
 
+    def image_file(self, name: str) -> Path:
+        """Where the picture lies."""
+        return self._images[name]
+
+    def check(self) -> None:
+        """DataError for the first listed picture whose header tells that it cannot be used, or damaged mask."""
+        for split in self._splits:
+            for name in self.ids(split):
+                check_depth(self._images[name])
+            self.present(split)
+
     def mask(self, name: str) -> np.ndarray:
         mask = read_mask(self._masks[name])
         found = np.bincount(mask.ravel(), minlength=256) > 0
@@ -136,20 +147,30 @@ class FileDataset:
 
 
 def read_list(path: Path, dataset: str, source: str) -> list[str]:
-    """Names in a split list, one a line, what follows a blank left out; DatasetMissing if the file is not
-    there."""
+    """The lines of a split list that are not blank, without the blanks around them; a byte-order mark is no part of
+    the first. DatasetMissing if the file is not there, DataError if it is empty, no UTF-8, or says a line twice."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except FileNotFoundError:
         raise DatasetMissing(f"{dataset} has no {path.name}: looked for {path}; {source}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} cannot be read as a list of names, save it as UTF-8: {error}") from error
+    except OSError as error:
         raise DataError(f"{path} cannot be read as a list of names: {error}") from error
-    names = [line.split()[0] for line in lines if line.strip()]
+    names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise DataError(f"{path} lists no image")
-    if len(set(names)) != len(names):
-        raise DataError(f"{path} lists {next(n for n in names if names.count(n) > 1)!r} twice")
+    require_once(names, path)
     return names
+
+
+def require_once(names: Sequence[str], path: Path) -> None:
+    """DataError if the list in `path` holds a name twice."""
+    found: set[str] = set()
+    for name in names:
+        if name in found:
+            raise DataError(f"{path} lists {name!r} twice")
+        found.add(name)
 
 
 def find_home(root: Path, below: tuple[str, ...], mark: str, dataset: str, source: str) -> Path:
@@ -163,27 +184,57 @@ def find_home(root: Path, below: tuple[str, ...], mark: str, dataset: str, sourc
     raise DatasetMissing(f"{dataset} is not there: looked for {tried}; {source}")
 
 
-def files_in(folder: Path, suffixes: Sequence[str], dataset: str, source: str) -> dict[str, Path]:
-    """Name without ending -> file, for the files of a folder with one of the endings (lower case, with their
-    dot); DatasetMissing if there is no such folder."""
+def files_in(
+    folder: Path, suffixes: Sequence[str], dataset: str, source: str, *, below: bool = False
+) -> dict[str, Path]:
+    """Name without ending -> file, for the files of a folder with one of the endings (lower case, with their dot).
+
+    With `below`, folders in it are searched too; a name is then the path from `folder` with "/", as "aachen/000".
+    DatasetMissing if there is no such folder, DataError if two files have one name."""
     try:
-        with os.scandir(folder) as entries:
-            found = [Path(entry.path) for entry in entries]
+        paths = sorted(_walk(folder) if below else (Path(e.path) for e in os.scandir(folder)))
     except (FileNotFoundError, NotADirectoryError):
         raise DatasetMissing(f"{dataset} has no folder {folder.name}: looked for {folder}; {source}") from None
-    return {path.stem: path for path in sorted(found) if path.suffix.lower() in suffixes}
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.suffix.lower() in suffixes:
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name in found:
+                raise DataError(f"{found[name]} and {path.name} have one name, {name!r}: keep one of them")
+            found[name] = path
+    return found
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file below `folder`; links to folders are not followed."""
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path))
+        else:
+            yield Path(entry.path)
 
 
 def require(
     names: Sequence[str], files: Mapping[str, Path], what: str, dataset: str, folder: Path, source: str
 ) -> None:
-    """DatasetMissing unless each name has its file: says how many lack it, and the first."""
+    """DatasetMissing unless each name has its file: says how many lack it, the first, and a file of nearly that
+    name."""
     lacking = [name for name in names if name not in files]
     if lacking:
         raise DatasetMissing(
             f"{dataset} is incomplete: {len(lacking)} of {len(names)} {what} are missing, the first is "
-            f"{lacking[0]!r}; looked in {folder}; {source}"
+            f"{lacking[0]!r}{_hint(lacking[0], files)}; looked in {folder}; {source}"
         )
+
+
+def _hint(lacking: str, files: Collection[str]) -> str:
+    """What may have been meant by a name without file; "" if no file is called alike."""
+    word = PurePosixPath(lacking.split()[0]).stem
+    names = {name: PurePosixPath(name).name for name in files}
+    near = [n for n, last in names.items() if last == word] or [n for n, last in names.items() if last.startswith(word)]
+    if not near:
+        return ""
+    return f" (did you mean {near[0]!r}? Each line is one name; image and mask have the same, without ending)"
 
 
 def _ranges(known: np.ndarray) -> str:

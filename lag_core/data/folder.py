@@ -1,15 +1,18 @@
 """Any dataset in a folder: `images/<id>.jpg|png`, `masks/<id>.png`, `classes.json`, `train.txt`, `val.txt`.
 
-Masks have one 8-bit channel of class ids; 255 is ignored. `classes.json` is a list of classes, or an object
-whose "classes" is one; a class is {"id": 0..254, "name": "cat", "color": [R, G, B]}. Id 0 is the background
-if its name is "background"; otherwise every id is a real class.
+A line of `train.txt` or `val.txt` is one id, blanks in it included; an id may lead through folders ("aachen/000") and
+may carry the image's ending. Masks have one 8-bit channel of class ids; 255 is ignored. `classes.json` is a list of
+classes, or an object whose "classes" is one; a class is {"id": 0..254, "name": "cat", "color": [R, G, B]}. The class
+called "background" (or "Background", "_background_", "bg") is the background; without one, every id is a real class.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lag_core.data.dataset import (
@@ -20,11 +23,14 @@ from lag_core.data.dataset import (
     files_in,
     read_list,
     require,
+    require_once,
 )
 from lag_core.data.pictures import DataError
 from lag_core.protocol import IGNORE, ClassInfo
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+BACKGROUND_NAMES = ("background", "bg")
+"""Names of the background, in lower case and without what is no letter."""
 SOURCE = "a dataset folder holds images/, masks/, classes.json, train.txt and val.txt"
 
 
@@ -34,14 +40,35 @@ def open_folder(root: Path, listed_in: Sequence[str] = SPLITS) -> FileDataset:
     DatasetMissing or DataError, each with one sentence."""
     name = root.resolve().name
     classes = _read_classes(root / "classes.json", name)
-    background = 0 if any(one.id == 0 and one.name == "background" for one in classes) else None
-    splits = {s: read_list(root / f"{s}.txt", name, SOURCE) if s in listed_in else [] for s in SPLITS}
-    images = files_in(root / "images", IMAGE_ENDINGS, name, SOURCE)
-    masks = files_in(root / "masks", (".png",), name, SOURCE)
+    images = files_in(root / "images", IMAGE_ENDINGS, name, SOURCE, below=True)
+    masks = files_in(root / "masks", (".png",), name, SOURCE, below=True)
+    splits = {s: _names(root / f"{s}.txt", name, images) if s in listed_in else [] for s in SPLITS}
     listed = list(dict.fromkeys(splits["train"] + splits["val"]))
     require(listed, images, "images", name, root / "images", SOURCE)
     require(listed, masks, "masks", name, root / "masks", SOURCE)
-    return FileDataset(DatasetInfo(name, classes, background), splits, images, masks)
+    return FileDataset(DatasetInfo(name, classes, _background(classes, root)), splits, images, masks)
+
+
+def _names(path: Path, dataset: str, images: Mapping[str, Path]) -> list[str]:
+    """The ids of a split list; an image's ending is left out, unless a file is really called so."""
+    names = [_without_ending(line, images) for line in read_list(path, dataset, SOURCE)]
+    require_once(names, path)
+    return names
+
+
+def _without_ending(line: str, images: Mapping[str, Path]) -> str:
+    if line in images or PurePosixPath(line).suffix.lower() not in IMAGE_ENDINGS:
+        return line
+    shorter = line.rpartition(".")[0]
+    return shorter if shorter in images else line
+
+
+def _background(classes: Sequence[ClassInfo], root: Path) -> int | None:
+    """Dataset id of the class whose name says that it is the background; DataError if two do."""
+    found = [one for one in classes if re.sub(r"[\W_]+", "", one.name.casefold()) in BACKGROUND_NAMES]
+    if len(found) > 1:
+        raise DataError(f"{root / 'classes.json'} has two backgrounds: {found[0].name!r} and {found[1].name!r}")
+    return found[0].id if found else None
 
 
 def _read_classes(path: Path, dataset: str) -> tuple[ClassInfo, ...]:
@@ -57,6 +84,9 @@ def _read_classes(path: Path, dataset: str) -> tuple[ClassInfo, ...]:
     classes = sorted((_class(entry, path) for entry in entries), key=lambda one: one.id)
     if len({one.id for one in classes}) != len(classes):
         raise DataError(f"{path} gives one id to two classes")
+    twice = [one.name for one, after in pairwise(sorted(classes, key=lambda c: c.name)) if one.name == after.name]
+    if twice:
+        raise DataError(f"{path} gives the name {twice[0]!r} to two classes: each needs a name of its own")
     return tuple(classes)
 
 

@@ -1,11 +1,11 @@
 """ISPRS Potsdam (RGB) and Vaihingen (near infrared, red, green) as downloaded, cut to tiles in the cache.
 
-The two cities are the domains of the class+domain protocol (METHOD.md A.4). Against the reference code
+The two cities are the domains of the class+domain protocol (docs/method.md#tasks). Against the reference code
 (H-15) ids start at 1, so that "unlabelled" is never impervious surface, and clutter is ignored instead of
 becoming a class.
 
 The areas are the benchmark's own: Potsdam 24 to train and 14 to test, Vaihingen 16 and 17. On a grid of 600
-pixels Potsdam gives 2400 and 1400 tiles, as in METHOD.md A.3. Vaihingen's areas are no multiples of 600:
+pixels Potsdam gives 2400 and 1400 tiles, as in docs/method.md#tasks. Vaihingen's areas are no multiples of 600:
 the tiles at their right and lower edge are moved inwards and labelled only where no other tile is (ours;
 the paper's 272 and 256 tiles came of another cut, which is not published), so each pixel counts once.
 """

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
 MAX_PIXELS = 40_000_000
@@ -27,8 +27,7 @@ class DataError(ValueError):
 def read_image(source: Path | str | bytes) -> np.ndarray:
     """A picture, upright. Shape: -> uint8 [H, W, 3] RGB. DataError if it is not a sound 8-bit picture."""
     with _sound(source) as image:
-        if image.mode.startswith(("I", "F")):
-            raise DataError(f"{_name(source)} has more than 8 bits a channel ({image.mode}); save it as 8-bit RGB")
+        _require_8_bits(image, source)
         return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
@@ -41,6 +40,32 @@ def read_mask(source: Path | str | bytes) -> np.ndarray:
         if image.mode not in ("L", "P"):
             raise DataError(f"{_name(source)} is no mask: expected one 8-bit channel of ids, found {image.mode}")
         return np.array(image)
+
+
+def check_depth(source: Path | str | bytes) -> None:
+    """DataError if the picture has more than 8 bits a channel, from its header alone: the low bits would be lost."""
+    with _sound(source) as image:
+        _require_8_bits(image, source)
+
+
+def _require_8_bits(image: Image.Image, source: Path | str | bytes) -> None:
+    bits = _bits(image)
+    if bits > 8:
+        raise DataError(
+            f"{_name(source)} has more than 8 bits a channel ({bits}): scale all images of the dataset by one "
+            "range, for example by gdal_translate -ot Byte -scale 0 2047 0 255, and save them as 8-bit RGB"
+        )
+
+
+def _bits(image: Image.Image) -> int:
+    """Bits of the deepest channel in the file. Pillow decodes 16-bit RGB to 8 bits without a word, so the mode is
+    not enough: TIFF says it in a tag, PNG in the raw mode of its tile."""
+    if image.mode in ("I", "F"):
+        return 32
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    deep = image.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    return 16 if deep else 8
 
 
 def picture_size(source: Path | str | bytes) -> tuple[int, int]:

@@ -30,7 +30,7 @@ def images_of_step(
 ) -> list[str]:
     """Names of the training images of `step`, in the order of `present` (image -> dataset ids in it).
 
-    - overlapped: a class of the step is in the image (METHOD.md A.1).
+    - overlapped: a class of the step is in the image (docs/method.md#setting).
     - disjoint: and no class of a later step is.
     - sequential: the images of disjoint (the old classes keep their labels, see `LabelSpace.labelled`).
     - partitioned: each image belongs to one step, drawn among the steps whose classes it has (arXiv
@@ -38,7 +38,7 @@ def images_of_step(
 
     The background counts for nothing. `domains` (of step 0, then of every later step, with `domain_of`)
     restricts a step to the images of its domain. `fraction` keeps that share of the images of every step but
-    step 0 (METHOD.md A.5): the first ones, or random ones (ours), where a smaller fraction is always a subset
+    step 0 (docs/method.md#little-data): the first ones, or random ones (ours), where a smaller fraction is a subset
     of a larger one. The list is empty if no image fits. ValueError for an unknown setting or selection.
     """
     if setting not in SETTINGS:

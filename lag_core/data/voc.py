@@ -73,4 +73,4 @@ def _train_list(home: Path) -> str:
 def _names(path: Path) -> list[str]:
     """Names in a list; lines such as "/JPEGImages/2007_000032.jpg /SegmentationClassAug/…png" are
     understood."""
-    return [Path(entry).stem for entry in read_list(path, "VOC 2012", SOURCE)]
+    return [Path(entry.split()[0]).stem for entry in read_list(path, "VOC 2012", SOURCE)]

@@ -1,7 +1,7 @@
 """Where a network looks for a class: LRP and four methods of captum on one target.
 
 An attribution is a map over the network's square, with its conservation error where one is promised; the other
-checks of it are in `attribution_checks`. Source: METHOD.md D.
+checks of it are in `attribution_checks`. Source: docs/method.md#nsc.
 """
 
 from __future__ import annotations

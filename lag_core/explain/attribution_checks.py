@@ -1,6 +1,6 @@
 """How far to trust an attribution map: agreement, pointing, and whether it depends on the weights.
 
-Sources: METHOD.md I.5. Cascading randomisation: Adebayo et al. 2018 (1810.03292); ours permutes each tensor
+Sources: docs/method.md#relevance. Cascading randomisation: Adebayo et al. 2018 (1810.03292); ours permutes each tensor
 instead of drawing new values, so that activations keep their scale.
 """
 
@@ -18,7 +18,7 @@ from lag_core.model.backbone import STAGES
 from lag_core.model.segmenter import Segmenter
 
 TOP = 0.2
-"""Share of the area that counts as a map's top (METHOD.md I.5)."""
+"""Share of the area that counts as a map's top (docs/method.md#relevance)."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ DEFINED_ABOVE = 1e-6
 
 @dataclass(frozen=True)
 class ChannelSplit:
-    """A partition of the C channels of Z by their distance to the step before. Source: METHOD.md C.1."""
+    """A partition of the C channels of Z by their distance to the step before. Source: docs/method.md#split."""
 
     distance: np.ndarray
     """float32 [C]."""
@@ -140,7 +140,7 @@ def run_splits(run: Run) -> tuple[ChannelSplit | None, ...]:
 
 
 def jaccard(first: np.ndarray, second: np.ndarray) -> float:
-    """Shared over all members of two channel sets, bool [C]; NaN if both are empty. Source: METHOD.md I.3."""
+    """Shared over all members of two channel sets, bool [C]; NaN if both are empty. Source: docs/method.md#channels."""
     union = int((first | second).sum())
     return int((first & second).sum()) / union if union else float("nan")
 
@@ -172,7 +172,7 @@ def chance_jaccard(channels: int, rho: float) -> float:
 def energy_map(latent: np.ndarray, channels: np.ndarray, power: Literal[1, 2] = 2) -> np.ndarray:
     """Mean over a group of channels of Z (power 1) or Z^2 (power 2); 0 everywhere for an empty group.
 
-    Shape: Z float [C, h, w], channels bool [C] or indices [n] -> float32 [h, w]. Source: METHOD.md I.3.
+    Shape: Z float [C, h, w], channels bool [C] or indices [n] -> float32 [h, w]. Source: docs/method.md#channels.
     """
     chosen = np.asarray(latent[channels], np.float64) ** power
     if not len(chosen):
@@ -183,8 +183,8 @@ def energy_map(latent: np.ndarray, channels: np.ndarray, power: Literal[1, 2] = 
 def energy_share(energy: np.ndarray, channels: np.ndarray) -> float:
     """The group's part of the energy: sum over it of ||Z_c||^2, over that of all channels; NaN if Z is 0.
 
-    Shape: energy float [C] (`channel_energy`, or a survey's), channels bool [C] or indices. Source: METHOD.md
-    I.3.
+    Shape: energy float [C] (`channel_energy`, or a survey's), channels bool [C] or indices. Source:
+    docs/method.md#channels.
     """
     total = float(np.sum(energy, dtype=np.float64))
     return float(np.sum(energy[channels], dtype=np.float64)) / total if total > 0 else float("nan")

@@ -1,20 +1,21 @@
 """Whether each loss term moved the layers that old and new classes share, step by step.
 
 Follows from the journal's gradient norms and from what the trainer found (`run.json`). That a term without a
-gradient cannot act is METHOD.md H-1 and I.8; the five words for what a term did are ours. No torch.
+gradient cannot act is docs/method.md#terms; the five words for what a term did are ours. No torch.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
 
 from lag_core.explain.history import History
+from lag_core.method.reach import heads_only
 from lag_core.runs import Run
 
 SEGMENTATION = "segmentation"
@@ -22,6 +23,8 @@ SEGMENTATION = "segmentation"
 
 HARDLY = 0.01
 """A term whose gradient is below this share of segmentation's hardly moves anything. Ours."""
+
+__all__ = ["Effect", "Findings", "StepEffects", "TermEffect", "effects", "findings", "heads_only"]
 
 _DEAD = re.compile(r"step (\d+): term (\S+) has no gradient: (.+)")
 _NOT_FINITE = re.compile(r"step (\d+): term (\S+) is (nan|-?inf)\b")
@@ -39,7 +42,7 @@ class Effect(StrEnum):
     DEAD = "dead"
     """It has no gradient on any trained parameter: nothing that it could move."""
     HEADS = "heads"
-    """No shared layer trained; it moved the heads alone."""
+    """It moved the heads alone: no shared layer trained, or the term reaches none of them by design."""
     UNMEASURED = "unmeasured"
     """No gradient norm was logged while the shared layers trained."""
 
@@ -116,23 +119,28 @@ def findings(run: Run) -> Findings:
     )
 
 
-def effects(history: History, found: Findings, finished: int) -> tuple[StepEffects, ...]:
+def effects(
+    history: History, found: Findings, finished: int, on_heads: Collection[str] = ()
+) -> tuple[StepEffects, ...]:
     """What each term did at each step that has events, or of which run.json says something.
 
-    `finished`: number of finished steps.
+    `finished`: number of finished steps. `on_heads`: the terms of `heads_only`; a gradient of 0 on the shared layers is
+    no failure of theirs, as long as they have a value.
     """
     steps = sorted({*history.steps, *found.dead, *found.not_finite})
-    return tuple(_step_effects(history.of_step(t), t, found, t < finished) for t in steps)
+    return tuple(_step_effects(history.of_step(t), t, found, t < finished, on_heads) for t in steps)
 
 
-def _step_effects(history: History, step: int, found: Findings, finished: bool) -> StepEffects:
+def _step_effects(
+    history: History, step: int, found: Findings, finished: bool, on_heads: Collection[str]
+) -> StepEffects:
     dead = found.dead.get(step, ())
     trained = history.shared_train
     present = [name for name in history.terms if _seen(history, name)]
     names = [*present, *(name for name in dead if name not in present)]
     ordered = sorted(names, key=lambda name: name != SEGMENTATION)
     reference = _median(history.norm.get(SEGMENTATION), trained)
-    terms = tuple(_term_effect(history, name, name in dead, trained, reference) for name in ordered)
+    terms = tuple(_on_heads(_term_effect(history, n, n in dead, trained, reference), on_heads) for n in ordered)
     not_finite = [*found.not_finite.get(step, ())]
     not_finite += [n for n, at in history.broken.items() if n not in not_finite and (at == 1).any()]
     return StepEffects(
@@ -144,6 +152,12 @@ def _step_effects(history: History, step: int, found: Findings, finished: bool) 
         not_finite=tuple(not_finite),
         finished=finished,
     )
+
+
+def _on_heads(term: TermEffect, on_heads: Collection[str]) -> TermEffect:
+    """A term that acts on the heads alone did so if it had a value; one without did nothing, as any other."""
+    acts = term.effect is Effect.ZERO and term.name in on_heads and term.largest > 0
+    return replace(term, effect=Effect.HEADS) if acts else term
 
 
 def _seen(history: History, name: str) -> bool:

@@ -3,7 +3,8 @@
 Effects of channels on a class's IoU are measured on images that contain the class, at most LIMIT of them, evenly
 spaced over the validation set, on a grid of at most GRID x GRID cells of the network's square. The measurements are
 generators that yield the share done, so that a caller can show it, hold a lock for one piece of work at a time, or
-stop; `finish` drives them. Sources: METHOD.md I.3 to I.5 and K.6; the choice of images and grid is ours.
+stop; `finish` drives them. Sources: docs/method.md#channels, #prototypes and #relevance; the choice
+of images and grid is ours.
 """
 
 from __future__ import annotations
@@ -391,7 +392,7 @@ class _StepSums:
 def over_steps(networks: Networks, examples: Examples, cls: int) -> Work[OverSteps]:
     """IoU, relevance at the latent map and prototype of a class at every step since it was introduced.
 
-    The relevance is that of the class's logit over its true pixels (METHOD.md D).
+    The relevance is that of the class's logit over its true pixels (docs/method.md#nsc).
     """
     run = networks.run
     sums = _StepSums(run, cls)

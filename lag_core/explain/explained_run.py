@@ -42,7 +42,7 @@ class WhyPreserved(NamedTuple):
 
 
 class ExplainedRun(Run):
-    """A run folder, opened, with the questions of DESIGN.md 7. Classes are asked for by index or by name."""
+    """A run folder, opened, with its questions (ADR 4). Classes are asked for by index or by name."""
 
     data: str | Path | None = None
     """Folder of the dataset; None: the one that the run names."""

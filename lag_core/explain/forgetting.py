@@ -134,7 +134,7 @@ class BackgroundShift:
 
     Counts, int64, of any leading shape [..., K]; rows of classes that are not old are 0. right + background +
     new + other_old is the number of the class's pixels. For the background's own row "background" is 0, as
-    that is right. Source: METHOD.md I.7.
+    that is right. Source: docs/method.md#confusion.
     """
 
     right: np.ndarray
@@ -269,7 +269,7 @@ def intransigence(ious: np.ndarray, joint: np.ndarray) -> np.ndarray:
     """joint_c - A[s_c, c]: what a class lacked, when it was introduced, to training on all data at once.
 
     Shape: IoU matrix float [T, K] (metrics.iou_matrix), IoUs of a joint run [K] -> float64 [K]. Source:
-    METHOD.md I.2.
+    docs/method.md#accuracy.
     """
     return joint - metrics.plasticity(ious)
 

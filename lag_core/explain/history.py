@@ -4,7 +4,7 @@
 appended. `History` is what it holds, as arrays. Nothing here imports torch.
 
 A run may come from another trainer, or be damaged: a line that is no event is left out, a number that is
-missing is NaN, and nothing raises. Source of the quantities: METHOD.md I.8.
+missing is NaN, and nothing raises. Source of the quantities: docs/method.md#terms.
 """
 
 from __future__ import annotations

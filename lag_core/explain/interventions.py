@@ -1,8 +1,8 @@
 """Taking latent channels away, and putting old ones back: what a network does then, next to random channels.
 
-Two questions, kept apart (METHOD.md K.6). *Ablation* of channels: what carries the memory? *Transplant* of an
+Two questions, kept apart (docs/method.md#channels). *Ablation* of channels: what carries the memory? *Transplant* of an
 earlier step's channels into a later one: what was lost? Z is decoded as it is after the change, so no network is
-touched. Source of the comparison with random channels of equal number: METHOD.md K; its test is ours.
+touched. Source of the comparison with random channels of equal number: docs/method.md#channels; its test is ours.
 """
 
 from __future__ import annotations

@@ -6,12 +6,14 @@ A prototype is the mean of Z over a class's pixels. Two kinds exist and are not 
 true labels) and *stored* ones (`stored`, from training: a class's own row is measured at the step that
 introduces it and then kept, as the losses use it). NumPy alone. NaN stands for "no such prototype".
 
-Three words have one meaning each, here and on every page, in units of 1 - cosine (ours):
+Three words have one meaning each, here and on every page, in units of 1 - cosine (docs/method.md#spread):
 
 * *spread* of a class at a step: mean of 1 - cos(z, p) over its latent pixels z, p its prototype at that step;
 * *drift* of a class at a step: 1 - cos of its prototype there and its prototype at the step that introduced it;
 * two classes *overlap* at a step, seen from one of them, where the nearest other prototype lies nearer than its own
   spread: its margin is below 0.
+
+Source of the other quantities: docs/method.md#prototypes.
 """
 
 from __future__ import annotations
@@ -253,8 +255,7 @@ class Projection:
 
 
 def fit_projection(prototypes: Prototypes) -> Projection:
-    """PCA by SVD over the unit prototypes of all steps and classes at once. Source: ours (METHOD.md I.4 asks
-    for 2-D).
+    """PCA by SVD over the unit prototypes of all steps and classes at once. Source: ours (docs/method.md#prototypes).
 
     The signs of the axes are fixed, the loading of largest size being positive, so that the same run always
     gives the same picture. ValueError without a single prototype.

@@ -91,8 +91,8 @@ class Survey:
     top_activation: np.ndarray
     """float32 [T, C, TOP], that activation; NaN beside -1."""
     distances: np.ndarray
-    """float32 [M, T - 1, C], distance of each channel from step t - 1 to t, mean over the images (METHOD.md
-    C.1)."""
+    """float32 [M, T - 1, C], distance of each channel from step t - 1 to t, mean over the images
+    (docs/method.md#split)."""
 
     shares: StoredShares | None = None
     """Where the change of each class lives (explain.stored_shares); None in a survey that did not measure it."""

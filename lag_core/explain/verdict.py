@@ -138,7 +138,7 @@ class OverSteps:
 
 @dataclass(frozen=True)
 class ChannelEffects:
-    """The two questions about channels of Z between s and t (METHOD.md K.6)."""
+    """The two questions about channels of Z between s and t (docs/method.md#channels)."""
 
     moved: int
     """Channels that differ in any bit between s and t."""

@@ -45,7 +45,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None =
     """Every channel decides for itself: sum over channels of BCE with a one-hot target.
 
     Shape: logits [B, K, h, w], labels [B, h, w], weight [B, h, w] -> scalar.
-    Source: reference code (METHOD.md E).
+    Source: reference code (docs/method.md#schedule).
     """
     valid = labels != IGNORE
     target = labels.masked_fill(~valid, 0)[:, None]

@@ -1,7 +1,7 @@
 """Neuron-relevant semantic consistency (NSC): old classes are recognised by the same evidence as before.
 
 The paper constrains the Euclidean distance between the neuron relevance of the old and the new model at the
-latent map (METHOD.md 0.1, fact 6); which relevance, and how it is normalised, is ours (METHOD.md D).
+latent map (docs/method.md#certain, fact 6); which relevance, and how it is normalised, is ours (docs/method.md#nsc).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Semantic-invariance modelling: which channels of Z stayed as they were, and which changed.
 
 The paper splits Z along its channels into a semantic-invariant (SI) part of rho * C channels and a
-sample-specific (SS) rest, by a distance between the same channel of the old and the new model (METHOD.md
-0.1, facts 3; C.1). The distance itself is a reconstruction of ours, with alternatives to choose from.
+sample-specific (SS) rest, by a distance between the same channel of the old and the new model
+(docs/method.md#certain, facts 3 and 8).
+The distance itself is a reconstruction of ours (docs/method.md#split), with alternatives to choose from.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from lag_core.method.precision import full_precision
 Metric = Literal["entropy_kl", "spatial_kl", "cosine", "l2", "random"]
 
 DEFINED_ABOVE = 1e-6
-"""Largest channel distance at which both models count as equal and a split is arbitrary (METHOD.md C.1)."""
+"""Largest channel distance at which both models count as equal and a split is arbitrary (docs/method.md#split)."""
 
 
 class Split(NamedTuple):
@@ -46,7 +47,7 @@ def channel_distance(
     Z / tau. spatial_kl: KL(P_old || P_new). cosine: 1 - cos of the two maps. l2: root mean square difference.
     random: a fixed draw from `seed`, as a control.
 
-    Shape: twice [B, C, h, w] -> float32 [C]. Source: METHOD.md C.1 (ours).
+    Shape: twice [B, C, h, w] -> float32 [C]. Source: docs/method.md#split (ours).
     """
     if metric not in get_args(Metric):
         raise ValueError(f"channel metric {metric!r}: known are {', '.join(get_args(Metric))}")
@@ -85,7 +86,7 @@ def _unit(x: Tensor) -> Tensor:
 class ChannelScore:
     """The running distance of each channel: the plain mean during warm-up, then a moving average.
 
-    Source: METHOD.md C.1 (momentum 0.99, 100 iterations).
+    Source: docs/method.md#split (momentum 0.99, 100 iterations).
     """
 
     def __init__(self, channels: int, warmup: int = 100, momentum: float = 0.99):

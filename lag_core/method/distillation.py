@@ -17,7 +17,7 @@ from lag_core.method.precision import full_precision
 from lag_core.protocol import IGNORE, LabelSpace
 
 STAGE_WEIGHTS: Mapping[str, float] = {"layer1": 0.5, "layer2": 1.0, "layer3": 2.0, "latent": 1.0}
-"""Source: reference code (METHOD.md E, use_KD_layer_weight), which distils a projection of each layer."""
+"""Source: reference code (docs/method.md#distillation), which distils a projection of each layer."""
 
 
 def not_labelled_new(labels: Tensor, space: LabelSpace, step: int) -> Tensor:
@@ -44,7 +44,7 @@ def distil_logits(
     the same.
 
     Shape: student [B, K, h, w], teacher [B, K_old, h, w], keep bool or float [B, h, w] -> scalar. Source:
-    ours (METHOD.md K.8); the softmax form is LwF's (arXiv 1606.09282).
+    ours (docs/method.md#distillation); the softmax form is LwF's (arXiv 1606.09282).
     """
     target, old = teacher.detach() / temperature, student[:, : teacher.shape[1]] / temperature
     if activation == "sigmoid":
@@ -63,7 +63,7 @@ def distil_logits(
 def distil_features(student: Tensor, teacher: Tensor, keep: Tensor | None = None) -> Tensor:
     """Relative squared distance ||s - t||^2 / ||t||^2 of two feature maps, over the whole batch.
 
-    Shape: twice [B, C, h, w], keep bool or float [B, h, w] -> scalar. Source: ours (METHOD.md K.8).
+    Shape: twice [B, C, h, w], keep bool or float [B, h, w] -> scalar. Source: ours (docs/method.md#distillation).
     """
     target = teacher.detach()
     if keep is None:
@@ -92,14 +92,14 @@ def distil_stages(
 def reference_kd(student: Tensor, teacher: Tensor, alpha: float = 2.0) -> Tensor:
     """KD_loss of the reference code: cross-entropy of channel softmaxes, the teacher's sharpened by `alpha`.
 
-    It is divided by the number of channels too, so it is small (METHOD.md H-14), and it is not 0, nor without
-    gradient, where the models agree.
+    It is divided by the number of channels too, so it is small (docs/method.md#distillation), and it is not 0, nor
+    without gradient, where the models agree.
 
-    Shape: twice [B, C, h, w] -> scalar. Source: reference code (METHOD.md E).
+    Shape: twice [B, C, h, w] -> scalar. Source: reference code (docs/method.md#distillation).
     """
     return -(student.log_softmax(1) * (alpha * teacher.detach()).softmax(1)).mean()
 
 
 def decay(factor: float, progress: float) -> float:
-    """factor ** progress, with progress 0..1 through the step. Source: reference code (METHOD.md E, lamb)."""
+    """factor ** progress, with progress 0..1 through the step. Source: reference code (docs/method.md#distillation)."""
     return factor**progress

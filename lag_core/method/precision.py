@@ -16,7 +16,7 @@ R = TypeVar("R")
 def full_precision(term: Callable[P, R]) -> Callable[P, R]:
     """Run `term` without autocast and with its half-precision tensor arguments in float32.
 
-    Sums over thousands of pixels overflow in float16 and lose digits in bfloat16 (METHOD.md H-7); the
+    Sums over thousands of pixels overflow in float16 and lose digits in bfloat16 (docs/method.md#reference); the
     gradient flows back through the cast.
     """
 

@@ -2,7 +2,7 @@
 
 The paper asks for it at two granularities, global and class-wise, as an asymmetric contrast; the reference
 code has a triplet loss whose anchors come from the old model alone. The formulas are our reconstruction
-(METHOD.md C.3).
+(docs/method.md#sfp).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ PRESETS: dict[str, Tables] = {
     "joint": {"method": {"loss": "bce", "labels": "all"}},
     # Probing: frozen extractor and old heads, a fresh head for the new classes.
     "frozen": {"method": {"loss": "bce"}},
-    # What the authors' released runs did (METHOD.md E, H-1): LAG's terms are there, and nothing that they could move.
+    # What the authors' released runs did (docs/method.md#reference): LAG's terms are there, and move nothing.
     "reference": {
         "method": {
             "loss": "bce",

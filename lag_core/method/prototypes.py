@@ -1,8 +1,8 @@
 """Semantic-prototype matching (SPM): class means of Z's invariant channels keep place and distance.
 
 The paper gives two forces, aggregation towards a class's own prototype and separation from those of other
-classes and of the unknown (METHOD.md 0.1, facts 4 and 7); the formulas are our reconstruction (METHOD.md
-C.2).
+classes and of the unknown (docs/method.md#certain, facts 4 and 7); the formulas are our reconstruction
+(docs/method.md#spm).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lag_core.method.precision import full_precision
 from lag_core.method.regions import membership, region_sums
 
 MIN_PIXELS = 4
-"""Fewest latent pixels of a class that give a batch prototype. Source: METHOD.md C.2."""
+"""Fewest latent pixels of a class that give a batch prototype. Source: docs/method.md#spm."""
 
 
 class SemanticInvariance(NamedTuple):
@@ -47,7 +47,7 @@ def class_means(
 class PrototypeMemory:
     """The mean of Z over all pixels of each training channel seen so far, the unknown class among them.
 
-    Kept in float64, as counts reach millions. Source: reference code (cumulative mean, METHOD.md C.2).
+    Kept in float64, as counts reach millions. Source: reference code (cumulative mean, docs/method.md#spm).
     """
 
     def __init__(self, channels: int, latent: int):

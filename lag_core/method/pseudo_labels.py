@@ -1,8 +1,8 @@
 """Pseudo-labels: the teacher names the pixels that the current step leaves without a label.
 
 A pixel may change only where its label is the catch-all (unknown or background). The uncertainty of the
-teacher is U = 1 - (p1 - p2), with p1 >= p2 its two best scores. Source: METHOD.md E ("hard" with margin 0 is
-the reference code's rule; the margin, "soft" and "adaptive" are ours); "entropy" is PLOP's (arXiv
+teacher is U = 1 - (p1 - p2), with p1 >= p2 its two best scores. Source: docs/method.md#pseudo-labels ("hard"
+with margin 0 is the reference code's rule; the margin, "soft" and "adaptive" are ours); "entropy" is PLOP's (arXiv
 2011.11390).
 """
 
@@ -231,7 +231,8 @@ def coverage_and_precision(pseudo: PseudoLabels, truth_channels: Tensor, channel
     """How many pixels were given an old class, and how many of those rightly.
 
     `truth_channels` are the training channels of the full annotation (class index + `space.offset`), later
-    steps' classes included if known. Shape: int64 [B, h, w], 255 unknown -> `Quality`. Source: METHOD.md I.6.
+    steps' classes included if known. Shape: int64 [B, h, w], 255 unknown -> `Quality`.
+    Source: docs/method.md#pseudo-label-quality.
     """
     judged = pseudo.accepted & (truth_channels != IGNORE)
     given, truth = pseudo.labels[judged], truth_channels[judged]

@@ -20,7 +20,7 @@ def size_of(maps: Tensor) -> tuple[int, int]:
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """Labels at another resolution: each pixel takes the label at its centre.
 
-    Shape: int64 [B, H, W] -> int64 [B, *size]. Source: METHOD.md C.2 (nearest).
+    Shape: int64 [B, H, W] -> int64 [B, *size]. Source: docs/method.md#spm (nearest).
     """
     if labels.shape[-2:] == size:
         return labels
@@ -55,7 +55,7 @@ def confident_regions(
 ) -> Tensor:
     """Where the teacher is sure of one of `classes`: its best channel there, 255 elsewhere.
 
-    Shape: logits [B, K, h, w] -> int64 [B, h, w]. Source: METHOD.md D (the fixed mask A_k).
+    Shape: logits [B, K, h, w] -> int64 [B, h, w]. Source: docs/method.md#nsc (the fixed mask A_k).
     """
     scores = teacher_logits.sigmoid() if activation == "sigmoid" else teacher_logits.softmax(1)
     best, channel = scores.max(1)

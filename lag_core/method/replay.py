@@ -1,6 +1,6 @@
 """Replay of class statistics: Gaussian feature vectors of old classes, in place of stored images.
 
-Source: ours (METHOD.md K.3); in the spirit of LAG's prototypes, but not part of the paper. What is kept of a
+Source: ours (docs/method.md#additions); in the spirit of LAG's prototypes, but not part of the paper. What is kept of a
 class is a count, means and second moments of the latent map Z: no image, and nothing that could be turned
 into one.
 """

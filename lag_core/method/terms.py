@@ -82,7 +82,10 @@ class Scene:
 
 
 def segmentation(scene: Scene, pixels: Tensor | None = None) -> Tensor:
-    """The classification loss on the fused labels; with `pixels` bool [B, s, s], what these add to it. METHOD.md E."""
+    """The classification loss on the fused labels; with `pixels` bool [B, s, s], what these add to it.
+
+    Source: docs/method.md#schedule.
+    """
     logits = upsample(scene.new.logits, size_of(scene.labels))
     weight = None
     if scene.fused is not None:
@@ -146,7 +149,7 @@ def pooled_outputs(scene: Scene, old: Output) -> Tensor:
 
 
 def invariance(scene: Scene, old: Output) -> Tensor:
-    """SPM on the semantic-invariant channels. METHOD.md C.2."""
+    """SPM on the semantic-invariant channels. docs/method.md#spm."""
     classes = list(range(scene.space.channels(scene.step)))
     means, counts = class_means(scene.new.latent, scene.latent_labels, classes)
     known = scene.memory.prototypes
@@ -158,7 +161,7 @@ def invariance(scene: Scene, old: Output) -> Tensor:
 
 
 def preservation(scene: Scene, old: Output) -> Tensor:
-    """SFP on the sample-specific channels. METHOD.md C.3."""
+    """SFP on the sample-specific channels. docs/method.md#sfp."""
     regions = old.logits.argmax(1).masked_fill(scene.latent_labels == IGNORE, IGNORE)
     specific = scene.score.working_split(scene.config.rho).specific.to(regions.device)
     loss = feature_preserving(scene.new.latent, old.latent, regions, scene.old_classes, specific)
@@ -166,7 +169,7 @@ def preservation(scene: Scene, old: Output) -> Tensor:
 
 
 def consistency(scene: Scene, old: Output) -> Tensor:
-    """NSC: the relevance of Z for the old classes stays what it was. METHOD.md D."""
+    """NSC: the relevance of Z for the old classes stays what it was. docs/method.md#nsc."""
     assert scene.teacher is not None
     regions = confident_regions(old.logits, scene.old_classes, scene.config.nsc_threshold, activation=scene.activation)
     pairs = choose_pairs(regions, scene.config.nsc_classes, scene.generator())
@@ -243,7 +246,7 @@ def _decayed(key: str) -> Callable[[MethodConfig, float], float]:
 
 
 def _ramped(key: str) -> Callable[[MethodConfig, float], float]:
-    """Weight `key`, growing linearly from 0 over the first `ramp` of the step. METHOD.md F."""
+    """Weight `key`, growing linearly from 0 over the first `ramp` of the step. docs/method.md#schedule."""
     return lambda config, progress: getattr(config, key) * min(1.0, (progress + 1e-9) / max(config.ramp, 1e-9))
 
 

@@ -64,8 +64,8 @@ class ASPP(nn.Module):
     """1x1, one atrous 3x3 a rate, image pooling; concatenated and projected to the latent map Z.
 
     Shape: [B, cin, h, w] -> Z [B, cout, h, w]; with ReLU, not negative.
-    Source: METHOD.md B. Departures: no batch norm on the pooled vector (a batch of one has no variance there), and
-    no dropout, so that teacher and student differ by what they learned alone.
+    Source: docs/method.md#network. Departures: no batch norm on the pooled vector (a batch of one has no variance),
+    and no dropout, so that teacher and student differ by what they learned alone.
     """
 
     def __init__(

@@ -13,7 +13,10 @@ from lag_core.model.activation import Activation, activation
 
 
 class Head(nn.Module):
-    """Conv - BN - ReLU - Conv1x1. Shape: Z [B, C, h, w] -> logits [B, classes, h, w]. Source: METHOD.md B."""
+    """Conv - BN - ReLU - Conv1x1. Shape: Z [B, C, h, w] -> logits [B, classes, h, w].
+
+    Source: docs/method.md#network.
+    """
 
     def __init__(self, latent: int, width: int, classes: int, kernel: int = 3, act: Activation = "relu"):
         super().__init__()
@@ -55,7 +58,7 @@ AnyHead = Head | LinearHead
 def transfer_weights(new: AnyHead, source: AnyHead, rows: Sequence[int] | None = None) -> None:
     """Start each class of `new` from one of `source`: from `rows`, or all from its first (the unknown's head).
 
-    Source: METHOD.md E, weight transfer; the rows are ours (lag_core/method/kinship.py).
+    Source: docs/method.md#pseudo-labels, weight transfer; the rows are ours (lag_core/method/kinship.py).
     """
     chosen = [0] * new.classify.out_channels if rows is None else list(rows)
     if isinstance(new, Head) and isinstance(source, Head):

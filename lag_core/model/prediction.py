@@ -24,7 +24,7 @@ def probabilities(logits: Tensor, loss: str) -> Tensor:
 
 
 def class_probabilities(logits: Tensor, labels: LabelSpace, loss: str) -> Tensor:
-    """Probabilities per class index; the unknown class is folded into the background. METHOD.md B.
+    """Probabilities per class index; the unknown class is folded into the background. docs/method.md#network.
 
     Shape: [B, channels, h, w] -> [B, seen classes, h, w].
     """

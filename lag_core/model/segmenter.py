@@ -95,5 +95,5 @@ class Segmenter(nn.Module):
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, corners not aligned. Shape: [B, K, h, w] -> [B, K, *size]. Source: METHOD.md B."""
+    """Bilinear, corners not aligned. Shape: [B, K, h, w] -> [B, K, *size]. Source: docs/method.md#network."""
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

@@ -2,7 +2,7 @@
 
 R = Z * d s / d Z, with s the class's logit summed over chosen pixels. For heads of convolutions, batch norm
 in evaluation mode and ReLUs this is LRP's epsilon rule for epsilon -> 0, less the share of the biases.
-Source: ours (METHOD.md D).
+Source: ours (docs/method.md#nsc).
 """
 
 from __future__ import annotations

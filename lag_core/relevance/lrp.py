@@ -4,7 +4,7 @@
     found = lrp(view, images, Target(channel, mask))     # or lrp(model, ...)
     found.map, found.channels, found.error
 
-Source: METHOD.md D (what to explain) and I.5 (conservation error); rules: `rules.py`. The engine is ours;
+Source: docs/method.md#nsc (what to explain) and #relevance (conservation error); rules: `rules.py`. The engine is ours;
 docs/adr/0002-lrp-engine.md says why.
 """
 

@@ -16,7 +16,7 @@ class Target:
 
     mask: [H, W] or [B, H, W], bool or weights. If its size is not that of the logits, it picks pixels of the
     upsampled logits, and its weights are carried back by the transpose of `upsample`: the score is the same.
-    Source: METHOD.md D (s_k, a sum over the pixels of a class).
+    Source: docs/method.md#nsc (s_k, a sum over the pixels of a class).
     """
 
     channel: int

@@ -17,6 +17,8 @@ from filelock import FileLock, Timeout
 
 from lag_core.config import Config, ConfigError
 from lag_core.data.catalogue import Dataset, open_dataset, task_of
+from lag_core.data.dataset import FileDataset
+from lag_core.data.findings import findings
 from lag_core.data.splits import hold_out
 from lag_core.data.training_images import step_images
 from lag_core.method.kinship import mean_answers, nearest_kin
@@ -33,16 +35,16 @@ from lag_core.training import surroundings
 from lag_core.training.allocation import Allocation
 from lag_core.training.evaluation import Validation, metrics_entry, whole
 from lag_core.training.features import FeatureStore, Views, batch_order, collect_views, iterations_per_epoch
+from lag_core.training.health import silent_class
 from lag_core.training.journal import Journal, new_info
 from lag_core.training.loop import NotFiniteError, StepLoop
 from lag_core.training.optimiser import Schedule, freeze_all_but, parts, trunk_trains
 from lag_core.training.probe import ClassProbe, Probe, probe_images
 from lag_core.training.reporting import Reporter
 from lag_core.training.resume import Cursor
+from lag_core.training.watch import Watch
 
 LOCK = ".training.lock"
-
-SILENT = "is never predicted: its head did not learn; try a warm-up (optim.warmup) or a lower optim.lr_head_later"
 
 
 def train(
@@ -161,6 +163,7 @@ class ContinualTraining:
         around = surroundings.describe(self.device)
         info = new_info(out.name, config, self.dataset.info, self.labels, grouping, around)
         self.journal = Journal(out, config, info)
+        self._tell(findings(self.dataset, grouping))
 
     def _check_before_anything_is_written(self) -> None:
         """ConfigError or DataError for what would otherwise come out in the middle of the run."""
@@ -169,6 +172,8 @@ class ContinualTraining:
         surroundings.amp_type(self.config.optim.amp, self.device)
         if self.config.model.weights not in ("none", "imagenet"):
             pretrained_backbone(self.config.model)
+        if isinstance(self.dataset, FileDataset):
+            self.dataset.check()
         for step in range(len(self.labels.steps)):
             step_images(self.config, self.dataset, self.labels, step)
 
@@ -331,6 +336,7 @@ class ContinualTraining:
     def _listener(self, loop: StepLoop, began: float) -> Callable[[int, dict[str, Any] | None], None]:
         """Logs events, moves the bar, and saves where the run stands every few seconds."""
         saved = time.perf_counter()
+        watch = Watch(loop, self.config.method, self.journal)
 
         def listen(iteration: int, event: dict[str, Any] | None) -> None:
             nonlocal saved
@@ -339,7 +345,7 @@ class ContinualTraining:
                 self.reporter.iteration(event["loss"], event["images_per_second"])
             else:
                 self.reporter.iteration()
-            self._tell(loop.take_findings())
+            self._tell([*loop.take_findings(), *watch(iteration, event)])
             now = time.perf_counter()
             if now - saved >= self.config.log.resume_seconds:
                 self.journal.save_point(Cursor(loop.step, iteration + 1, now - began), loop.state_dict())
@@ -365,7 +371,7 @@ class ContinualTraining:
         analysis = loop.objective.finish(model, loop.teacher, batches.plain(), loop.trunk_trains)
         measured = self.validation.measure([model], self.config.method.loss, self.reporter.bar)[0]
         metrics = metrics_entry(step, measured, len(self.validation.ids))
-        self._tell([f"step {step}: class {name} {SILENT}" for name in self._silent_classes(whole(measured), step)])
+        self._tell([silent_class(step, name) for name in self._silent_classes(whole(measured), step)])
         rate = loop.total * self.config.optim.batch / seconds
         entry = {
             "images": len(batches.views),

@@ -27,7 +27,7 @@ class Part:
 
 
 def parts(model: Segmenter, config: Config, labels: LabelSpace, step: int) -> list[Part]:
-    """The parts that train at `step`; everything else is frozen. Source: METHOD.md E, F and K.8."""
+    """The parts that train at `step`; everything else is frozen. Source: docs/method.md#schedule."""
     optim = config.optim
     if step == 0:
         return _present(
@@ -86,8 +86,8 @@ class Schedule:
     """SGD with momentum under a poly schedule; each part joins after its delay, and after step 0 warms up.
 
     lr(t) = lr * min(1, (t - delay) / warmup) * (1 - t)**power, t in [0, 1) the progress of the step. Source:
-    METHOD.md F; the delay and the warm-up of each part and the bound of the gradients' norm are ours: a new head starts
-    with a large loss, and a live ASPP that joins then can be thrown off.
+    docs/method.md#schedule; each part's delay and warm-up and the bound of the gradients' norm are ours: a new head
+    starts with a large loss, and a live ASPP that joins then can be thrown off.
     """
 
     def __init__(self, found: list[Part], config: Config, step: int = 0):

@@ -1,0 +1,131 @@
+"""Whether a step that trains is well: what went wrong, in sentences that say what to do. The rules are ours.
+
+Four findings: a term of the loss that jumps, latent channels that die, a term that moves nothing, a class that is never
+predicted. A step is looked at while it trains, so that what breaks it is said when it breaks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterator, Mapping
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+JUMP = 3.0
+"""A term jumps where its weighted value exceeds this many times the whole loss of just before."""
+
+BEFORE = 10
+"""Logged iterations whose median is the loss of just before."""
+
+DIED = 0.1
+"""Share of the latent channels; where more than this die in a later step, it is said."""
+
+DEAD_AT_FIRST = 0.5
+"""The same for step 0, which starts from channels that are not trained."""
+
+CONSTANT = 1e-6
+"""A channel whose spread over images and places is below this share of the widest channel's is dead."""
+
+HARDLY = 0.01
+"""A term whose median gradient is below this share of segmentation's moves nothing to speak of."""
+
+MEASURED = 3
+"""Gradients that must have been measured before a term is called idle."""
+
+
+def steadier(step: int) -> str:
+    """What makes a step less abrupt: settings that act at `step`."""
+    if step == 0:
+        return "lower optim.lr_aspp or optim.lr_head"
+    return "bound the gradients (optim.clip), lengthen optim.warmup, or lower optim.lr_aspp_later"
+
+
+def silent_class(step: int, name: str) -> str:
+    """The sentence on a class that no pixel is called, with settings that act at `step`."""
+    advice = "optim.lr_head or more optim.epochs" if step == 0 else "optim.lr_head_later or a longer optim.warmup"
+    return f"step {step}: class {name} is never predicted: its head did not learn; try another {advice}"
+
+
+class Health:
+    """What one step's events tell. Fed with every event of the step, also after an interruption."""
+
+    def __init__(self, step: int, died_before: int = 0, on_heads: Collection[str] = (), told: Collection[str] = ()):
+        """`died_before`: channels that were dead when the step began. `on_heads`: terms that reach no shared layer by
+        design. `told`: the run's warnings so far; what one of them says is not said again."""
+        self.step = step
+        self.died_before = died_before
+        self.on_heads = on_heads
+        self._told = {kind for kind in ("jump", "died") for line in told if line.startswith(self._begins(kind))}
+        self._losses: deque[float] = deque(maxlen=BEFORE)
+        self._norms: dict[str, list[float]] = defaultdict(list)
+        self._largest: dict[str, float] = defaultdict(float)
+
+    def _begins(self, kind: str) -> str:
+        """The first words of a sentence of this kind."""
+        return {"jump": f"step {self.step}: the loss jumped", "died": f"step {self.step}: latent channels died"}[kind]
+
+    def observe(self, event: Mapping[str, Any]) -> list[str]:
+        """Take in an event of the loop; what it reveals."""
+        found = [] if "jump" in self._told else list(self._jumps(event))
+        self._losses.append(event["loss"])
+        shared = any(rate > 0 for part, rate in event["lr"].items() if part != "heads")
+        for name, term in event["terms"].items():
+            self._largest[name] = max(self._largest[name], abs(term["raw"]))
+        if shared:
+            for name, norm in event.get("gradient_norms", {}).items():
+                self._norms[name].append(norm)
+        return found
+
+    def _jumps(self, event: Mapping[str, Any]) -> Iterator[str]:
+        if len(self._losses) < MEASURED:
+            return
+        before = median(self._losses)
+        values = {name: term["raw"] * term["weight"] for name, term in event["terms"].items()}
+        name = max(values, key=lambda key: values[key])
+        if before > 0 and values[name] > JUMP * before:
+            self._told.add("jump")
+            yield (
+                f"{self._begins('jump')}: at iteration {event['iteration']} {name} alone is {values[name]:.3g}, "
+                f"and all terms together were {before:.3g} before; {steadier(self.step)}"
+            )
+
+    def look(self, iteration: int, dead: int, channels: int) -> list[str]:
+        """Take in how many latent channels are dead; what it reveals."""
+        died = dead - self.died_before
+        if "died" in self._told or died <= (DIED if self.step else DEAD_AT_FIRST) * channels:
+            return []
+        self._told.add("died")
+        return [
+            f"{self._begins('died')}: by iteration {iteration}, {died} of {channels} give one value everywhere and "
+            f"learn nothing any more; {steadier(self.step)}"
+        ]
+
+    def finish(self, dead_terms: Collection[str]) -> list[str]:
+        """What the whole step reveals: terms that moved nothing. `dead_terms` were named already."""
+        first = "mend the jump or the dead channels first; else " if self._told else ""
+        return [
+            f"step {self.step}: term {name} moved nothing: the median of its gradient on the shared layers is "
+            f"{norm:.2g}, of segmentation's {self._median('segmentation'):.2g}; {first}raise or drop method.{name}"
+            for name, norm in self._idle(dead_terms)
+        ]
+
+    def _idle(self, dead_terms: Collection[str]) -> Iterator[tuple[str, float]]:
+        reference = self._median("segmentation")
+        for name, norms in self._norms.items():
+            excused = name in dead_terms or (name in self.on_heads and self._largest[name] > 0)
+            if len(norms) >= MEASURED and not excused and self._median(name) < HARDLY * reference:
+                yield name, self._median(name)
+
+    def _median(self, name: str) -> float:
+        return median(self._norms[name]) if self._norms[name] else math.nan
+
+
+@torch.no_grad()
+def constant_channels(latent: Tensor) -> int:
+    """Channels of Z that have one value at every place of every image. Shape: latent float [B, C, h, w]."""
+    spread = latent.amax((0, 2, 3)) - latent.amin((0, 2, 3))
+    return int((spread <= CONSTANT * spread.max()).sum())

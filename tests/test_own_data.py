@@ -1,0 +1,252 @@
+"""Data as people have them: read rightly, refused with a hint that helps, or warned of before training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from shapes import CLASSES, tiny_config, write_shapes
+from small_trees import opened, write_list
+
+from lag_core.data.catalogue import DataError, Dataset, DatasetMissing
+from lag_core.data.findings import findings
+from lag_core.data.pictures import check_depth, read_image
+from lag_core.protocol import LabelSpace
+from lag_core.training.continual import ContinualTraining
+from lag_core.training.features import FeatureStore
+from lag_core.training.reporting import Reporter
+
+TWO_STEPS = LabelSpace(((0, 1, 2), (3, 4)), 0)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAG_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_shapes(tmp_path / "shapes", train_images=8, val_images=4)
+
+
+def png_16(pixels: np.ndarray) -> bytes:
+    """A 16-bit RGB PNG, which Pillow reads but cannot write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff_16(pixels: np.ndarray) -> bytes:
+    """An uncompressed little-endian 16-bit RGB TIFF."""
+    height, width, _ = pixels.shape
+    data = pixels.astype("<u2").tobytes()
+    bits = 8 + len(data)
+    short, long = 3, 4
+    tags = [
+        (256, long, 1, width), (257, long, 1, height), (258, short, 3, bits), (259, short, 1, 1), (262, short, 1, 2),
+        (273, long, 1, 8), (277, short, 1, 3), (278, long, 1, height), (279, long, 1, len(data)), (284, short, 1, 1),
+    ]  # fmt: skip
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return b"II*\0" + struct.pack("<I", bits + 6) + data + struct.pack("<HHH", 16, 16, 16) + directory
+
+
+SENSOR = np.random.default_rng(0).integers(0, 2048, (6, 9, 3))
+"""Values of an 11-bit sensor: their top bytes are 0 to 7, black."""
+
+
+@pytest.mark.parametrize("encode", [png_16, tiff_16])
+def test_16_bit_rgb_is_refused_and_never_read_as_its_top_byte(encode: Callable[[np.ndarray], bytes]) -> None:
+    for read in (read_image, check_depth):
+        with pytest.raises(DataError, match=r"more than 8 bits a channel \(16\): scale all images .* by one range"):
+            read(encode(SENSOR))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_16_bit_image_is_refused_before_anything_is_written(root: Path, tmp_path: Path, split: str) -> None:
+    name = (root / f"{split}.txt").read_text().split()[-1]
+    (root / "images" / f"{name}.png").write_bytes(png_16(np.zeros((32, 32, 3))))
+    with pytest.raises(DataError, match=rf"{name}\.png has more than 8 bits"):
+        begin(root, tmp_path / "run")
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def begin(root: Path, out: Path, **sections: dict[str, object]) -> list[str]:
+    """What a training says before its first step, as it stands in run.json."""
+    ContinualTraining(tiny_config(root, "finetune", **sections), out, Reporter(quiet=True), FeatureStore())
+    return json.loads((out / "run.json").read_text())["warnings"]
+
+
+def rename(root: Path, name_of: Callable[[str], str]) -> None:
+    for folder in ("images", "masks"):
+        for path in list((root / folder).iterdir()):
+            target = root / folder / f"{name_of(path.stem)}{path.suffix}"
+            target.parent.mkdir(exist_ok=True)
+            path.rename(target)
+
+
+def relist(root: Path, line_of: Callable[[str], str]) -> None:
+    for split in ("train", "val"):
+        write_list(root / f"{split}.txt", [line_of(name) for name in (root / f"{split}.txt").read_text().split()])
+
+
+def pictures(dataset: Dataset) -> list[bytes]:
+    return [dataset.image(n).tobytes() + dataset.mask(n).tobytes() for s in ("train", "val") for n in dataset.ids(s)]
+
+
+def test_a_line_with_a_blank_is_one_id(root: Path) -> None:
+    """Beside "s00 copy" lies "s00", which must not be taken for it."""
+    before = pictures(opened("folder", root))
+    for folder in ("images", "masks"):
+        shutil.copy(root / folder / "s05.png", root / folder / "s00 copy.png")
+    write_list(root / "train.txt", ["s00 copy"])
+    dataset = opened("folder", root)
+    assert dataset.ids("train") == ("s00 copy",)
+    assert pictures(dataset)[0] == before[5] != before[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: (root / "train.txt").write_bytes(b"\xef\xbb\xbf" + (root / "train.txt").read_bytes()),
+        lambda root: (root / "train.txt").write_bytes((root / "train.txt").read_bytes().replace(b"\n", b" \r\n\r\n")),
+        lambda root: relist(root, lambda name: f"{name}.png"),
+        lambda root: (rename(root, lambda n: f"aachen/{n}"), relist(root, lambda n: f"aachen/{n}")),
+        lambda root: (rename(root, lambda n: f"tile {n}"), relist(root, lambda n: f"tile {n}.PNG")),
+        lambda root: (rename(root, lambda n: f"{n}.v1"), relist(root, lambda n: f"{n}.v1")),
+    ],
+    ids=["byte-order mark", "CRLF", "ending", "subfolder", "blanks", "dot"],
+)
+def test_ids_as_people_write_them_find_the_same_pictures(root: Path, change: Callable[[Path], object]) -> None:
+    before = pictures(opened("folder", root))
+    change(root)
+    assert pictures(opened("folder", root)) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda root: relist(root, lambda n: f"images/{n}.png masks/{n}.png"), "did you mean 's00'"),
+        (lambda root: relist(root, lambda n: f"{n} 1"), "did you mean 's00'"),
+        (lambda root: rename(root, lambda n: f"aachen/{n}"), "did you mean 'aachen/s00'"),
+        (lambda root: rename(root, lambda n: f"{n}_leftImg8bit"), "did you mean 's00_leftImg8bit'"),
+        (
+            lambda root: (root / "images" / "s00.png").rename(root / "images" / "s00.gif"),
+            "1 of 12 images are missing, the first is 's00'; looked",
+        ),
+    ],
+    ids=["pairs", "columns", "subfolder", "suffix", "format"],
+)
+def test_names_without_a_file_come_with_a_hint(root: Path, change: Callable[[Path], object], said: str) -> None:
+    change(root)
+    with pytest.raises(DatasetMissing, match=said):
+        opened("folder", root)
+
+
+def test_utf_16_is_refused_with_what_to_do(root: Path) -> None:
+    (root / "val.txt").write_bytes((root / "val.txt").read_text().encode("utf-16"))
+    with pytest.raises(DataError, match="save it as UTF-8"):
+        opened("folder", root)
+
+
+def test_one_id_written_in_two_ways_is_listed_twice(root: Path) -> None:
+    write_list(root / "train.txt", ["s00", "s00.png"])
+    with pytest.raises(DataError, match="lists 's00' twice"):
+        opened("folder", root)
+
+
+def test_two_pictures_of_one_name_are_refused(root: Path) -> None:
+    Image.open(root / "images" / "s03.png").save(root / "images" / "s03.jpg")
+    with pytest.raises(DataError, match=r"s03\.jpg and s03\.png have one name, 's03'"):
+        opened("folder", root)
+
+
+def write_classes(root: Path, change: Callable[[dict[str, object]], dict[str, object]]) -> None:
+    (root / "classes.json").write_text(json.dumps([change(one) for one in CLASSES]))
+
+
+@pytest.mark.parametrize("name", ["background", "Background", "_background_", "BACKGROUND", "back-ground", "bg", "BG"])
+def test_spellings_of_the_background(root: Path, name: str) -> None:
+    write_classes(root, lambda one: {**one, "name": name} if one["id"] == 0 else one)
+    info = opened("folder", root).info
+    assert info.background == 0 and info.foreground == (1, 2, 3, 4)
+
+
+def test_the_background_may_have_any_id(root: Path) -> None:
+    write_classes(root, lambda one: {**one, "name": "bg"} if one["id"] == 2 else {**one, "name": f"c{one['id']}"})
+    info = opened("folder", root).info
+    assert info.background == 2 and info.foreground == (0, 1, 3, 4)
+
+
+@pytest.mark.parametrize("name", ["ground", "playground", "background building"])
+def test_other_names_are_classes(root: Path, name: str) -> None:
+    write_classes(root, lambda one: {**one, "name": name} if one["id"] == 0 else one)
+    assert opened("folder", root).info.background is None
+
+
+def test_two_backgrounds_are_refused(root: Path) -> None:
+    write_classes(root, lambda one: {**one, "name": "bg"} if one["id"] == 1 else one)
+    with pytest.raises(DataError, match="two backgrounds: 'background' and 'bg'"):
+        opened("folder", root)
+
+
+def test_one_name_for_two_classes_is_refused(root: Path) -> None:
+    write_classes(root, lambda one: {**one, "name": "red"} if one["id"] == 2 else one)
+    with pytest.raises(DataError, match="gives the name 'red' to two classes"):
+        opened("folder", root)
+
+
+def test_a_sound_dataset_has_no_findings(root: Path) -> None:
+    assert findings(opened("folder", root), TWO_STEPS) == []
+
+
+def test_one_colour_for_two_classes_is_said(root: Path) -> None:
+    write_classes(root, lambda one: {**one, "color": CLASSES[1]["color"]} if one["id"] == 3 else one)
+    (sentence,) = findings(opened("folder", root), TWO_STEPS)
+    assert "'red' and 'blue' have one colour" in sentence
+
+
+def test_validation_images_that_are_training_images_are_said_before_training(root: Path, tmp_path: Path) -> None:
+    names = (root / "train.txt").read_text().split()
+    write_list(root / "val.txt", [*(root / "val.txt").read_text().split(), names[2]])
+    (sentence,) = begin(root, tmp_path / "run")
+    assert "1 of 5 validation images are training images, too (the first: 's02')" in sentence
+
+
+def test_a_copy_under_another_name_is_said(root: Path) -> None:
+    for folder in ("images", "masks"):
+        shutil.copy(root / folder / "s01.png", root / folder / "s09.png")
+    (sentence,) = findings(opened("folder", root), TWO_STEPS)
+    assert "1 of 4 validation images are training images, too (the first: 's09')" in sentence
+
+
+def test_a_class_that_covers_every_image_is_said_before_training(root: Path, tmp_path: Path) -> None:
+    """A background by a name that nobody can guess becomes a class, here all of step 0."""
+    write_classes(root, lambda one: {**one, "name": "rest"} if one["id"] == 0 else one)
+    for path in (root / "masks").iterdir():
+        mask = np.array(Image.open(path))
+        mask[:20] = 0
+        Image.fromarray(mask).save(path)
+    (sentence,) = begin(root, tmp_path / "run", data={"task": "1-2"})
+    assert "class 'rest' covers most pixels of each of 8 training images and is all that step 0 learns" in sentence
+    write_classes(root, lambda one: one)
+    assert findings(opened("folder", root), TWO_STEPS) == []
+
+
+def test_a_class_that_covers_all_images_but_one_is_none_of_them(root: Path) -> None:
+    write_classes(root, lambda one: {**one, "name": "rest"} if one["id"] == 0 else one)
+    paths = sorted((root / "masks").iterdir())
+    for path in paths:
+        Image.fromarray(np.full((32, 32), 0 if path != paths[0] else 1, np.uint8)).save(path)
+    assert findings(opened("folder", root), LabelSpace(((0, 1), (2, 3, 4)), None, True)) == []
