@@ -361,7 +361,8 @@ class PictureMeasure:
         from lag_core.explain.interventions import GRID
 
         self.trace, self.side = trace, min(trace.square, GRID)
-        self.inside = tuple(max(1, size * self.side // trace.square) for size in trace.inside)
+        height, width = (max(1, size * self.side // trace.square) for size in trace.inside)
+        self.inside = height, width
         self.truth = None if truth is None else _sampled(truth, self.inside)
         self.seen = trace.run.labels.seen(step)
         self.old = trace.run.labels.class_indices(step).start

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lag_core.explain import decoding
-from lag_core.explain.decoding import OwnHeads, decoded, logits_of_sets
+from lag_core.explain.decoding import OwnDecoder, decoded, logits_of_sets
 from lag_core.model.heads import Head, LinearHead
 
 torch.set_num_threads(1)
@@ -28,6 +29,12 @@ def heads(kind: str, act: Literal["relu", "leaky_relu"] = "relu") -> nn.ModuleLi
     for head in found.train():
         head(torch.randn(8, C, *SIZE))
     return found.eval()
+
+
+def own_decoder(own: nn.ModuleList) -> OwnDecoder:
+    """Of a network that is nothing but heads."""
+    model: Any = SimpleNamespace(heads=own, decode=lambda z: torch.cat([head(z) for head in own], 1))
+    return OwnDecoder(model)
 
 
 def maps(images: int, seed: int = 0) -> Tensor:
@@ -58,7 +65,7 @@ def slow(found: nn.ModuleList, latent: Tensor, filling: Tensor, chosen: np.ndarr
 @pytest.mark.parametrize("images", [1, 3])
 def test_sums_of_channels_are_decodings(kind: str, act: Literal["relu"], name: str, images: int) -> None:
     own, latent, filling = heads(kind, act), maps(images), fillings(images)[name]
-    found = list(logits_of_sets(OwnHeads(own), latent, filling, SETS))
+    found = list(logits_of_sets(own_decoder(own), latent, filling, SETS))
     assert len(found) == len(SETS)
     for logits, chosen in zip(found, SETS, strict=True):
         expected = slow(own, latent, filling, chosen)
@@ -71,19 +78,19 @@ def test_many_sets_come_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     own, latent, filling = heads("3x3"), maps(2), fillings(2)["old"]
     rng = np.random.default_rng(0)
     sets = [rng.permutation(C)[: 1 + i % 5] for i in range(150)]
-    whole = list(logits_of_sets(OwnHeads(own), latent, filling, sets))
+    whole = list(logits_of_sets(own_decoder(own), latent, filling, sets))
     monkeypatch.setattr(decoding, "BYTES", 6 * C * 35 * 4)
     monkeypatch.setattr(decoding, "ROWS", 4)
-    parts = list(logits_of_sets(OwnHeads(own), latent, filling, sets))
+    parts = list(logits_of_sets(own_decoder(own), latent, filling, sets))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(whole, parts, strict=True))
     monkeypatch.setattr(decoding, "BYTES", 1)  # nothing fits: one by one
-    assert torch.allclose(next(logits_of_sets(OwnHeads(own), latent, filling, sets)), whole[0], atol=1e-5)
+    assert torch.allclose(next(logits_of_sets(own_decoder(own), latent, filling, sets)), whole[0], atol=1e-5)
 
 
 def test_nothing_is_changed_in_what_was_given() -> None:
     own, latent, filling = heads("3x3"), maps(2), maps(2, 1)
     kept = latent.clone(), filling.clone()
-    list(logits_of_sets(OwnHeads(own), latent, filling, SETS))
+    list(logits_of_sets(own_decoder(own), latent, filling, SETS))
     assert torch.equal(latent, kept[0]) and torch.equal(filling, kept[1])
 
 

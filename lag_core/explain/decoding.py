@@ -9,13 +9,15 @@ decoder runs once for each set. Both give the same logits up to rounding. Source
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lag_core.model.heads import Head, LinearHead
+from lag_core.model.heads import AnyHead, Head, LinearHead
+from lag_core.model.segmenter import Segmenter
 
 Decode = Callable[..., Tensor]
 """(Z [N, C, h, w], rows int64 [N] or None) -> logits [N, K, h', w']; `rows` says which picture a row of Z belongs to.
@@ -27,14 +29,20 @@ BYTES = 2**28
 """Bytes of what is kept at once of the sets' logits, and of the channels' changes."""
 
 
-class OwnHeads:
-    """The decoder of a network of ours: its heads, in evaluation mode, side by side. See `Decode`."""
+class OwnDecoder:
+    """The decoder of a network of ours, in evaluation mode: its heads, side by side, whatever the picture."""
 
-    def __init__(self, heads: nn.ModuleList):
-        self.heads = heads
+    def __init__(self, model: Segmenter):
+        self.model = model
 
     def __call__(self, latent: Tensor, rows: Tensor | None = None) -> Tensor:
-        return torch.cat([head(latent) for head in self.heads], 1)
+        return self.model.decode(latent)
+
+    def linear_heads(self, latent: Tensor) -> list[AnyHead]:
+        """The heads if every one begins with a convolution and fits (see `_fits`); else none."""
+        heads = self.model.heads if isinstance(self.model.heads, nn.ModuleList) else ()
+        found = [head for head in heads if _fits(head, latent)]
+        return found if len(found) == len(heads) else []
 
 
 def replaced(latent: Tensor, filling: Tensor, channels: Tensor) -> Tensor:
@@ -50,8 +58,8 @@ def logits_of_sets(decode: Decode, latent: Tensor, filling: Tensor, sets: Sequen
 
     Shape: Z and filling [N, C, h, w]; each set int [k].
     """
-    if isinstance(decode, OwnHeads) and all(_fits(head, latent) for head in decode.heads):
-        return _by_sums(decode.heads, latent, filling, sets)
+    if isinstance(decode, OwnDecoder) and (heads := decode.linear_heads(latent)):
+        return _by_sums(heads, latent, filling, sets)
     return _one_by_one(decode, latent, filling, sets)
 
 
@@ -74,7 +82,7 @@ def _one_by_one(decode: Decode, latent: Tensor, filling: Tensor, sets: Sequence[
         yield from decoded(decode, changed, images).split(images)
 
 
-def _fits(head: nn.Module, latent: Tensor) -> bool:
+def _fits(head: nn.Module, latent: Tensor) -> TypeGuard[AnyHead]:
     """Whether a head begins with a convolution and the channels' changes of one image stay within BYTES."""
     if not isinstance(head, Head | LinearHead):
         return False
@@ -82,13 +90,13 @@ def _fits(head: nn.Module, latent: Tensor) -> bool:
     return latent[0].numel() * width * latent.element_size() <= BYTES
 
 
-def _first(head: Head | LinearHead) -> nn.Conv2d:
+def _first(head: AnyHead) -> nn.Conv2d:
     """The convolution that a head begins with; a linear head is one."""
     return head.conv if isinstance(head, Head) else head
 
 
 @torch.no_grad()
-def _by_sums(heads: nn.ModuleList, latent: Tensor, filling: Tensor, sets: Sequence[np.ndarray]) -> Iterator[Tensor]:
+def _by_sums(heads: Sequence[AnyHead], latent: Tensor, filling: Tensor, sets: Sequence[np.ndarray]) -> Iterator[Tensor]:
     """Heads of ours: one matrix product for all sets. All logits of a group of sets are held at once."""
     outputs = sum(head.classify.out_channels for head in heads)
     one = len(latent) * outputs * latent[0, 0].numel() * latent.element_size()
@@ -110,7 +118,7 @@ def _masks(sets: Sequence[np.ndarray], latent: Tensor) -> Tensor:
     return masks
 
 
-def _of_head(head: Head | LinearHead, z: Tensor, filling: Tensor, masks: Tensor) -> Tensor:
+def _of_head(head: AnyHead, z: Tensor, filling: Tensor, masks: Tensor) -> Tensor:
     """Logits of one image and one head. Shape: twice [1, C, h, w], [S, C] -> [S, classes, h, w]."""
     first = _first(head)
     base = first(z)

@@ -20,7 +20,7 @@ from lag_core.adapters.adopting import load_step
 from lag_core.adapters.finding import find_adapter
 from lag_core.capabilities import Lacks, capabilities, lacking
 from lag_core.data.transforms import fit, to_input
-from lag_core.explain.decoding import Decode, OwnHeads
+from lag_core.explain.decoding import Decode, OwnDecoder
 from lag_core.explain.step_memory import MEMORY, StepMemory
 from lag_core.model.segmenter import Output, Segmenter
 from lag_core.model.weights import StepLoader, trunk_digest
@@ -223,7 +223,7 @@ class Passes:
         model = self.networks.steps[step]
         if isinstance(model, AdaptedStep):
             return model.decoder(self.inputs)
-        return OwnHeads(model.heads)
+        return OwnDecoder(model)
 
     def heads(self, step: int) -> nn.ModuleList | Decode:
         """What `latent_relevance` takes: the heads of `step` where it has some, else its decoder."""

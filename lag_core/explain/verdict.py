@@ -467,8 +467,8 @@ def effects_from_arrays(arrays: Mapping[str, np.ndarray]) -> ChannelEffects:
     def curve(name: str) -> EffectCurve | None:
         if f"{name}.counts" not in arrays:
             return None
-        found = (arrays[f"{name}.{part}"] for part in ("counts", "effect", "controls"))
-        return EffectCurve(*found, arrays.get(f"{name}.distinct"))
+        counts, effect, drawn = (arrays[f"{name}.{part}"] for part in ("counts", "effect", "controls"))
+        return EffectCurve(counts, effect, drawn, arrays.get(f"{name}.distinct"))
 
     return ChannelEffects(
         moved, active, curve("ablation"), curve("transplant"), arrays["everything"].item(), dead, total
