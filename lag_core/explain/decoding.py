@@ -3,7 +3,8 @@
 The heads of this project begin with a convolution, which is linear: with channels S of Z replaced, its output is that
 of Z plus the sum over S of what each channel's replacement changes. These changes are found once for each channel; the
 outputs of all sets are then one matrix product, and only what lies behind the convolution runs for each set. Any other
-decoder runs once for each set. Both give the same logits up to rounding. Source: ours (docs/method.md, "Channels").
+decoder runs once for each set. Both give the same logits up to rounding. Source: ours (docs/method.md, section Fair
+controls).
 """
 
 from __future__ import annotations
