@@ -170,9 +170,9 @@ def small_questions(rounds: int) -> dict[str, object]:
         "relevance of a class at the latent map": lambda: latent_relevance(
             heads, output.latent, cls + run.labels.offset, weights
         ),
-        "ablation of 16 channels, 20 random controls": lambda: trace.ablate(step, ranked[:16]),
-        "transplant of 16 channels, 20 random controls": lambda: trace.transplant(step, ranked[-16:], 0),
-        "curve over 4 numbers of channels, 20 random controls each": lambda: trace.ablate(
+        "ablation of 16 channels, 200 random controls": lambda: trace.ablate(step, ranked[:16]),
+        "transplant of 16 channels, 200 random controls": lambda: trace.transplant(step, ranked[-16:], 0),
+        "curve over 4 numbers of channels, 200 random controls each": lambda: trace.ablate(
             step, ranked[:64], counts=[1, 4, 16, 64]
         ),
     }

@@ -156,28 +156,35 @@ def _channel_words(scene: Scene) -> str:
 def _channel_maps(scene: Scene, view: View, picture: Picture) -> None:
     steps = (scene.pair.old, scene.pair.new)
     drawn = drawn_once(scene, picture, ("activation", scene.channel), lambda: encoded(*_activation(scene, picture)))
-    if max(drawn.highs) <= 0:
+    if not any(drawn.highs):
         st.caption("This channel is silent on this picture at both steps.")
         return
     view.png(lambda: np.concatenate(_activation(scene, picture)[0], 1))
     pictures(
         drawn,
         [
-            (f"step {step}, up to {high:.2g}", f"Activation of channel {scene.channel} at step {step}")
+            (f"step {step}, {_reach(high)}", f"Activation of channel {scene.channel} at step {step}")
             for step, high in zip(steps, drawn.highs, strict=True)
         ],
     )
 
 
 def _activation(scene: Scene, picture: Picture) -> tuple[list[np.ndarray], list[float]]:
-    """The channel over the picture at both steps, in one scale, uint8 [H, W, 3], and the largest value of each."""
+    """The channel over the picture at both steps, in one scale, uint8 [H, W, 3], and the value of each that is
+    furthest from 0."""
     maps = [
         channel_maps.channel_on_image(scene.run, picture, step, scene.channel)
         for step in (scene.pair.old, scene.pair.new)
     ]
-    highs = [float(m.max()) for m in maps]
+    furthest = [float(m.flat[np.abs(m).argmax()]) for m in maps]
+    low, high = channels.scale(maps)
     pixels = pixels_of(picture)
-    return [figures.over_picture(pixels, m, max(highs) or 1.0, scene.page.ink) for m in maps], highs
+    return [figures.over_picture(pixels, m, high or 1.0, scene.page.ink, low) for m in maps], furthest
+
+
+def _reach(value: float) -> str:
+    """The value of a map that is furthest from 0, in words."""
+    return f"up to {value:.2g}" if value >= 0 else f"down to {value:.2g}".replace("-", "−")
 
 
 def _profile(scene: Scene, view: View) -> None:

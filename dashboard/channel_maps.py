@@ -326,24 +326,53 @@ def _fair(trace: Trace, step: int, how: How, old: int) -> Matched:
     if how != "old":
         return Matched(energy(own), alive(own))
     other = trace.output(old).latent.cpu().numpy()
-    return Matched(energy(own) + energy(other), alive(own) | alive(other))
+    return Matched(energy(own) + energy(other), channels.living(other, own).either)
+
+
+def testable(run: Run, picture: Picture, step: int, how: How, old: int) -> np.ndarray:
+    """bool [C], channels whose change can do anything: alive on this picture at `step`; for "old", at either step.
+
+    A channel that died since is dead at `step`, yet it may be what was lost.
+    """
+    trace = loaders.trace(run, picture)
+    own = trace.latent(step)[None]
+    return channels.living(trace.latent(old)[None], own).either if how == "old" else alive(own)
+
+
+def living(run: Run, picture: Picture | None, old: int, new: int) -> tuple[channels.Living | None, str]:
+    """The channels that live at two steps, and on what that was seen: all validation images, else this picture."""
+    survey = loaders.survey(run)
+    if survey is not None:
+        found = channels.living_by_moments(survey.channel_mean[[old, new]], survey.channel_energy[[old, new]])
+        return channels.Living(found[0], found[1]), "on the validation images"
+    if picture is None:
+        return None, ""
+    trace = loaders.trace(run, picture)
+    return channels.living(trace.latent(old)[None], trace.latent(new)[None]), "on this picture"
 
 
 class PictureMeasure:
-    """Measures of one picture's logits, see `Measured`. Called with logits [1, K, h, w] of the step."""
+    """Measures of one picture's logits, see `Measured`, on a grid of at most GRID x GRID cells of the network's square.
+
+    truth: uint8 `trace.inside`, or None. Called with logits [1, K, h, w] of the step.
+    """
 
     def __init__(self, trace: Trace, step: int, truth: np.ndarray | None):
-        self.trace, self.truth = trace, truth
+        from lag_core.explain.interventions import GRID
+
+        self.trace, self.side = trace, min(trace.square, GRID)
+        height, width = (max(1, size * self.side // trace.square) for size in trace.inside)
+        self.inside = height, width
+        self.truth = None if truth is None else _sampled(truth, self.inside)
         self.seen = trace.run.labels.seen(step)
         self.old = trace.run.labels.class_indices(step).start
         self.before = self.predict(trace.output(step).logits)
 
     def predict(self, logits: Tensor) -> np.ndarray:
-        """Class indices at the size at which the network sees the picture, uint8 `inside`."""
+        """Class indices on the grid, uint8 `inside`."""
         from lag_core.model.prediction import full_size, label_map
 
-        inside = self.trace.inside
-        full = full_size(logits, self.trace.square, inside, inside)
+        full = full_size(logits, self.side, self.inside, self.inside)
         return label_map(full, self.trace.run.labels, self.trace.run.config.method.loss)[0].cpu().numpy()
 
     def __call__(self, logits: Tensor) -> np.ndarray:

@@ -167,21 +167,36 @@ def telling(scene: Scene) -> How:
     return "old" if found.old_pixels and found.curve.untouched[1] < HARDLY_RIGHT else "zero"
 
 
-def ranked(scene: Scene, order: str) -> np.ndarray:
+def testable(scene: Scene, how: How) -> np.ndarray:
+    """int [n], the channels whose change can do anything here; see channel_maps.testable."""
+    return np.flatnonzero(channel_maps.testable(scene.run, scene.image(), scene.pair.new, how, scene.pair.old))
+
+
+def sizes(scene: Scene, how: How) -> tuple[int, ...]:
+    """Numbers of channels at which effects are measured."""
+    return channel_maps.counts(len(testable(scene, how)))
+
+
+def quarter(scene: Scene, how: How) -> int:
+    """A quarter of the channels that can be tested, one of `sizes`."""
+    return max(1, round(len(testable(scene, how)) / 4))
+
+
+def ranked(scene: Scene, order: str, how: How) -> np.ndarray:
+    """All channels in an order, those that can be tested first."""
     if order == "relevance":
-        return channels.ranked(
-            "relevance", channel_maps.relevance(scene.run, scene.image(), scene.pair.new, scene.page.cls)[0]
-        )
-    split = scene.defined()
-    return channels.ranked(cast(channels.Order, order), split.distance)
+        values = channel_maps.relevance(scene.run, scene.image(), scene.pair.new, scene.page.cls)[0]
+    else:
+        values = scene.defined().distance
+    every = channels.ranked(cast(channels.Order, order), values)
+    able = np.isin(every, testable(scene, how))
+    return np.concatenate([every[able], every[~able]])
 
 
 def measured(scene: Scene, how: How, order: str) -> Measured:
     """The effect of an order's channels at all numbers, without random ones."""
-    sizes = channel_maps.counts(scene.total)
-    return channel_maps.effect(
-        scene.run, scene.image(), scene.pair.new, how, scene.pair.old, ranked(scene, order), sizes
-    )
+    chosen, numbers = ranked(scene, order, how), sizes(scene, how)
+    return channel_maps.effect(scene.run, scene.image(), scene.pair.new, how, scene.pair.old, chosen, numbers)
 
 
 def relevance(scene: Scene, picture: Picture) -> tuple[np.ndarray, str, str]:

@@ -11,7 +11,7 @@ import streamlit as st
 
 from dashboard import channel_maps, exhibit, settings, state, untrusted
 from dashboard.channel_maps import How, Measured
-from dashboard.channel_scene import ORDERS, Scene, measured, ranked, telling
+from dashboard.channel_scene import ORDERS, Scene, measured, quarter, ranked, sizes, telling, testable
 from dashboard.components.viewer import Layer
 from dashboard.figures import channels as figures
 from dashboard.figures.channels import EffectLine
@@ -51,9 +51,13 @@ def draw_sets(scene: Scene) -> None:
                 )
             first = first_order(orders, how)
             order = state.choose("order", orders, first, "order of channels")
-            sizes = channel_maps.counts(scene.total)
-            numbers = [str(k) for k in sizes[1:]]
-            default = str(max(1, round(scene.total / 4)))
+            living = len(testable(scene, how))
+            if living < 2:
+                raise Empty(
+                    f"{living} of {scene.total} channels are alive on this picture: there are no sets to compare."
+                )
+            numbers = [str(k) for k in sizes(scene, how)[1:]]
+            default = str(quarter(scene, how))
             count = int(state.choose("k", numbers, default, "number of channels"))
             found = {name: measured(scene, how, name) for name in orders}
             slot = st.empty()
@@ -117,10 +121,10 @@ def first_order(orders: tuple[str, ...], how: How) -> str:
 def random_channels(scene: Scene, how: How, order: str, report: Callable[[float, str], object]) -> Curve:
     """Control sets for an order at all numbers, one number after another: a click meanwhile stops it."""
     points = []
-    sizes = channel_maps.counts(scene.total)
-    tested = ranked(scene, order)
-    for i, size in enumerate(sizes):
-        report(i / len(sizes), f"Random channels: {CONTROLS} sets of {size}")
+    numbers = sizes(scene, how)
+    tested = ranked(scene, order, how)
+    for i, size in enumerate(numbers):
+        report(i / len(numbers), f"Random channels: {CONTROLS} sets of {size}")
         found = channel_maps.effect(
             scene.run, scene.image(), scene.pair.new, how, scene.pair.old, tested, (size,), CONTROLS
         )
@@ -129,7 +133,7 @@ def random_channels(scene: Scene, how: How, order: str, report: Callable[[float,
 
 
 def _sets_picture(scene: Scene, view: View, picture: Picture, how: How, order: str, count: int) -> None:
-    chosen = ranked(scene, order)[:count]
+    chosen = ranked(scene, order, how)[:count]
     shown = exhibit.shown(scene.run, picture)
     found, least = exhibit.answers(scene.run, picture), scene.page.least
     before = found.predictions[scene.pair.new]
@@ -177,8 +181,8 @@ def _sets_curve(
     lines = [EffectLine(name, *ORDERS[name], 100 * curve.effect[:, measure]) for name, curve in curves.items()]
     unit = "changed pixels (points)" if measure == 0 else "right pixels (points)"
     draw: Callable[..., Any] = partial(
-        figures.effect_curves, np.asarray(channel_maps.counts(scene.total)), lines, scene.page.ink, y=unit,
-        chosen=chosen, total=scene.total,
+        figures.effect_curves, np.asarray(sizes(scene, how)), lines, scene.page.ink, y=unit,
+        chosen=chosen, total=len(testable(scene, how)),
     )  # fmt: skip
     controls = random_channels(scene, how, chosen[0], bar.progress) if random else None
     bar.empty()
@@ -187,7 +191,7 @@ def _sets_curve(
         low, high = controls.interval()
         middle = np.median(controls.control_effect, 1)
         band = tuple(100 * edge[:, measure] for edge in (low, middle, high))
-    view.csv(lambda: _sets_table(scene, curves, controls, measure))
+    view.csv(lambda: _sets_table(sizes(scene, how), curves, controls, measure))
     with slot.container(gap="xsmall"):
         st.markdown(_verdict(scene, curves[chosen[0]], controls, how, measure, chosen))
         points = view.plot(
@@ -203,7 +207,7 @@ def _sets_curve(
 def _verdict(scene: Scene, curve: Any, controls: Any, how: How, measure: int, chosen: tuple[str, int]) -> str:
     """What the marked point says, against chance (Markdown)."""
     order, count = chosen
-    place = int(np.flatnonzero(np.asarray(channel_maps.counts(scene.total)) == count)[0])
+    place = sizes(scene, how).index(count)
     effect = 100 * float(curve.effect[place, measure])
     done = f"from step {scene.pair.old}" if how == "old" else "switched off"
     what = "of the picture changes its class" if measure == 0 else "right pixels"
@@ -223,9 +227,8 @@ def _verdict(scene: Scene, curve: Any, controls: Any, how: How, measure: int, ch
     return f"{sentence}, {chance}: not more than chance (p = {p:.2f})."
 
 
-def _sets_table(scene: Scene, curves: dict[str, Any], controls: Any, measure: int) -> dict[str, Any]:
-    sizes = channel_maps.counts(scene.total)
-    table: dict[str, Any] = {"channels": list(sizes)}
+def _sets_table(numbers: tuple[int, ...], curves: dict[str, Any], controls: Any, measure: int) -> dict[str, Any]:
+    table: dict[str, Any] = {"channels": list(numbers)}
     for name, curve in curves.items():
         table[f"{ORDERS[name][0]}, points"] = 100 * curve.effect[:, measure]
     if controls is not None:

@@ -197,8 +197,8 @@ def _prototype(page: Page, case: Case, other: Case | None) -> None:
         f"Of its prototype (blue); above the spread of its pixels (orange) it left its place.{_dotted(other)}",
         slug="prototype",
         formula=r"D_t = 1 - \cos(p^t, p^s), \qquad \text{spread}_s = \mathrm{mean}_i\,(1 - \cos(z_i, p^s))",
-        source="docs/method.md#spread; z: the class's latent pixels at step s, which introduces it; on the validation set over all "
-        "images where the run has a survey, as on the page Prototypes",
+        source="docs/method.md#spread; z: the class's latent pixels at step s, which introduces it; on the validation "
+        "set over all images where the run has a survey, as on the page Prototypes",
     ) as view:
         series = _series(case, other, lambda e: e.over.drift, "drift", figures.MAIN)
         spread = np.full(len(case.evidence.over.drift), case.evidence.over.spread[case.evidence.source])

@@ -123,3 +123,34 @@ def test_covered_cells_touch_the_picture(inside: tuple[int, int]) -> None:
     expected = np.zeros((4, 4), bool)
     expected[:rows, :columns] = True
     np.testing.assert_array_equal(touched, expected)
+
+
+def test_gallery_of_signed_maps_has_a_symmetric_scale() -> None:
+    old, new = RNG.normal(size=(2, 3, 4, 4)).astype(np.float32)
+    old[1], new[1] = np.abs(old[1]), np.abs(new[1])
+    new[2] = -np.abs(new[2])
+    for entry in channels.gallery(old, new, [0, 1, 2]):
+        furthest = max(np.abs(entry.old).max(), np.abs(entry.new).max())
+        assert entry.high == furthest
+        assert entry.low == (0 if entry.channel == 1 else -furthest)
+
+
+def test_who_lives_and_who_died() -> None:
+    before, now = RNG.normal(size=(2, 3, 6, 4, 5)).astype(np.float32)
+    before[:, 5] = 0.0  # was dead, and lives
+    now[:, 1], now[:, 4] = 0.0, -0.25  # died; constant, though not 0
+    found = channels.living(before, now)
+    assert found.died.tolist() == [False, True, False, False, True, False]
+    assert found.either.all() and found.total == 6
+    assert found.words(0, 1) == "2 of 6 channels died at step 1"
+    assert found.words(0, 3) == "2 of 6 channels died between steps 0 and 3"
+    assert channels.living(before, before).words(0, 1) == "no channel died at step 1"
+
+
+def test_a_survey_tells_who_lives_as_the_maps_do() -> None:
+    latent = RNG.normal(size=(4, 8, 6, 6)).astype(np.float32)
+    latent[:, 2], latent[:, 3] = 0.0, 7.3
+    latent[:, 4] = 1 + 0.1 * latent[:, 4]  # hardly moves, and lives
+    mean, energy = latent.mean((0, 2, 3)), np.square(latent).mean((0, 2, 3))
+    found = channels.living_by_moments(mean.astype(np.float32), energy.astype(np.float32))
+    assert found.tolist() == channels.alive(latent).tolist() == [True, True, False, False, True, True, True, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -11,7 +12,8 @@ from shapes import lively_backbone, tiny_run, write_shapes
 from small_runs import CLASSES as AERIAL
 from streamlit.testing.v1 import AppTest
 
-from dashboard import channel_maps, design, loaders
+from dashboard import channel_maps, channel_scene, design, loaders
+from dashboard.app_pages import channels as channels_page
 from dashboard.figures import channels as figures
 from lag_core.explain import channels
 from lag_core.explain.interventions import ablate
@@ -169,6 +171,49 @@ def test_measures_in_loops(root):
         *(share(lambda p: p[0] == p[2], lambda p, k=k: p[0] == k) for k in range(run.labels.seen(step))),
     ]
     np.testing.assert_allclose(found, expected, equal_nan=True)
+
+
+def test_tested_are_channels_whose_change_can_do_anything(root):
+    """Alive at the step; for a transplant a channel that died counts, too."""
+    run = loaders.catalogue(root).runs["moves"]
+    picture = loaders.picture(run, loaders.default_data_root(), run.open_dataset(None).ids("val")[0])
+    assert picture is not None
+    step = run.last_step
+    alive = {t: [len(np.unique(m)) > 1 for m in loaders.trace(run, picture).latent(t)] for t in (0, step)}
+    off, old = (channel_maps.testable(run, picture, step, how, 0) for how in ("zero", "old"))
+    assert off.tolist() == alive[step]
+    assert old.tolist() == [a or b for a, b in zip(alive[0], alive[step], strict=True)]
+
+
+def test_living_channels_are_ranked_first(monkeypatch):
+    monkeypatch.setattr(channel_scene, "testable", lambda scene, how: np.array([1, 2, 5]))
+    scene = SimpleNamespace(defined=lambda: SimpleNamespace(distance=np.array([0.0, 0.3, 0.1, 0.0, 0.9, 0.2])))
+    assert channel_scene.ranked(scene, "invariant", "zero").tolist() == [2, 5, 1, 0, 3, 4]
+    assert channel_scene.ranked(scene, "changed", "zero").tolist() == [1, 5, 2, 4, 0, 3]
+    assert channel_scene.sizes(scene, "zero") == channel_maps.counts(3)
+    assert channel_scene.quarter(scene, "zero") in channel_scene.sizes(scene, "zero")
+
+
+def test_dead_channels_are_said(monkeypatch):
+    scene = SimpleNamespace(run=None, picture=None, pair=channel_maps.Step(0, 1, "validation", "l2"))
+    before, now = np.ones(96, bool), np.arange(96) < 26
+    for living, said in (
+        (channels.Living(before, now), " **70 of 96 channels died at step 1** (on the validation images)."),
+        (channels.Living(before, before), ""),
+        (None, ""),
+    ):
+        monkeypatch.setattr(channel_maps, "living", lambda *_, found=living: (found, "on the validation images"))
+        assert channels_page._died(scene) == said
+
+
+def test_a_signed_channel_is_drawn_about_0():
+    entry = channels.gallery(np.full((1, 2, 2), -2.0), np.full((1, 2, 2), 1.0), [0])[0]
+    tile = figures.tile(entry, INK)
+    table = design.ramp_table(INK.ramp, 256)
+    assert tuple(tile[0, 0]) == table[0] and tuple(tile[0, -1]) == table[round(0.75 * 255)]
+    grey = np.zeros((2, 2, 3), np.uint8)
+    low, high = (figures.over_picture(grey, np.full((2, 2), v), 2.0, INK, -2.0) for v in (-2.0, 2.0))
+    assert not np.array_equal(low, high)
 
 
 # The page

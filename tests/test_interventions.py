@@ -32,7 +32,7 @@ class Heads(nn.Module):
         super().__init__()
         self.heads = nn.ModuleList(Head(latent, 4, size) for size in (1, 1, 2))
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, rows: Tensor | None = None) -> Tensor:
         return torch.cat([head(z) for head in self.heads], 1)
 
 
@@ -167,7 +167,7 @@ def test_a_planted_cause_stands_out() -> None:
     latent = torch.rand(4, 64, 6, 6) + 0.5
     carriers = [2, 5]
 
-    def decode(z: Tensor) -> Tensor:
+    def decode(z: Tensor, rows: Tensor | None = None) -> Tensor:
         return torch.stack([torch.full_like(z[:, 0], 0.2), z[:, carriers].mean(1)], 1)
 
     measure = changed_pixels(decode(latent), LabelSpace(((0, 1),), background=0), "ce", (6, 6))

@@ -274,3 +274,28 @@ def test_arrays_and_back() -> None:
     assert np.array_equal(again.ablation.controls, one.effects.ablation.controls)
     over = over_from_arrays(over_to_arrays(one.over))
     assert verdict(replace(one, over=over, effects=again)) == verdict(one)
+
+
+@pytest.mark.parametrize(
+    ("controls", "distinct", "said"),
+    [
+        (np.zeros(200), None, "p = 0.005, the floor with 200 control sets"),
+        (np.zeros(200), 10**6, "p = 0.005, the floor with 200 control sets"),
+        (np.full(200, -0.3), 200, "p = 1"),
+        (np.full(200, -0.3), 6, "p = 1, 6 different control sets exist"),
+    ],
+)
+def test_p_is_said_with_its_floor_and_with_too_few_sets(controls: np.ndarray, distinct: int | None, said: str) -> None:
+    curve = EffectCurve(
+        np.array([4]), np.array([-0.2]), controls[None], None if distinct is None else np.array([distinct])
+    )
+    assert verdicts.p_text(curve.at(4), "cost") == said
+
+
+def test_the_number_of_different_sets_survives_the_cache() -> None:
+    drawn = np.zeros((1, 20))
+    for distinct in (None, np.array([6])):
+        curve = EffectCurve(np.array([4]), np.array([0.1]), drawn, distinct)
+        effects = ChannelEffects(3, 3, curve, curve, 0.0, 1, 4)
+        found = effects_from_arrays(effects_to_arrays(effects)).ablation
+        assert found is not None and (found.distinct is None if distinct is None else found.distinct == distinct)

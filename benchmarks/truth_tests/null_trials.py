@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lag_core.explain import channels, verdict
 from lag_core.explain.controls import Matched, alive, energy
+from lag_core.explain.decoding import OwnDecoder
 from lag_core.explain.interventions import CONTROLS, Intervention, ablation, curve, transplantation
 from lag_core.explain.verdict import ChannelEffects, EffectCurve, Evidence, OverSteps
 from lag_core.model.segmenter import Segmenter
@@ -79,7 +80,8 @@ def words(
     """
     (old, new), later, total = z, models[1], len(orders[0])
     k = verdict.default_count(total)
-    questions = ablation(new, later.decode), transplantation(new, old, later.decode)
+    decode = OwnDecoder(later)
+    questions = ablation(new, decode), transplantation(new, old, decode)
     before_z, after_z = old.cpu().numpy(), new.cpu().numpy()
     living = alive(after_z)
     draws = Matched(energy(after_z), living), Matched(energy(before_z) + energy(after_z), living)

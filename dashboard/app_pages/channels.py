@@ -20,7 +20,10 @@ from dashboard.channel_scene import (
     measured,
     pictures,
     pixels_of,
+    quarter,
+    sizes,
     telling,
+    testable,
 )
 from dashboard.channel_sets import draw_sets, first_order, orders_of, random_channels
 from dashboard.figures import channels as figures
@@ -80,7 +83,7 @@ def ahead(page: Page) -> None:
     for order in orders_of(scene):
         measured(scene, how, order)
     orders = orders_of(scene)
-    if orders:
+    if orders and len(testable(scene, how)) > 1:
         random_channels(scene, how, first_order(orders, how), lambda share, words: None)
     channel_maps.changed(page.run, scene.image(), page.step, "zero", scene.pair.old, [scene.channel])
     look_ahead(scene)
@@ -89,6 +92,18 @@ def ahead(page: Page) -> None:
 
 def answer(scene: Scene) -> str:
     """Which channels carry the old knowledge, in words that follow from the numbers (Markdown)."""
+    return f"{_moved(scene)}{_died(scene)}"
+
+
+def _died(scene: Scene) -> str:
+    """How many channels died between the two steps; nothing if none did (Markdown)."""
+    found, where = channel_maps.living(scene.run, scene.picture, scene.pair.old, scene.pair.new)
+    if found is None or not found.died.any():
+        return ""
+    return f" **{found.words(scene.pair.old, scene.pair.new)}** ({where})."
+
+
+def _moved(scene: Scene) -> str:
     old, new = scene.pair.old, scene.pair.new
     if scene.split is None:
         return scene.why_no_split
@@ -110,29 +125,32 @@ def _carriers(scene: Scene) -> str:
     has nothing to lose any more, what it wins when they are as they were."""
     if scene.picture is None or scene.split is None:
         return "With an image, this page says what they carry."
-    quarter = max(1, round(scene.total / 4))
-    place = channel_maps.counts(scene.total).index(quarter)
     how = telling(scene)
+    living = len(testable(scene, how))
+    if living < 2:
+        return f"{living} of {scene.total} channels are alive on this picture."
+    fourth = quarter(scene, how)
+    place = sizes(scene, how).index(fourth)
     found = {order: measured(scene, how, order) for order in ("invariant", "changed")}
     if not found["invariant"].old_pixels:
         shares = [percent(float(m.curve.chosen[place, 0])) for m in found.values()]
         return (
-            f"Switching off the {quarter} least moved channels gives **{shares[0]}** of this picture another class; "
-            f"the {quarter} most moved, **{shares[1]}**."
+            f"Switching off the {fourth} least moved channels gives **{shares[0]}** of this picture another class; "
+            f"the {fourth} most moved, **{shares[1]}**."
         )
     whole = 100 * float(found["invariant"].curve.untouched[1])
     least, most = (100 * float(m.curve.chosen[place, 1]) for m in found.values())
     start = f"Of this picture's pixels of old classes {percent(whole / 100)} are right"
     if how == "old":
         return (
-            f"{start}. Taking the {quarter} most moved channels back from step {scene.pair.old} makes it "
-            f"**{percent(most / 100)}**, the {quarter} least moved **{percent(least / 100)}**: "
+            f"{start}. Taking the {fourth} most moved channels back from step {scene.pair.old} makes it "
+            f"**{percent(most / 100)}**, the {fourth} least moved **{percent(least / 100)}**: "
             f"{_lost_words(least - whole, most - whole)}."
         )
     words = "here the least moved ones carry more" if least < most else "here the most moved ones carry more"
     words = "both carry about as much" if abs(least - most) < NOTEWORTHY else words
     return (
-        f"{start}; without the {quarter} least moved channels **{percent(least / 100)}**, without the {quarter} most "
+        f"{start}; without the {fourth} least moved channels **{percent(least / 100)}**, without the {fourth} most "
         f"moved **{percent(most / 100)}**: {words}; below, next to random channels."
     )
 
@@ -140,7 +158,7 @@ def _carriers(scene: Scene) -> str:
 def _lost_words(least: float, most: float) -> str:
     """What two gains by transplanting say, percentage points."""
     if max(least, most) < NOTEWORTHY:
-        return "neither brings the old classes back, the heads or more channels would have to"
+        return "neither brings the old classes back by itself"
     if abs(least - most) < NOTEWORTHY:
         return "both bring back about as much"
     return "what was lost sits in the most moved ones" if most > least else "the least moved ones bring back more"

@@ -313,21 +313,21 @@ def _effect_words(
 
 
 def tile(entry: GalleryEntry, ink: Ink) -> np.ndarray:
-    """A channel's old map beside its new one, in one scale from 0. Returns uint8 [H, W, 3], cells enlarged."""
+    """A channel's old map beside its new one, in the entry's scale. Returns uint8 [H, W, 3], cells enlarged."""
     factor = max(1, -(-TILE_SIDE // min(entry.old.shape)))
     maps = [np.kron(m, np.ones((factor, factor), np.float32)) for m in (entry.old, entry.new)]
-    old, new = (colours(m, 0.0, entry.high, ink.ramp)[..., :3] for m in maps)
+    old, new = (colours(m, entry.low, entry.high, ink.ramp)[..., :3] for m in maps)
     gap = np.full((old.shape[0], max(2, round(0.08 * old.shape[1])), 3), design.rgb(ink.surface), np.uint8)
     return np.concatenate([old, gap, new], 1)
 
 
-def over_picture(pixels: np.ndarray, values: np.ndarray, high: float, ink: Ink) -> np.ndarray:
-    """A map from 0 to `high` in the colours of the ramp, over the picture in grey.
+def over_picture(pixels: np.ndarray, values: np.ndarray, high: float, ink: Ink, low: float = 0.0) -> np.ndarray:
+    """A map from `low` to `high` in the colours of the ramp, over the picture in grey.
 
     Shape: uint8 [H, W, 3], float [H, W] -> uint8 [H, W, 3].
     """
     grey = (pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
-    heat = colours(values, 0.0, high, ink.ramp)[..., :3]
+    heat = colours(values, low, high, ink.ramp)[..., :3]
     return np.rint((1 - HEAT_OPACITY) * grey + HEAT_OPACITY * heat).astype(np.uint8)
 
 

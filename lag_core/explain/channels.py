@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from lag_core.explain.controls import alive
 from lag_core.explain.latent_maps import on_image
 from lag_core.runs import Run
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 Order = Literal["invariant", "changed", "relevance", "random"]
 """How channels are ranked: least moved first, most moved first, most relevant first, by chance."""
+
+ROUNDING = 1e-5
+"""Share of a channel's energy below which its variance is rounding: both were kept as float32."""
 
 DEFINED_ABOVE = 1e-6
 """As method.decoupling.DEFINED_ABOVE: below it no channel has moved and a split is arbitrary."""
@@ -206,8 +210,10 @@ class GalleryEntry:
     """float32 [h, w], at the later step."""
     distance: float
     """As given; NaN without."""
+    low: float
+    """Common start of the scale: 0, or -`high` where a map is negative somewhere (Z of a network without ReLU)."""
     high: float
-    """Largest value of both maps: the common end of the scale, which starts at 0 (Z is not negative)."""
+    """Common end of the scale: the largest absolute value of both maps."""
 
 
 def gallery(
@@ -221,8 +227,67 @@ def gallery(
     for channel in map(int, channels):
         moved = float("nan") if distance is None else float(distance[channel])
         pair = old[channel], new[channel]
-        entries.append(GalleryEntry(channel, *pair, moved, float(max(pair[0].max(), pair[1].max()))))
+        entries.append(GalleryEntry(channel, *pair, moved, *scale(pair)))
     return entries
+
+
+def scale(maps: Sequence[np.ndarray]) -> tuple[float, float]:
+    """One scale for activation maps: from 0 to the largest value, symmetric about 0 where any value is negative."""
+    high = max(float(np.abs(one).max(initial=0.0)) for one in maps)
+    return (-high if any((one < 0).any() for one in maps) else 0.0), high
+
+
+# ---------------------------------------------------------------------- living and dead
+
+
+@dataclass(frozen=True)
+class Living:
+    """Which channels are alive at an earlier and a later step."""
+
+    before: np.ndarray
+    """bool [C]."""
+    now: np.ndarray
+    """bool [C]."""
+
+    @property
+    def total(self) -> int:
+        """C."""
+        return len(self.now)
+
+    @property
+    def died(self) -> np.ndarray:
+        """bool [C], alive at the earlier step and not at the later one."""
+        return self.before & ~self.now
+
+    @property
+    def either(self) -> np.ndarray:
+        """bool [C], alive at one of the steps: what a transplant can change."""
+        return self.before | self.now
+
+    def words(self, source: int, step: int) -> str:
+        """What happened from step `source` to `step`, as a sentence's core: "70 of 96 channels died by step 1"."""
+        when = f"at step {step}" if step == source + 1 else f"between steps {source} and {step}"
+        count = int(self.died.sum())
+        if not count:
+            return f"no channel died {when}"
+        return f"{count} of {self.total} channels died {when}"
+
+
+def living(before: np.ndarray, now: np.ndarray) -> Living:
+    """By Z of the same pictures at two steps: a channel that is constant over pictures and places is not alive.
+
+    Shape: twice [N, C, h, w].
+    """
+    return Living(alive(before), alive(now))
+
+
+def living_by_moments(mean: np.ndarray, energy: np.ndarray) -> np.ndarray:
+    """The same from a survey's numbers: constant where the mean of Z^2 is the square of the mean, within rounding.
+
+    Shape: float [..., C] twice -> bool [..., C].
+    """
+    spread = energy.astype(np.float64) - np.square(mean, dtype=np.float64)
+    return spread > ROUNDING * energy
 
 
 def ranked(order: Order, values: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -28,7 +28,7 @@ from lag_core.explain import channels, controls, similarity, stored_shares, verd
 from lag_core.explain.cache import ResultCache, key_of
 from lag_core.explain.controls import Matched
 from lag_core.explain.hybrids import pair_of
-from lag_core.explain.interventions import CONTROLS, Intervention, Measure, ablation, curve, transplantation
+from lag_core.explain.interventions import CONTROLS, GRID, Intervention, Measure, ablation, curve, transplantation
 from lag_core.explain.networks import Networks, Passes
 from lag_core.explain.shares import Shares
 from lag_core.explain.shares_pass import Pictures, shares_on
@@ -43,8 +43,8 @@ from lag_core.runs import Run
 
 LIMIT = 16
 """Images that a class's effects are measured on."""
-GRID = 128
-"""Longest side of the grid on which IoUs are measured."""
+MANY = 10**9
+"""Numbers of different control sets are not told apart beyond it."""
 CHUNK = 8
 """Images in one pass."""
 Result = TypeVar("Result")
@@ -446,8 +446,8 @@ def channel_effects(networks: Networks, examples: Examples, cls: int, step: int,
     old, new = (torch.cat(side) for side in zip(*parts, strict=True))
     moved = int((old != new).any(0).flatten(1).any(1).sum())
     before, after = old.cpu().numpy(), new.cpu().numpy()
-    was, living = controls.alive(before), controls.alive(after)
-    either, dead, active = was | living, int((was & ~living).sum()), int(living.sum())
+    lives = channels.living(before, after)
+    living, either, dead, active = lives.now, lives.either, int(lives.died.sum()), int(lives.now.sum())
     if not moved or active < 2:
         return ChannelEffects(moved, active, None, None, 0.0, dead, len(living))
     distance = channels.latent_distances(run, old, new)
@@ -491,6 +491,7 @@ def _effect_curve(
         np.array(counts),
         np.concatenate([one.effect[:, 0] for one in found]),
         np.concatenate([one.control_effect[:, :, 0] for one in found]),
+        np.array([min(draw.distinct(ranked[:k]), MANY) for k in counts]),
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lag_core.explain.decoding import Decode, decoded, logits_of_sets, replaced
 from lag_core.metrics import confusion, iou, seen_only
 from lag_core.model.prediction import label_map
 from lag_core.model.segmenter import upsample
@@ -23,29 +24,21 @@ from lag_core.protocol import LabelSpace
 Channels = Sequence[int] | np.ndarray
 """Different numbers of latent channels, in any order."""
 
-Decode = Callable[[Tensor], Tensor]
-"""Latent maps [B, C, h, w] -> logits [B, K, h, w], of a network in evaluation mode."""
-
 Measure = Callable[[Tensor], np.ndarray]
 """Logits [N, K, h, w] of all images -> float [M], such as each class's IoU; NaN where undefined."""
 
 Draw = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """Tested channels int [k], random numbers -> a control set int [k]."""
 
-ROWS = 64
-"""Latent maps that are decoded at once."""
+GRID = 128
+"""Longest side of the grid on which IoUs are measured."""
 CONTROLS = 200
 """Control sets beside each tested one."""
 
 
 def ablate(latent: Tensor, channels: Channels, mean: Tensor | None = None) -> Tensor:
     """Z without `channels`: zero, or `mean` [C] in their place. With none, Z itself. Shape: [B, C, h, w] -> same."""
-    if not len(channels):
-        return latent
-    chosen = _indices(channels, latent)
-    result = latent.clone()
-    result[:, chosen] = 0.0 if mean is None else mean.to(latent)[chosen].view(1, -1, 1, 1)
-    return result
+    return _changed(latent, _constant(latent, mean), channels)
 
 
 def transplant(latent: Tensor, source: Tensor, channels: Channels) -> Tensor:
@@ -55,12 +48,17 @@ def transplant(latent: Tensor, source: Tensor, channels: Channels) -> Tensor:
     """
     if latent.shape != source.shape:
         raise ValueError(f"latent maps of {tuple(latent.shape)} and {tuple(source.shape)} do not fit together")
-    if not len(channels):
-        return latent
-    chosen = _indices(channels, latent)
-    result = latent.clone()
-    result[:, chosen] = source[:, chosen]
-    return result
+    return _changed(latent, source, channels)
+
+
+def _constant(latent: Tensor, values: Tensor | None) -> Tensor:
+    """Maps of Z's shape: zero, or one value for each channel, [C]; they take no memory."""
+    filling = latent.new_zeros(1) if values is None else values.to(latent).view(1, -1, 1, 1)
+    return filling.expand(latent.shape)
+
+
+def _changed(latent: Tensor, filling: Tensor, channels: Channels) -> Tensor:
+    return replaced(latent, filling, _indices(channels, latent)) if len(channels) else latent
 
 
 def _indices(channels: Channels, latent: Tensor) -> Tensor:
@@ -75,22 +73,30 @@ def _indices(channels: Channels, latent: Tensor) -> Tensor:
 class Intervention(NamedTuple):
     """A question about channels of one step's Z.
 
-    change: channels -> Z after the change, [N, C, h, w]. latent: Z as it is. decode: the step's heads.
+    latent: Z as it is. filling: what the channels that are changed become, [N, C, h, w]. decode: the step's heads.
     """
 
-    change: Callable[[Channels], Tensor]
     latent: Tensor
+    filling: Tensor
     decode: Decode
+
+    def change(self, channels: Channels) -> Tensor:
+        """Z after the change, [N, C, h, w]; without channels Z itself."""
+        return _changed(self.latent, self.filling, channels)
 
 
 def ablation(latent: Tensor, decode: Decode, mean: Tensor | None = None) -> Intervention:
     """What carries the memory? Channels are set to zero, or to `mean` [C] (over the validation set)."""
-    return Intervention(lambda channels: ablate(latent, channels, mean), latent, decode)
+    return Intervention(latent, _constant(latent, mean), decode)
 
 
 def transplantation(latent: Tensor, source: Tensor, decode: Decode) -> Intervention:
-    """What was lost? Channels of `source`, an earlier step's Z of the same images, are put into `latent`."""
-    return Intervention(lambda channels: transplant(latent, source, channels), latent, decode)
+    """What was lost? Channels of `source`, an earlier step's Z of the same images, are put into `latent`.
+
+    ValueError if the shapes differ.
+    """
+    transplant(latent, source, ())
+    return Intervention(latent, source, decode)
 
 
 @dataclass(frozen=True)
@@ -159,31 +165,20 @@ def curve(
     for k in counts:
         chosen = np.asarray(ranked[:k])
         sets.append([chosen] + [draw(chosen, rng) for _ in range(controls)])
-    untouched = measure(_decoded(intervention.decode, intervention.latent))
+    untouched = measure(decoded(intervention.decode, intervention.latent, len(intervention.latent)))
     values = iter(_measured(intervention, [s for row in sets for s in row], measure, untouched))
     found = np.stack([np.stack([next(values) for _ in row]) for row in sets])
     return Curve(np.asarray(counts), untouched, found[:, 0], found[:, 1:])
 
 
-@torch.no_grad()
 def _measured(
     intervention: Intervention, sets: Sequence[np.ndarray], measure: Measure, untouched: np.ndarray
 ) -> Iterator[np.ndarray]:
-    """The measure of each set of channels, as many decoded at once as fit into ROWS."""
-    images = len(intervention.latent)
-    at_once = max(1, ROWS // images)
-    for first in range(0, len(sets), at_once):
-        group = sets[first : first + at_once]
-        changed = [intervention.change(s) for s in group if len(s)]
-        logits = iter(_decoded(intervention.decode, torch.cat(changed)).split(images)) if changed else iter(())
-        for s in group:
-            yield measure(next(logits)) if len(s) else untouched
-
-
-@torch.no_grad()
-def _decoded(decode: Decode, latent: Tensor) -> Tensor:
-    """Logits of many latent maps, ROWS at a time."""
-    return torch.cat([decode(part) for part in latent.split(ROWS)])
+    """The measure of each set of channels; that of the untouched network where a set is empty."""
+    asked = [_indices(one, intervention.latent).cpu().numpy() for one in sets if len(one)]
+    logits = logits_of_sets(intervention.decode, intervention.latent, intervention.filling, asked)
+    for one in sets:
+        yield measure(next(logits)) if len(one) else untouched
 
 
 def class_iou(truths: np.ndarray, labels: LabelSpace, loss: str) -> Measure:

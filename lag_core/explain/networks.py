@@ -8,7 +8,7 @@ through its own. Steps are loaded when they are asked for (`step_memory`). Sourc
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -20,14 +20,11 @@ from lag_core.adapters.adopting import load_step
 from lag_core.adapters.finding import find_adapter
 from lag_core.capabilities import Lacks, capabilities, lacking
 from lag_core.data.transforms import fit, to_input
+from lag_core.explain.decoding import Decode, OwnDecoder
 from lag_core.explain.step_memory import MEMORY, StepMemory
 from lag_core.model.segmenter import Output, Segmenter
 from lag_core.model.weights import StepLoader, trunk_digest
 from lag_core.runs import Run
-
-Decode = Callable[..., Tensor]
-"""(Z [N, C, h, w], rows int64 [N] or None) -> logits [N, K, h', w']; `rows` says which picture a row of Z belongs to.
-Without it, the rows are those of the batch in its order, as often as they fit."""
 
 _numbers = itertools.count()
 
@@ -226,7 +223,7 @@ class Passes:
         model = self.networks.steps[step]
         if isinstance(model, AdaptedStep):
             return model.decoder(self.inputs)
-        return lambda latent, rows=None: model.decode(latent)
+        return OwnDecoder(model)
 
     def heads(self, step: int) -> nn.ModuleList | Decode:
         """What `latent_relevance` takes: the heads of `step` where it has some, else its decoder."""

@@ -24,6 +24,7 @@ from lag_core.explain.controls import Matched, alive, energy
 from lag_core.explain.forgetting import Provenance
 from lag_core.explain.interventions import (
     CONTROLS,
+    GRID,
     Channels,
     Curve,
     Intervention,
@@ -59,8 +60,8 @@ class Effect:
     """What changing channels of Z does to one picture, next to random channels of the same number."""
 
     measured: tuple[str, ...]
-    """What `curve` measures, by its last axis: IoU of each class known at the step, by name; without a truth the share
-    of the pixels that change their class."""
+    """What `curve` measures, by its last axis: IoU of each class known at the step, by name, on a grid of at most
+    GRID x GRID cells of the network's square; without a truth the share of the pixels that change their class."""
     curve: Curve
     prediction: np.ndarray
     """Class indices uint8 [H, W] after the last, largest change of the curve."""
@@ -306,8 +307,9 @@ class Trace:
             before = self.prediction(step)
             return ("changed pixels",), lambda logits: np.array([(self.prediction(step, logits) != before).mean()])
         known = self.run.classes[: self.run.labels.seen(step)]
-        square = fit_mask(self.truth, self.square)[None]
-        return tuple(one.name for one in known), class_iou(square, self.run.labels, self.run.config.method.loss)
+        side = min(self.square, GRID)
+        measured = resize_labels(fit_mask(self.truth, self.square), (side, side))[None]
+        return tuple(one.name for one in known), class_iou(measured, self.run.labels, self.run.config.method.loss)
 
     def _earlier(self, step: int, source: int | None) -> int:
         """`source`, or the step before. ValueError where there is none."""

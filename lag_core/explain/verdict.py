@@ -66,6 +66,8 @@ class Comparison:
     """Change of the IoU; below 0: it fell."""
     controls: np.ndarray
     """float [n], the same of each random set."""
+    distinct: int | None = None
+    """How many different control sets there are; None if unknown."""
 
     @property
     def mean(self) -> float:
@@ -106,13 +108,16 @@ class EffectCurve:
     """float [P]."""
     controls: np.ndarray
     """float [P, n]."""
+    distinct: np.ndarray | None = None
+    """int [P], how many different control sets there are; None if unknown."""
 
     def at(self, k: int) -> Comparison:
         """The comparison at k channels; ValueError if k was not measured."""
         place = np.flatnonzero(self.counts == k)
         if not len(place):
             raise ValueError(f"no effect of {k} channels was measured; there are {self.counts.tolist()}")
-        return Comparison(k, float(self.effect[place[0]]), self.controls[place[0]])
+        distinct = None if self.distinct is None else int(self.distinct[place[0]])
+        return Comparison(k, float(self.effect[place[0]]), self.controls[place[0]], distinct)
 
     def interval(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Bounds [P] of the middle `level` of the random sets' effects."""
@@ -324,10 +329,12 @@ def _dead(effects: ChannelEffects, s: int, t: int) -> list[Finding]:
 
 
 def p_text(found: Comparison, side: Side) -> str:
-    """p with its floor: a rank among n control sets cannot be smaller than 1 / (n + 1)."""
+    """p with its floor: a rank among n control sets cannot be smaller than 1 / (n + 1); and how many of them differ,
+    if there are fewer different ones than were drawn."""
     p, n = found.p_value(side), len(found.controls)
     floor = f", the floor with {n} control sets" if p == 1 / (1 + n) else ""
-    return f"p = {p:.2g}{floor}"
+    few = found.distinct is not None and found.distinct < n
+    return f"p = {p:.2g}{floor}" + (f", {found.distinct} different control sets exist" if few else "")
 
 
 def _ablation(evidence: Evidence, found: Comparison, active: int) -> Finding:
@@ -440,7 +447,8 @@ def _random(found: Comparison, sign: Literal[-1, 1], other: str) -> str:
 def _packed(curve: EffectCurve | None, name: str) -> dict[str, np.ndarray]:
     if curve is None:
         return {}
-    return {f"{name}.counts": curve.counts, f"{name}.effect": curve.effect, f"{name}.controls": curve.controls}
+    packed = {f"{name}.counts": curve.counts, f"{name}.effect": curve.effect, f"{name}.controls": curve.controls}
+    return packed | ({} if curve.distinct is None else {f"{name}.distinct": curve.distinct})
 
 
 def effects_to_arrays(effects: ChannelEffects) -> dict[str, np.ndarray]:
@@ -459,7 +467,8 @@ def effects_from_arrays(arrays: Mapping[str, np.ndarray]) -> ChannelEffects:
     def curve(name: str) -> EffectCurve | None:
         if f"{name}.counts" not in arrays:
             return None
-        return EffectCurve(arrays[f"{name}.counts"], arrays[f"{name}.effect"], arrays[f"{name}.controls"])
+        counts, effect, drawn = (arrays[f"{name}.{part}"] for part in ("counts", "effect", "controls"))
+        return EffectCurve(counts, effect, drawn, arrays.get(f"{name}.distinct"))
 
     return ChannelEffects(
         moved, active, curve("ablation"), curve("transplant"), arrays["everything"].item(), dead, total

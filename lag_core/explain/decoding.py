@@ -1,0 +1,144 @@
+"""From Z to logits: what explanations ask of a decoder, and the logits of many sets of changed channels at once.
+
+The heads of this project begin with a convolution, which is linear: with channels S of Z replaced, its output is that
+of Z plus the sum over S of what each channel's replacement changes. These changes are found once for each channel; the
+outputs of all sets are then one matrix product, and only what lies behind the convolution runs for each set. Any other
+decoder runs once for each set. Both give the same logits up to rounding. Source: ours (docs/method.md, section Fair
+controls).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeGuard
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lag_core.model.heads import AnyHead, Head, LinearHead
+from lag_core.model.segmenter import Segmenter
+
+Decode = Callable[..., Tensor]
+"""(Z [N, C, h, w], rows int64 [N] or None) -> logits [N, K, h', w']; `rows` says which picture a row of Z belongs to.
+Without it, the rows are those of the batch in its order, as often as they fit."""
+
+ROWS = 64
+"""Latent maps that are decoded at once."""
+BYTES = 2**28
+"""Bytes of what is kept at once of the sets' logits, and of the channels' changes."""
+
+
+class OwnDecoder:
+    """The decoder of a network of ours, in evaluation mode: its heads, side by side, whatever the picture."""
+
+    def __init__(self, model: Segmenter):
+        self.model = model
+
+    def __call__(self, latent: Tensor, rows: Tensor | None = None) -> Tensor:
+        return self.model.decode(latent)
+
+    def linear_heads(self, latent: Tensor) -> list[AnyHead]:
+        """The heads if every one begins with a convolution and fits (see `_fits`); else none."""
+        heads = self.model.heads if isinstance(self.model.heads, nn.ModuleList) else ()
+        found = [head for head in heads if _fits(head, latent)]
+        return found if len(found) == len(heads) else []
+
+
+def replaced(latent: Tensor, filling: Tensor, channels: Tensor) -> Tensor:
+    """Z with some channels of `filling`. Shape: twice [N, C, h, w], int64 [k] -> [N, C, h, w], a new tensor."""
+    result = latent.clone()
+    result[:, channels] = filling[:, channels]
+    return result
+
+
+@torch.no_grad()
+def logits_of_sets(decode: Decode, latent: Tensor, filling: Tensor, sets: Sequence[np.ndarray]) -> Iterator[Tensor]:
+    """Logits [N, K, h', w'] for each set of channels, after these were taken from `filling`.
+
+    Shape: Z and filling [N, C, h, w]; each set int [k].
+    """
+    if isinstance(decode, OwnDecoder) and (heads := decode.linear_heads(latent)):
+        return _by_sums(heads, latent, filling, sets)
+    return _one_by_one(decode, latent, filling, sets)
+
+
+@torch.no_grad()
+def decoded(decode: Decode, latent: Tensor, images: int) -> Tensor:
+    """Logits of many latent maps, ROWS at a time. Shape: [M * images, C, h, w], all images of one set in a row."""
+    rows = torch.arange(len(latent), device=latent.device) % images
+    parts = zip(latent.split(ROWS), rows.split(ROWS), strict=True)
+    return torch.cat([decode(maps, which) for maps, which in parts])
+
+
+@torch.no_grad()
+def _one_by_one(decode: Decode, latent: Tensor, filling: Tensor, sets: Sequence[np.ndarray]) -> Iterator[Tensor]:
+    """Any decoder: as many sets at once as fit into ROWS."""
+    images = len(latent)
+    at_once = max(1, ROWS // images)
+    for first in range(0, len(sets), at_once):
+        chosen = [torch.as_tensor(one, device=latent.device) for one in sets[first : first + at_once]]
+        changed = torch.cat([replaced(latent, filling, one) for one in chosen])
+        yield from decoded(decode, changed, images).split(images)
+
+
+def _fits(head: nn.Module, latent: Tensor) -> TypeGuard[AnyHead]:
+    """Whether a head begins with a convolution and the channels' changes of one image stay within BYTES."""
+    if not isinstance(head, Head | LinearHead):
+        return False
+    width = _first(head).out_channels
+    return latent[0].numel() * width * latent.element_size() <= BYTES
+
+
+def _first(head: AnyHead) -> nn.Conv2d:
+    """The convolution that a head begins with; a linear head is one."""
+    return head.conv if isinstance(head, Head) else head
+
+
+@torch.no_grad()
+def _by_sums(heads: Sequence[AnyHead], latent: Tensor, filling: Tensor, sets: Sequence[np.ndarray]) -> Iterator[Tensor]:
+    """Heads of ours: one matrix product for all sets. All logits of a group of sets are held at once."""
+    outputs = sum(head.classify.out_channels for head in heads)
+    one = len(latent) * outputs * latent[0, 0].numel() * latent.element_size()
+    at_once = max(1, BYTES // one)
+    for first in range(0, len(sets), at_once):
+        masks = _masks(sets[first : first + at_once], latent)
+        images = [
+            torch.cat([_of_head(head, z, other, masks) for head in heads], 1)
+            for z, other in zip(latent.split(1), filling.split(1), strict=True)
+        ]
+        yield from torch.stack(images, 1)
+
+
+def _masks(sets: Sequence[np.ndarray], latent: Tensor) -> Tensor:
+    """1 where a set holds a channel. Shape: float [S, C]."""
+    masks = latent.new_zeros(len(sets), latent.shape[1])
+    for row, chosen in zip(masks, sets, strict=True):
+        row[torch.as_tensor(chosen, device=latent.device)] = 1
+    return masks
+
+
+def _of_head(head: AnyHead, z: Tensor, filling: Tensor, masks: Tensor) -> Tensor:
+    """Logits of one image and one head. Shape: twice [1, C, h, w], [S, C] -> [S, classes, h, w]."""
+    first = _first(head)
+    base = first(z)
+    used = masks.any(0).nonzero()[:, 0]
+    changes = _changes(first, (filling - z)[:, used], used)
+    found = []
+    for part in masks[:, used].split(ROWS):
+        summed = torch.addmm(base.reshape(1, -1), part, changes).view(len(part), *base.shape[1:])
+        found.append(head.classify(head.relu(head.norm(summed))) if isinstance(head, Head) else summed)
+    return torch.cat(found)
+
+
+def _changes(first: nn.Conv2d, difference: Tensor, used: Tensor) -> Tensor:
+    """What each used channel's difference adds to the convolution's output.
+
+    Shape: [1, n, h, w], int64 [n] -> [n, width * h * w].
+    """
+    assert not isinstance(first.padding, str)
+    patches = F.unfold(difference, first.kernel_size, first.dilation, first.padding, first.stride)
+    count = len(used)
+    kernels = first.weight[:, used].flatten(2).transpose(0, 1)  # [n, width, kernel]
+    return torch.bmm(kernels, patches.view(count, -1, patches.shape[-1])).view(count, -1)
