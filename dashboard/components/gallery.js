@@ -2,7 +2,7 @@
 
 class Gallery {
   constructor(parent) {
-    this.missing = new MissingBlobs();
+    this.missing = new MissingBlobs(() => this.update(this.received));
     this.list = element("div", { class: "grid", role: "listbox", onkeydown: (event) => this.key(event) });
     this.range = element("span", { class: "soft" });
     this.back = this.pageButton("left", "Previous page", -1);
@@ -14,6 +14,7 @@ class Gallery {
   }
 
   destroy() {
+    this.missing.stop();
     blobStore().release(this);
     this.node.remove();
   }
@@ -23,7 +24,9 @@ class Gallery {
       onclick: () => this.send("page", this.props.page + by) }, icon(name));
   }
 
-  async update({ data, setTriggerValue }) {
+  async update(received) {
+    this.received = received;
+    const { data, setTriggerValue } = received;
     this.send = setTriggerValue;
     this.props = openPayload(data);
     if (this.props.selected !== this.given) this.selected = this.props.selected; // else what was chosen here stays chosen
@@ -31,6 +34,7 @@ class Gallery {
     const names = this.props.items.map((item) => item.image).filter(Boolean); // none while the pictures are made
     const missing = blobStore().hold(this, names);
     if (missing.length) this.missing.request(missing, setTriggerValue);
+    else this.missing.found();
     this.build();
   }
 

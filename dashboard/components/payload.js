@@ -93,15 +93,31 @@ function blobStore() {
   return globalThis[name];
 }
 
-/* Asks the server, once for each set of names, for blobs that it believes were sent. */
+/* Asks the server for blobs that it believes were sent. A question or its answer may be lost (Streamlit drops a message
+   that a newer one replaces, and another component may have brought the blobs): after a while `again` looks once more. */
 class MissingBlobs {
-  constructor() {
-    this.asked = new Map();
+  constructor(again) {
+    this.again = again;
+    this.asked = new Map(); // name -> how often
+    this.timer = null;
   }
 
   request(names, setTriggerValue) {
-    const due = names.filter((name) => (this.asked.get(name) ?? 0) < 3);
+    this.stop();
+    const due = names.filter((name) => (this.asked.get(name) ?? 0) < 6);
+    if (!due.length) return;
     for (const name of due) this.asked.set(name, (this.asked.get(name) ?? 0) + 1);
-    if (due.length) setTriggerValue("missing", due);
+    this.timer = setTimeout(this.again, 500 * 2 ** Math.max(...due.map((name) => this.asked.get(name))));
+    setTriggerValue("missing", due);
+  }
+
+  /* Nothing is missing any more: what is lost later is asked for anew. */
+  found() {
+    this.stop();
+    this.asked.clear();
+  }
+
+  stop() {
+    clearTimeout(this.timer);
   }
 }

@@ -9,7 +9,7 @@ class Viewer {
     this.reports = {};
     this.overlays = new Map();
     this.sure = new Map();
-    this.missing = new MissingBlobs();
+    this.missing = new MissingBlobs(() => this.update(this.received));
     this.stage = new Stage({
       hover: (point) => this.hover(point),
       choose: (point) => this.choose(point),
@@ -35,13 +35,16 @@ class Viewer {
   destroy() {
     this.stage.destroy();
     clearTimeout(this.reportTimer);
+    this.missing.stop();
     blobStore().release(this);
     this.node.remove();
   }
 
   // ------------------------------------------------------------------ from the server
 
-  async update({ data, setTriggerValue, setStateValue }) {
+  async update(received) {
+    this.received = received;
+    const { data, setTriggerValue, setStateValue } = received;
     this.send = { setTriggerValue, setStateValue };
     const props = withNothing(openPayload(data));
     this.version = (this.version ?? 0) + 1;
@@ -49,6 +52,7 @@ class Viewer {
     const names = this.blobsOf(props);
     const missing = blobStore().hold(this, names);
     if (missing.length) return this.missing.request(missing, setTriggerValue);
+    this.missing.found();
     // Without waiting where everything is decoded already: scrubbing must not flicker.
     if (!blobStore().settled(names)) await blobStore().ready(names).catch((error) => this.fail(error));
     if (version === this.version && blobStore().settled(names)) this.accept(props);
