@@ -141,8 +141,7 @@ def _learned(run: Run, cls: int, step: int) -> bool | None:
         return None
     if matrices is None:
         return None
-    ious = np.nan_to_num(metrics.iou_matrix(matrices, run.labels)[run.labels.step_of(cls) : step + 1, cls])
-    return bool(100 * ious.max(initial=0.0) >= why.LEARNED)
+    return why.was_learned(metrics.iou_matrix(matrices, run.labels)[run.labels.step_of(cls) : step + 1, cls])
 
 
 def largest_loss(run: Run) -> tuple[int, int] | None:

@@ -38,7 +38,7 @@ def choose_image(run: Run, root: str) -> tuple[str, str]:
         st.caption(f"{photographs.SAID} To see the run's own, set the data root under Data and export.")
     if why:
         st.caption(f"{why}: here, the data root under Data and export. Or upload a picture.")
-    _upload()
+    _upload(run.config.data.range)
     return chosen, why and f"{why}: here, the data root in the sidebar, under Data and export. Or upload a picture."
 
 
@@ -85,26 +85,28 @@ def _thumbnail(run: Run, root: str, image_id: str) -> bytes:
     return loaders.thumbnail(run, root, image_id)
 
 
-def _upload() -> None:
+def _upload(value_range: tuple[float, ...]) -> None:
     with st.popover("Upload", icon=":material/upload:", width="stretch"):
         st.file_uploader(
             "A picture of your own",
             ["png", "jpg", "jpeg", "webp", "tif", "tiff"],
             key="upload",
             on_change=_take_upload,
+            args=(value_range,),
             max_upload_size=10,
             help=f"It stays in this session, scaled down to {loaders.LONGEST_SIDE} pixels and two megapixels if it "
             "is larger.",
         )
 
 
-def _take_upload() -> None:
+def _take_upload(value_range: tuple[float, ...]) -> None:
+    """Keep what was uploaded; `value_range`: the run's, for pictures of 16 bits a channel."""
     file = st.session_state.get("upload")
     if file is None:
         return
     name = untrusted.name(file.name, 60)
     try:
-        image_id = loaders.add_upload(file.getvalue())
+        image_id = loaders.add_upload(file.getvalue(), value_range)
     except DataError as error:
         state.note(f"{name}: {untrusted.markdown(error)}.")
         return

@@ -206,11 +206,13 @@ def _small_jpeg(pixels: np.ndarray, side: int) -> bytes:
     return buffer.getvalue()
 
 
-def add_upload(content: bytes) -> str:
-    """Decode an uploaded file, keep it for this session, return its id. DataError says what is wrong."""
+def add_upload(content: bytes, value_range: tuple[float, ...] = ()) -> str:
+    """Decode an uploaded file, keep it for this session, return its id. DataError says what is wrong.
+
+    `value_range`: what scales a picture of 16 bits a channel (data.range of the run)."""
     from lag_core.data.pictures import read_image
 
-    full = read_image(content)
+    full = read_image(content, value_range)
     pixels, (height, width) = _locked(scaled_down(full)), full.shape[:2]
     digest = array_digest(pixels)
     uploads: dict[str, Picture] = st.session_state.setdefault(_UPLOADS, {})

@@ -42,6 +42,9 @@ class DataConfig:
     fit: Literal["pad", "crop"] = "pad"
     """"pad": longer images are scaled down, shorter ones padded. "crop": an image is scaled so that its shorter side is
     `size`, and its centre is cut out: that is the picture then, and its mask is cut alike."""
+    range: tuple[float, ...] = ()
+    """Of images with 16 bits a channel: the values [low, high] that become 0 and 255. Empty: percentiles 0.5 and 99.5
+    of the training images, which are then stored here (lag_core/data/deep_pixels.py)."""
     views: int = 4
     """Views of each training image that are drawn once and kept with their trunk features; 0: drawn afresh in every
     epoch, with nothing kept (for datasets that do not fit in memory)."""
@@ -374,6 +377,8 @@ def _check(config: Config) -> None:
         value = getattr(getattr(config, section), name)
         if not low <= value <= high:
             raise ConfigError(f"{key} = {value!r}: must lie between {low:g} and {high:g}")
+    if config.data.range and not (len(config.data.range) == 2 and config.data.range[0] < config.data.range[1]):
+        raise ConfigError(f"data.range = {list(config.data.range)}: expected [low, high] with low < high, or nothing")
     if not config.model.aspp_rates or min(config.model.aspp_rates) < 1:
         rates = list(config.model.aspp_rates)
         raise ConfigError(f"model.aspp_rates = {rates}: expected one or more rates of at least 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import struct
@@ -15,10 +16,13 @@ from PIL import Image
 from shapes import CLASSES, tiny_config, write_shapes
 from small_trees import opened, write_list
 
+from lag_core.config import ConfigError
 from lag_core.data.catalogue import DataError, Dataset, DatasetMissing
 from lag_core.data.findings import findings
-from lag_core.data.pictures import check_depth, read_image
+from lag_core.data.pictures import is_deep, read_image
+from lag_core.explain.picture import read_picture
 from lag_core.protocol import LabelSpace
+from lag_core.runs import open_run
 from lag_core.training.continual import ContinualTraining
 from lag_core.training.features import FeatureStore
 from lag_core.training.reporting import Reporter
@@ -36,15 +40,15 @@ def root(tmp_path: Path) -> Path:
     return write_shapes(tmp_path / "shapes", train_images=8, val_images=4)
 
 
-def png_16(pixels: np.ndarray) -> bytes:
+def png_16(pixels: np.ndarray, kind: int = 2) -> bytes:
     """A 16-bit RGB PNG, which Pillow reads but cannot write."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     height, width, _ = pixels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
@@ -66,20 +70,81 @@ SENSOR = np.random.default_rng(0).integers(0, 2048, (6, 9, 3))
 """Values of an 11-bit sensor: their top bytes are 0 to 7, black."""
 
 
+def lzw(pixels: np.ndarray) -> bytes:
+    """A 16-bit grey TIFF, compressed."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0].astype(np.uint16)).save(buffer, "TIFF", compression="tiff_lzw")
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize("encode", [png_16, tiff_16])
-def test_16_bit_rgb_is_refused_and_never_read_as_its_top_byte(encode: Callable[[np.ndarray], bytes]) -> None:
-    for read in (read_image, check_depth):
-        with pytest.raises(DataError, match=r"more than 8 bits a channel \(16\): scale all images .* by one range"):
-            read(encode(SENSOR))
+def test_16_bit_rgb_is_scaled_by_the_range_and_never_read_as_its_top_byte(
+    encode: Callable[[np.ndarray], bytes],
+) -> None:
+    content = encode(SENSOR)
+    expected = np.array([[[round(255 * v / 2047) for v in pixel] for pixel in row] for row in SENSOR.tolist()])
+    assert np.array_equal(read_image(content, (0, 2047)), expected)
+    assert read_image(content, (500, 600)).min() == 0 and read_image(content, (500, 600)).max() == 255
+    with pytest.raises(DataError, match=r"more than 8 bits a channel \(16\): data\.range"):
+        read_image(content)
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_a_16_bit_image_is_refused_before_anything_is_written(root: Path, tmp_path: Path, split: str) -> None:
-    name = (root / f"{split}.txt").read_text().split()[-1]
-    (root / "images" / f"{name}.png").write_bytes(png_16(np.zeros((32, 32, 3))))
-    with pytest.raises(DataError, match=rf"{name}\.png has more than 8 bits"):
-        begin(root, tmp_path / "run")
-    assert not (tmp_path / "run" / "run.json").exists()
+def test_16_bit_grey_with_a_compressed_file() -> None:
+    read = read_image(lzw(SENSOR), (0, 2047))
+    assert np.array_equal(read[..., 1], np.round(SENSOR[..., 0] * 255 / 2047))
+
+
+def test_the_range_does_not_touch_pictures_of_8_bits(root: Path) -> None:
+    path = root / "images" / "s00.png"
+    assert np.array_equal(read_image(path, (0, 2047)), read_image(path))
+
+
+@pytest.mark.parametrize("content", [png_16(np.zeros((2, 2, 2), int), kind=4), np.zeros((4, 4), np.float32)])
+def test_what_cannot_be_read_without_loss_is_refused(content: bytes | np.ndarray) -> None:
+    """Grey with alpha, of which Pillow keeps one byte, and floats."""
+    if not isinstance(content, bytes):
+        buffer = io.BytesIO()
+        Image.fromarray(content).save(buffer, "TIFF")
+        content = buffer.getvalue()
+    with pytest.raises(DataError, match="which cannot be read: scale all images"):
+        read_image(content, (0, 2047))
+
+
+@pytest.fixture
+def sensor(root: Path) -> Path:
+    """The shapes as an 11-bit sensor sees them."""
+    for path in (root / "images").iterdir():
+        path.write_bytes(png_16(np.array(Image.open(path)).astype(int) * 8))
+    return root
+
+
+def test_the_range_of_16_bit_images_is_found_and_stored_in_the_run(sensor: Path, tmp_path: Path) -> None:
+    begin(sensor, tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    low, high = run.config.data.range
+    every = np.concatenate([np.array(v).ravel() for v in values_of(sensor, "train")])
+    assert np.percentile(every, [0.5, 99.5], method="inverted_cdf").tolist() == [low, high]
+    named = read_picture(run, "s08")[0]
+    assert named.std() > 40 and np.array_equal(named, read_picture(run, sensor / "images" / "s08.png")[0])
+    begin(sensor, tmp_path / "run")  # resumed: the same range
+
+
+def values_of(root: Path, split: str) -> list[np.ndarray]:
+    from lag_core.data.pictures import read_values
+
+    return [read_values(root / "images" / f"{name}.png") for name in (root / f"{split}.txt").read_text().split()]
+
+
+def test_a_configured_range_is_used(sensor: Path, tmp_path: Path) -> None:
+    begin(sensor, tmp_path / "run", data={"range": [0, 4080]})
+    assert open_run(tmp_path / "run").config.data.range == (0.0, 4080.0)
+    assert read_picture(open_run(tmp_path / "run"), "s08")[0].max() <= 128
+    with pytest.raises(ConfigError, match="low < high"):
+        tiny_config(sensor, "finetune", data={"range": [3, 3]})
+
+
+def test_depth_is_known_from_the_header(root: Path) -> None:
+    assert is_deep(png_16(SENSOR)) and not is_deep(root / "images" / "s00.png")
 
 
 def begin(root: Path, out: Path, **sections: dict[str, object]) -> list[str]:
@@ -152,6 +217,19 @@ def test_names_without_a_file_come_with_a_hint(root: Path, change: Callable[[Pat
     change(root)
     with pytest.raises(DatasetMissing, match=said):
         opened("folder", root)
+
+
+@pytest.mark.parametrize("line", ["S00", "s00,", '"s00"', "images\\s00.png", "s00.png,s00.png"])
+def test_lines_of_tables_and_other_systems_come_with_a_hint(root: Path, line: str) -> None:
+    write_list(root / "train.txt", [line])
+    with pytest.raises(DatasetMissing, match="did you mean 's00'"):
+        opened("folder", root)
+
+
+def test_classes_with_a_byte_order_mark_and_blanks_around_a_name(root: Path) -> None:
+    content = json.dumps([{**one, "name": f" {one['name']} "} for one in CLASSES])
+    (root / "classes.json").write_text(content, "utf-8-sig")
+    assert [one.name for one in opened("folder", root).info.classes] == [one["name"] for one in CLASSES]
 
 
 def test_utf_16_is_refused_with_what_to_do(root: Path) -> None:

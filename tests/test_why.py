@@ -23,6 +23,19 @@ def test_what_was_learned_is_the_runs_own_word() -> None:
     assert answer(made_shares(own=-60), learned=False).fate == "unlearned"
 
 
+def test_a_picture_without_the_class_is_not_called_kept() -> None:
+    """0 of 0 points are no 90 %, and a class that is learned elsewhere was not "never learned"."""
+    nothing = made_shares(start=0.0, images=1)
+    for learned in (None, True):
+        found = answer(nothing, learned)
+        assert found.fate == "not found" and "hardly found here" in fate_sentence("tree", found, "this image")
+    assert answer(made_shares(start=0.0, own=27.0, images=1), learned=True).fate == "kept"
+
+
+def test_a_class_learned_between_the_two_steps_and_gone_again_is_lost() -> None:
+    assert answer(made_shares(start=0.0), learned=True).fate == "lost"
+
+
 @pytest.mark.parametrize(
     ("shares", "cause", "words"),
     [

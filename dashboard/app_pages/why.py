@@ -19,6 +19,7 @@ ICONS: dict[str, str] = {
     "weakened": ":material/trending_down:",
     "lost": ":material/cancel:",
     "unlearned": ":material/help:",
+    "not found": ":material/help:",
 }
 
 

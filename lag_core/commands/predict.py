@@ -48,11 +48,11 @@ def run(options: argparse.Namespace) -> int:
     step = opened.checked_step(options.step)
     sources = _outputs(options.images, options.out)
     for source in sources:
-        read_image(source)  # a damaged one is refused before anything is written
+        read_image(source, opened.config.data.range)  # a damaged one is refused before anything is written
     reporter = Reporter(options.quiet)
     networks = Networks(opened)
     for source in reporter.bar(list(sources), "predict"):
-        image = read_image(source)
+        image = read_image(source, opened.config.data.range)
         contents = _pictures(Trace(networks, image), step, options.opacity, options.none_below)
         for path, content in zip(sources[source], contents, strict=True):
             write_atomically(path, content)

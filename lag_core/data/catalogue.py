@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from lag_core.config import ConfigError, DataConfig
 from lag_core.data.ade20k import open_ade20k
 from lag_core.data.aerial_dataset import open_aerial
-from lag_core.data.dataset import Dataset, DatasetInfo, DatasetMissing
+from lag_core.data.dataset import Dataset, DatasetInfo, DatasetMissing, FileDataset
 from lag_core.data.folder import open_folder
 from lag_core.data.isprs import open_isprs
 from lag_core.data.pictures import DataError
 from lag_core.data.voc import open_voc
 from lag_core.protocol import Task, parse_task
 
-__all__ = ["DataError", "Dataset", "DatasetInfo", "DatasetMissing", "open_dataset", "task_of"]
+__all__ = ["DataError", "Dataset", "DatasetInfo", "DatasetMissing", "open_dataset", "task_of", "with_range"]
 
 VAL_TILES = 60
 """`aerial`: validation tiles of each domain."""
@@ -33,8 +34,15 @@ def open_dataset(config: DataConfig) -> Dataset:
     root = Path(config.root).expanduser()
     if not root.is_dir():
         raise DatasetMissing(f"dataset {config.dataset!r}: there is no folder {root}; set data.root to where it lies")
-    opened = _LOADERS[config.dataset](root)
+    opened = _LOADERS[config.dataset](root).scaled(config.range)
     return opened.cropped(config.size) if config.fit == "crop" else opened
+
+
+def with_range(config: DataConfig, dataset: Dataset) -> DataConfig:
+    """The configuration with `range` filled in from the training images, where they need one and it names none."""
+    if config.range or not isinstance(dataset, FileDataset):
+        return config
+    return replace(config, range=dataset.value_range())
 
 
 def task_of(config: DataConfig, info: DatasetInfo) -> Task:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
+from tqdm import tqdm
 
-from lag_core.data import presence
-from lag_core.data.pictures import DataError, check_depth, picture_size, read_image, read_mask
+from lag_core.data import deep_pixels, presence
+from lag_core.data.pictures import DataError, is_deep, picture_size, read_image, read_mask, read_values
 from lag_core.data.transforms import centre_square, centre_square_of_mask
 from lag_core.protocol import IGNORE, ClassInfo
 
@@ -93,6 +95,7 @@ class FileDataset:
         self._masks = masks
         self._domain_of = domain_of
         self._crop: int | None = None
+        self._range: tuple[float, ...] = ()
         self._known = np.zeros(256, bool)
         self._known[[one.id for one in info.classes] + [IGNORE]] = True
 
@@ -102,11 +105,23 @@ class FileDataset:
         other._crop = size
         return other
 
+    def scaled(self, value_range: tuple[float, ...]) -> FileDataset:
+        """The same dataset; its images of 16 bits a channel are scaled by `value_range` (low, high)."""
+        other = copy.copy(self)
+        other._range = value_range
+        return other
+
+    def value_range(self) -> tuple[float, ...]:
+        """The range of the training images (deep_pixels.range_of); () if none has more than 8 bits a channel."""
+        deep = [name for name in spread(self.ids("train"), deep_pixels.READ) if is_deep(self._images[name])]
+        bar = tqdm(deep, f"range of values of {self.info.name}", unit="img", disable=None, leave=False)
+        return deep_pixels.range_of(read_values(self._images[name]) for name in bar) if deep else ()
+
     def ids(self, split: str) -> tuple[str, ...]:
         return self._splits[split]
 
     def image(self, name: str) -> np.ndarray:
-        image = read_image(self._images[name])
+        image = read_image(self._images[name], self._range)
         return image if self._crop is None else centre_square(image, self._crop)
 
     def image_file(self, name: str) -> Path:
@@ -117,7 +132,7 @@ class FileDataset:
         """DataError for the first listed picture whose header tells that it cannot be used, or damaged mask."""
         for split in self._splits:
             for name in self.ids(split):
-                check_depth(self._images[name])
+                is_deep(self._images[name], bool(self._range))
             self.present(split)
 
     def mask(self, name: str) -> np.ndarray:
@@ -144,6 +159,13 @@ class FileDataset:
         part = split if self._crop is None else f"{split}/{self._crop}"
         key = presence.key_of_files(self.info.name, part, [self._masks[name] for name in names])
         return presence.cached(self.info.name, key, names, self.mask)
+
+
+def spread(names: Sequence[str], count: int) -> list[str]:
+    """At most `count` names, evenly over the list."""
+    if len(names) <= count:
+        return list(names)
+    return [names[int(i)] for i in np.linspace(0, len(names) - 1, count)]
 
 
 def read_list(path: Path, dataset: str, source: str) -> list[str]:
@@ -229,9 +251,11 @@ def require(
 
 def _hint(lacking: str, files: Collection[str]) -> str:
     """What may have been meant by a name without file; "" if no file is called alike."""
-    word = PurePosixPath(lacking.split()[0]).stem
+    word = PurePosixPath(re.split(r"[\s,;]", lacking.strip("\"'").replace("\\", "/"))[0]).stem
     names = {name: PurePosixPath(name).name for name in files}
-    near = [n for n, last in names.items() if last == word] or [n for n, last in names.items() if last.startswith(word)]
+    near = [n for n, last in names.items() if last == word] or [
+        n for n, last in names.items() if last.casefold().startswith(word.casefold())
+    ]
     if not near:
         return ""
     return f" (did you mean {near[0]!r}? Each line is one name; image and mask have the same, without ending)"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lag_core.data.dataset import Dataset, FileDataset
+from lag_core.data.dataset import Dataset, FileDataset, spread
 from lag_core.protocol import IGNORE, LabelSpace
 
 COVERS = 0.5
@@ -63,7 +63,7 @@ def _shared_colours(dataset: Dataset) -> Iterator[str]:
 
 def _covering_class(dataset: Dataset, labels: LabelSpace) -> Iterator[str]:
     """A class besides the background that covers every image looked at is likely the background."""
-    names = _spread(dataset.ids("train"), LOOKED_AT)
+    names = spread(dataset.ids("train"), LOOKED_AT)
     covering = _covering(dataset.mask(name) for name in names)
     if covering is None or covering == dataset.info.background or len(names) < 2:
         return
@@ -87,10 +87,3 @@ def _covering(masks: Iterable[np.ndarray]) -> int | None:
         if len(found) > 1:
             return None
     return found.pop() if found else None
-
-
-def _spread(names: Sequence[str], count: int) -> list[str]:
-    """At most `count` names, evenly over the list."""
-    if len(names) <= count:
-        return list(names)
-    return [names[int(i)] for i in np.linspace(0, len(names) - 1, count)]

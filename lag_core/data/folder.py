@@ -73,7 +73,7 @@ def _background(classes: Sequence[ClassInfo], root: Path) -> int | None:
 
 def _read_classes(path: Path, dataset: str) -> tuple[ClassInfo, ...]:
     try:
-        stored = json.loads(path.read_text("utf-8"))
+        stored = json.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError:
         raise DatasetMissing(f"{dataset} has no classes.json: looked for {path}; {SOURCE}") from None
     except (OSError, ValueError) as error:
@@ -93,7 +93,7 @@ def _read_classes(path: Path, dataset: str) -> tuple[ClassInfo, ...]:
 def _class(entry: Any, path: Path) -> ClassInfo:
     match entry:
         case {"id": int(number), "name": str(name), "color": [int(red), int(green), int(blue)]}:
-            color = (red, green, blue)
-            if 0 <= number < IGNORE and name and all(0 <= value <= 255 for value in color):
+            color, name = (red, green, blue), name.strip()
+            if type(number) is int and 0 <= number < IGNORE and name and all(0 <= value <= 255 for value in color):
                 return ClassInfo(number, name, color)
     raise DataError(f"{path}: {entry!r} is no class; expected id 0..{IGNORE - 1}, name, color of three numbers 0..255")

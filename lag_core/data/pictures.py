@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
+
+from lag_core.data import deep_pixels
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
 MAX_PIXELS = 40_000_000
@@ -24,11 +26,23 @@ class DataError(ValueError):
     reason."""
 
 
-def read_image(source: Path | str | bytes) -> np.ndarray:
-    """A picture, upright. Shape: -> uint8 [H, W, 3] RGB. DataError if it is not a sound 8-bit picture."""
+def read_image(source: Path | str | bytes, value_range: Sequence[float] = ()) -> np.ndarray:
+    """A picture, upright. Shape: -> uint8 [H, W, 3] RGB. DataError if it is not a sound picture of 8 bits a channel.
+
+    With `value_range` (low, high) pictures of 16 bits are taken, too, and scaled by it (deep_pixels.scaled).
+    """
     with _sound(source) as image:
-        _require_8_bits(image, source)
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        deep = _deep(image, source, bool(value_range))
+        if not deep:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    low, high = value_range
+    return deep_pixels.scaled(read_values(source), (low, high))
+
+
+def read_values(source: Path | str | bytes) -> np.ndarray:
+    """The values of a picture of 16 bits a channel. Shape: -> uint16 [H, W, 3]. DataError if it is damaged."""
+    with _sound(source) as image, _sound(source) as again:
+        return deep_pixels.values(image, again)
 
 
 def read_mask(source: Path | str | bytes) -> np.ndarray:
@@ -42,19 +56,30 @@ def read_mask(source: Path | str | bytes) -> np.ndarray:
         return np.array(image)
 
 
-def check_depth(source: Path | str | bytes) -> None:
-    """DataError if the picture has more than 8 bits a channel, from its header alone: the low bits would be lost."""
+def is_deep(source: Path | str | bytes, accepted: bool = True) -> bool:
+    """Whether the picture has 16 bits a channel, from its header alone. DataError for a depth that cannot be read, and
+    for any that is not 8 bits unless it is `accepted`."""
     with _sound(source) as image:
-        _require_8_bits(image, source)
+        return _deep(image, source, accepted)
 
 
-def _require_8_bits(image: Image.Image, source: Path | str | bytes) -> None:
+def _deep(image: Image.Image, source: Path | str | bytes, accepted: bool) -> bool:
     bits = _bits(image)
-    if bits > 8:
+    if bits <= 8:
+        return False
+    readable = bits <= 16 and deep_pixels.can_be_read(image)
+    if not readable or not accepted:
+        found = f"{_name(source)} has more than 8 bits a channel ({bits})"
+        if readable:
+            raise DataError(
+                f"{found}: data.range = [low, high] says which of its values become 0 and 255; `lag train` finds the "
+                "range of a dataset and stores it in the run"
+            )
         raise DataError(
-            f"{_name(source)} has more than 8 bits a channel ({bits}): scale all images of the dataset by one "
-            "range, for example by gdal_translate -ot Byte -scale 0 2047 0 255, and save them as 8-bit RGB"
+            f"{found}, which cannot be read: scale all images of the dataset by one range, for example by "
+            "gdal_translate -ot Byte -scale 0 2047 0 255, and save them as 8-bit RGB"
         )
+    return True
 
 
 def _bits(image: Image.Image) -> int:

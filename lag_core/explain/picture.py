@@ -20,7 +20,7 @@ def read_picture(
     the run's dataset, which lies in `data` (None: where the run says). DataError for a name that is neither.
     """
     if Path(name).is_file():
-        return read_image(name), None if mask is None else truth(read_mask(mask), run.labels)
+        return read_image(name, run.config.data.range), None if mask is None else truth(read_mask(mask), run.labels)
     if mask is not None:
         raise DataError(f"a mask belongs to a picture file; there is no file {name}")
     dataset = run.open_dataset(data)

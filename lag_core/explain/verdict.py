@@ -52,7 +52,7 @@ SAME = 0.9
 LEAST_SPREAD = 1e-6
 """A spread below it is that of a single latent pixel: nothing to hold a drift against."""
 
-Status = Literal["future", "new", "unlearned", "kept", "weakened", "lost"]
+Status = Literal["future", "new", "unlearned", "not found", "kept", "weakened", "lost"]
 Topic = Literal["iou", "cause", "apart", "channels", "ablation", "transplant", "relevance", "prototype"]
 Side = Literal["cost", "gain"]
 
@@ -281,8 +281,7 @@ def _learned(evidence: Evidence) -> bool | None:
     """Whether the run's own metrics say that the class was learned between s and t; None where there are none."""
     if evidence.run_iou is None:
         return None
-    ious = np.nan_to_num(evidence.run_iou[evidence.source : evidence.step + 1])
-    return bool(100 * ious.max(initial=0.0) >= why.LEARNED)
+    return why.was_learned(evidence.run_iou[evidence.source : evidence.step + 1])
 
 
 def _shares_where(evidence: Evidence) -> str:

@@ -6,7 +6,10 @@ heads, the unknown's or background's), the newer classes (competition). The rule
 
 | word | rule |
 |---|---|
-| kept / weakened / lost | IoU at t is at least KEPT / at least HALF / less than HALF of that at s |
+| never learned | the run's own metrics never gave the class LEARNED points (without metrics: these images never did) |
+| not found here | one picture that never had LEARNED points of the class |
+| kept / weakened / lost | IoU at t is at least KEPT / at least HALF / less than HALF of that at s;
+lost, too, where it was learned between the two alone |
 | other pixels counted | kept on the fixed pixels, yet the papers' measure fell below KEPT of that at s, of which
 newly counted pixels took MATERIAL or more |
 | nothing to explain | the IoU changed by less than MATERIAL, or the interval of the change contains 0 |
@@ -24,6 +27,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from lag_core.explain.shares import START, Estimate, Shares
 
 KEPT, HALF, QUARTER = 0.9, 0.5, 0.25
@@ -32,12 +37,15 @@ MATERIAL = 1.0
 LEARNED = 5.0
 """A class whose IoU never reached this many points was not learned."""
 
-Fate = Literal["kept", "weakened", "lost", "unlearned"]
+Fate = Literal["kept", "weakened", "lost", "unlearned", "not found"]
 Group = Literal["heads", "features", "newer classes"]
 Cause = Literal[
     "heads", "features", "both", "newer classes", "heads and newer classes", "features and newer classes", "all",
     "other pixels counted", "nothing to explain", "not told apart",
 ]  # fmt: skip
+
+ABSENT_WORDS: dict[Fate, str] = {"unlearned": "never learned", "not found": "not found here"}
+"""Fates of a class of which these pixels had nothing to lose."""
 
 CAUSE_WORDS: dict[Cause, str] = {
     "heads": "by the heads",
@@ -78,8 +86,8 @@ class Answer:
     @property
     def words(self) -> str:
         """The verdict in a few words, such as "lost by the heads"."""
-        if self.fate == "unlearned":
-            return "never learned"
+        if self.fate in ABSENT_WORDS:
+            return ABSENT_WORDS[self.fate]
         if self.cause == "nothing to explain":
             return self.fate
         if self.fate == "kept" and self.cause != "other pixels counted":
@@ -94,11 +102,20 @@ def groups(shares: Shares) -> dict[Group, Estimate]:
 
 
 def answer(shares: Shares, learned: bool | None = None) -> Answer:
-    """The verdict on a class. `learned`: whether the run's own metrics say that it ever was (None: by these pixels)."""
-    known = max(shares.start, shares.fixed) >= LEARNED if learned is None else learned
-    if not known:
+    """The verdict on a class. `learned`: whether the run's own metrics say that it ever was (`was_learned`). None
+    where there are no metrics: by these pixels, of which one picture alone does not tell."""
+    here = max(shares.start, shares.fixed) >= LEARNED
+    if learned is False or (learned is None and not here and shares.images > 1):
         return Answer("unlearned", "nothing to explain", shares)
-    return Answer(_fate(shares), _cause(shares), shares)
+    if not here and shares.images == 1:
+        return Answer("not found", "nothing to explain", shares)
+    return Answer(_fate(shares) if here else "lost", _cause(shares), shares)
+
+
+def was_learned(ious: np.ndarray) -> bool:
+    """Whether a class was learned, from the run's own metrics: IoUs as fractions from the step that introduced it to
+    the one asked about, NaN where undefined. Shape: float [n]."""
+    return bool(100 * np.nan_to_num(ious).max(initial=0.0) >= LEARNED)
 
 
 def _fate(shares: Shares) -> Fate:
@@ -139,6 +156,8 @@ def fate_sentence(name: str, found: Answer, where: str) -> str:
     way = f"IoU {points(shares.start)} at step {s}, {points(shares.fixed)} at step {t} on the same pixels ({where})"
     if found.fate == "unlearned":
         return f"{name} was never learned: {way}."
+    if found.fate == "not found":
+        return f"{name} was hardly found here, so there is nothing to lose: {way}."
     counted = f" {_newly_sentence(shares)}" if abs(shares.newly.points) >= MATERIAL else ""
     return f"{name} was {found.fate}: {way}.{counted}"
 
@@ -153,7 +172,7 @@ def _newly_sentence(shares: Shares) -> str:
 
 def cause_sentence(found: Answer) -> str:
     """Where the change lives, in numbers; empty where there is nothing to explain."""
-    if found.fate == "unlearned" or found.cause == "nothing to explain":
+    if found.fate in ABSENT_WORDS or found.cause == "nothing to explain":
         return ""
     shares = found.shares
     if found.cause == "other pixels counted":

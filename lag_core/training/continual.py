@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from lag_core.config import Config, ConfigError
-from lag_core.data.catalogue import Dataset, open_dataset, task_of
+from lag_core.data.catalogue import Dataset, open_dataset, task_of, with_range
 from lag_core.data.dataset import FileDataset
 from lag_core.data.findings import findings
 from lag_core.data.splits import hold_out
@@ -153,9 +153,13 @@ class ContinualTraining:
     """What one call of `train` carries from step to step."""
 
     def __init__(self, config: Config, out: Path, reporter: Reporter, store: FeatureStore):
+        self.dataset = open_dataset(config.data)
+        data = with_range(config.data, self.dataset)
+        if data != config.data:
+            config = replace(config, data=data)
+            self.dataset = open_dataset(data)
         self.config, self.reporter, self.store = config, reporter, store
         self.device = surroundings.prepare(config.optim)
-        self.dataset = open_dataset(config.data)
         self.labels, grouping = label_spaces(config, self.dataset)
         self.grouping = grouping
         self.validation = Validation(self.dataset, config.data, self.labels, self.device, store)
