@@ -48,6 +48,8 @@ class DataConfig:
     views: int = 4
     """Views of each training image that are drawn once and kept with their trunk features; 0: drawn afresh in every
     epoch, with nothing kept (for datasets that do not fit in memory)."""
+    workers: int = 0
+    """Processes that read and augment images ahead of the training; 0: none. Has no influence on any bit."""
     holdout: float = 0.1
     """Share of the training images kept aside for choices; the validation set is never used for one."""
     measure: Literal["val", "held"] = "val"
@@ -318,6 +320,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "data.fraction": (1e-6, 1.0),
     "data.size": (32, 4096),
     "data.views": (0, 64),
+    "data.workers": (0, 256),
     "data.holdout": (0.0, 0.9),
     "data.tiles": (1, 100_000),
     "model.latent": (4, 4096),

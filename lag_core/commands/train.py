@@ -68,6 +68,7 @@ def command_for(config: Config, folder: Path = Path("configs")) -> str:
 
 def run(options: argparse.Namespace) -> int:
     from lag_core.training.continual import train
+    from lag_core.training.loading import WorkerLost
     from lag_core.training.loop import NotFiniteError
     from lag_core.training.reporting import Reporter
 
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     reporter.say(f"{config.method.name} on {config.data.dataset} {config.data.task} ({config.data.setting}) -> {out}")
     try:
         train(config, out, resume=options.resume, reporter=reporter)
-    except NotFiniteError as error:
+    except (NotFiniteError, WorkerLost) as error:
         print(f"lag: {error}; the last saved point is kept in {out}", file=sys.stderr)
         return 1
     return 0

@@ -37,6 +37,7 @@ from lag_core.training.evaluation import Validation, metrics_entry, whole
 from lag_core.training.features import FeatureStore, Views, batch_order, collect_views, iterations_per_epoch
 from lag_core.training.health import silent_class
 from lag_core.training.journal import Journal, new_info
+from lag_core.training.loading import Order, WorkerLost
 from lag_core.training.loop import NotFiniteError, StepLoop
 from lag_core.training.optimiser import Schedule, freeze_all_but, parts, trunk_trains
 from lag_core.training.probe import ClassProbe, Probe, probe_images
@@ -61,7 +62,8 @@ def train(
     With `resume`, an unfinished run in `out` goes on where it was stopped; without, an existing run is refused.
     `first_step` is a run whose step 0 is taken over instead of being trained; it must have been trained alike.
     `store` keeps trunk features for other runs.
-    Raises ConfigError, DatasetMissing or RunError for a user's mistake, NotFiniteError if a loss leaves the numbers.
+    Raises ConfigError, DatasetMissing or RunError for a user's mistake, NotFiniteError if a loss leaves the numbers,
+    WorkerLost if a process that reads images dies.
     """
     out = Path(out)
     if (out / "run.json").exists() and not resume:
@@ -115,11 +117,11 @@ class Batches:
     @cached_property
     def _targets(self) -> torch.Tensor:
         setting = "sequential" if self.config.method.labels == "all" else self.config.data.setting
-        return torch.from_numpy(self.labels.target_table(self.step, setting)).long()
+        return torch.from_numpy(self.labels.target_table(self.step, setting)).long().to(self.device)
 
     @cached_property
     def _hidden(self) -> torch.Tensor:
-        return torch.from_numpy(self.labels.target_table(self.step, "sequential")).long()
+        return torch.from_numpy(self.labels.target_table(self.step, "sequential")).long().to(self.device)
 
     @property
     def total(self) -> int:
@@ -131,22 +133,32 @@ class Batches:
         return max(per_epoch * optim.epochs_later, optim.min_iterations)
 
     def __call__(self, iteration: int) -> Batch:
-        seed = 7919 * self.config.optim.seed + self.step
-        optim = self.config.optim
-        rows, picks = batch_order(len(self.views), self.config.data.views, optim.batch, iteration, seed)
-        return self._batch(rows.tolist(), picks.tolist())
+        """The batch of one iteration."""
+        return self._batch(*self.views.take(*self._order(iteration)))
+
+    def stream(self, iterations: Iterable[int]) -> Iterator[Batch]:
+        """The batches of iterations that follow one another, read ahead where the configuration has workers."""
+        return self._stream(map(self._order, iterations))
 
     def plain(self) -> Iterator[Batch]:
         """Every image once, as it is (view 0)."""
-        size = self.config.optim.batch
-        for start in range(0, len(self.views), size):
-            rows = list(range(start, min(start + size, len(self.views))))
-            yield self._batch(rows, [0] * len(rows))
+        size, images = self.config.optim.batch, range(len(self.views))
+        chunks = (images[start : start + size] for start in range(0, len(images), size))
+        return self._stream((list(rows), [0] * len(rows)) for rows in chunks)
 
-    def _batch(self, rows: list[int], picks: list[int]) -> Batch:
-        inputs, masks = self.views.take(rows, picks)
+    def _order(self, iteration: int) -> Order:
+        optim = self.config.optim
+        seed = 7919 * optim.seed + self.step
+        rows, picks = batch_order(len(self.views), self.config.data.views, optim.batch, iteration, seed)
+        return rows.tolist(), picks.tolist()
+
+    def _stream(self, orders: Iterable[Order]) -> Iterator[Batch]:
+        return (self._batch(*drawn) for drawn in self.views.stream(orders))
+
+    def _batch(self, inputs: torch.Tensor, masks: torch.Tensor) -> Batch:
+        masks = masks.to(self.device)
         targets, hidden = self._targets[masks], self._hidden[masks]
-        return Batch(inputs.to(self.device), targets.to(self.device), hidden.to(self.device))
+        return Batch(inputs.to(self.device), targets, hidden)
 
 
 class ContinualTraining:
@@ -198,7 +210,7 @@ class ContinualTraining:
         )
         try:
             loop.run(self.journal.cursor.iteration, self._listener(loop, began))
-        except NotFiniteError as error:
+        except (NotFiniteError, WorkerLost) as error:
             self.journal.fail(f"step {step}: {error}")
             raise
         self._finish(loop, batches, previous, time.perf_counter() - began)
@@ -242,6 +254,7 @@ class ContinualTraining:
             objective=objective,
             schedule=schedule,
             batch_of=batches,
+            batches=batches.stream,
             total=batches.total,
             step=step,
             gradients_every=config.log.gradients_every,

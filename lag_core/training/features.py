@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,11 @@ from torch import Tensor
 
 from lag_core.config import DataConfig
 from lag_core.data.catalogue import Dataset
+from lag_core.data.pictures import DataError
 from lag_core.data.transforms import augment, fit, fit_mask, small_mask, to_input
 from lag_core.model.segmenter import Segmenter
 from lag_core.model.weights import trunk_digest
+from lag_core.training.loading import Order, loaded, normalised, stack
 
 BATCH = 8
 """Images in one trunk pass. The same everywhere, so that the same image always gives the same bits."""
@@ -48,6 +50,10 @@ class Views(Protocol):
         """
         ...
 
+    def stream(self, orders: Iterable[Order]) -> Iterator[tuple[Tensor, Tensor]]:
+        """`take` of each batch in turn; what has to be read is read ahead."""
+        ...
+
 
 @dataclass
 class KeptViews:
@@ -68,6 +74,9 @@ class KeptViews:
         inputs = chosen.float() if self.from_trunk else torch.from_numpy(to_input(chosen.numpy()))
         return inputs, self.masks[rows, picks].long()
 
+    def stream(self, orders: Iterable[Order]) -> Iterator[tuple[Tensor, Tensor]]:
+        return (self.take(rows, picks) for rows, picks in orders)
+
 
 @dataclass
 class FreshViews:
@@ -86,12 +95,31 @@ class FreshViews:
 
     def take(self, rows: Sequence[int], picks: Sequence[int]) -> tuple[Tensor, Tensor]:
         with ThreadPoolExecutor() as pool:
-            draws = (lambda row, pick: draw_view(self.dataset, self.ids[row], pick, self.config)), rows, picks
-            drawn = list(pool.map(*draws))
-        images = np.stack([image for image, _ in drawn])
-        masks = np.stack([small_mask(mask, self.label_stride) for _, mask in drawn])
-        through = trunk_features(self.model, images, self.device) if self.through_trunk else None
-        return torch.from_numpy(to_input(images)) if through is None else through, torch.from_numpy(masks).long()
+            batch = stack(list(pool.map(self._draw, rows, picks)))
+        assert not isinstance(batch, DataError)  # it was raised by _draw
+        return self._ready(*batch)
+
+    def stream(self, orders: Iterable[Order]) -> Iterator[tuple[Tensor, Tensor]]:
+        if not self.config.workers:
+            return (self.take(rows, picks) for rows, picks in orders)
+        return (self._ready(*batch) for batch in self.read(orders))
+
+    def read(self, orders: Iterable[Order]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The views alone. Shape: -> uint8 [b, 3, S, S], uint8 [b, s, s]."""
+        return loaded(self._draw, orders, self.config.workers, pin=self.device.type == "cuda")
+
+    def _draw(self, row: int, view: int) -> tuple[Tensor, Tensor]:
+        image, mask = draw_view(self.dataset, self.ids[row], view, self.config)
+        small = np.ascontiguousarray(small_mask(mask, self.label_stride))
+        return torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(small)
+
+    def _ready(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """What the loop takes. Shape: uint8 [b, 3, S, S], uint8 [b, s, s] -> float32 [b, ...], int64 [b, s, s]."""
+        inputs = normalised(images, self.device)
+        if self.through_trunk:
+            with torch.no_grad():
+                inputs = self.model.trunk(inputs.contiguous(memory_format=torch.channels_last)).contiguous()
+        return inputs, masks.to(self.device, non_blocking=True).long()
 
 
 @torch.no_grad()
@@ -171,10 +199,10 @@ def collect_views(
     model.eval()
     trunk = trunk_digest(model)
     inputs = masks = torch.empty(0)
-    for row, image_id in enumerate(progress(ids, "views")):
-        drawn = [draw_view(dataset, image_id, v, config) for v in range(config.views)]
-        small = np.stack([small_mask(mask, label_stride) for _, mask in drawn])
-        images = np.stack([image for image, _ in drawn])
+    fresh = FreshViews(model, dataset, ids, config, label_stride, through_trunk, device)
+    read = fresh.read(([row] * config.views, range(config.views)) for row in range(len(ids)))
+    for row, (_, (chosen, small)) in enumerate(zip(progress(ids, "views"), read, strict=True)):
+        images = np.ascontiguousarray(chosen.permute(0, 2, 3, 1).numpy())
         if through_trunk:
             key = hashlib.sha256(trunk.encode() + images.tobytes()).hexdigest()
             values = torch.from_numpy(store.get(key, lambda x=images: _half_features(model, x, device)))  # type: ignore[misc]
@@ -183,7 +211,7 @@ def collect_views(
         if row == 0:
             inputs = torch.empty((len(ids), *values.shape), dtype=values.dtype)
             masks = torch.empty((len(ids), *small.shape), dtype=torch.uint8)
-        inputs[row], masks[row] = values, torch.from_numpy(small)
+        inputs[row], masks[row] = values, small
     return KeptViews(inputs, masks, through_trunk)
 
 

@@ -28,6 +28,9 @@ from lag_core.runs import (
 )
 from lag_core.training.resume import Cursor, load_resume, save_resume
 
+_FREE = {("data", "workers")}
+"""Keys without influence on a run: it may go on with others."""
+
 
 class Journal:
     """The run folder of a training that is going on; a crash at any moment leaves it readable."""
@@ -46,9 +49,10 @@ class Journal:
         if not (self.out / "run.json").exists():
             return None
         run = open_run(self.out)
-        if run.config != config:
-            stored, wanted = configuration.to_dict(run.config), configuration.to_dict(config)
-            keys = [f"{s}.{k}" for s in wanted for k in wanted[s] if stored[s][k] != wanted[s][k]]
+        stored, wanted = configuration.to_dict(run.config), configuration.to_dict(config)
+        pairs = [(s, k) for s in wanted for k in wanted[s] if stored[s][k] != wanted[s][k]]
+        keys = [f"{s}.{k}" for s, k in pairs if (s, k) not in _FREE]
+        if keys:
             raise ConfigError(f"{self.out} was started with another configuration; these differ: {', '.join(keys)}")
         return {**run.info, "status": "training"}
 
@@ -164,7 +168,7 @@ def new_info(
 
 
 _LATER_ONLY = {
-    "data": {"fraction", "selection"},
+    "data": {"fraction", "selection", "workers"},
     "optim": {
         "epochs_later",
         "min_iterations",

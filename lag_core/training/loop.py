@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,10 +34,13 @@ class StepLoop:
     objective: Objective
     schedule: Schedule
     batch_of: Callable[[int], Batch]
+    """The batch of any iteration."""
     total: int
     step: int
     gradients_every: int
     events_every: int
+    batches: Callable[[Iterable[int]], Iterable[Batch]]
+    """The batches of iterations that follow one another, read ahead."""
     amp: torch.dtype | None = None
     dead: set[str] = field(default_factory=set)
     """Terms that turned out to have no gradient on any trainable parameter."""
@@ -51,8 +54,9 @@ class StepLoop:
 
     def run(self, first: int, listener: Listener) -> None:
         """Train from iteration `first`. NotFiniteError names the term; the update is then not made."""
+        batches = iter(self.batches(range(first, self.total)))
         for iteration in range(first, self.total):
-            listener(iteration, self._iterate(iteration))
+            listener(iteration, self._iterate(iteration, batches))
 
     def take_findings(self) -> list[str]:
         """Sentences on dead terms that nobody has been told yet."""
@@ -69,13 +73,13 @@ class StepLoop:
             **({} if self.allocation is None else {"shares": self.allocation.state_dict()}),
         }
 
-    def _iterate(self, iteration: int) -> dict[str, Any] | None:
+    def _iterate(self, iteration: int, batches: Iterator[Batch]) -> dict[str, Any] | None:
         began = time.perf_counter()
         progress = iteration / self.total
         measures = iteration % self.gradients_every == 0
         logs = measures or iteration % self.events_every == 0 or iteration == self.total - 1
         set_modes(self.student, self.schedule.found, self.step)
-        batch = self.batch_of(iteration)
+        batch = next(batches)
         skip = frozenset() if logs else frozenset(self.dead)
         result = self._forward(batch, progress, iteration, skip)
         check_finite(result.terms)
