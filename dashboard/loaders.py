@@ -8,11 +8,13 @@ too: they are used only under `network_lock`. Nothing here imports torch until a
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import os
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -94,6 +96,19 @@ def runs_root() -> Path:
     """The folder whose runs can be opened: the environment's LAG_RUNS, else the project's checkpoints."""
     given = os.environ.get("LAG_RUNS")
     return Path(given) if given else Path(__file__).resolve().parent.parent / "checkpoints"
+
+
+def device(arguments: Sequence[str] | None = None) -> str:
+    """Where networks run: `streamlit run dashboard/app.py -- --device NAME`, else the environment's LAG_DEVICE.
+
+    auto, which is also what holds where neither says anything: a GPU where torch sees one. ConfigError for another
+    name, and for a GPU that is not there. `arguments`: what stands behind `--`; by default this process's.
+    """
+    from lag_core.device import device_named
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--device", default=os.environ.get("LAG_DEVICE") or "auto")
+    return device_named(parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)[0].device)
 
 
 def default_data_root() -> str:
@@ -264,7 +279,7 @@ def networks(run: Run) -> Networks:
 def _networks(digest: str, *, _run: Run) -> Networks:
     from lag_core.explain.networks import Networks
 
-    return Networks(_run)
+    return Networks(_run, device())
 
 
 def trace(run: Run, image: Picture) -> Trace:

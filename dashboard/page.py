@@ -20,6 +20,7 @@ import streamlit as st
 
 from dashboard import design, loaders, untrusted
 from dashboard.loaders import Picture
+from lag_core.config import ConfigError
 from lag_core.data.dataset import DatasetMissing
 from lag_core.data.pictures import DataError
 from lag_core.data.undecided import LEAST
@@ -236,7 +237,7 @@ def guarded(what: str) -> Iterator[None]:
         st.info(str(reason), icon=":material/info:")
     except RunError as error:
         st.warning(untrusted.markdown(error), icon=":material/warning:")
-    except (DatasetMissing, DataError) as error:
+    except (DatasetMissing, DataError, ConfigError) as error:
         st.info(untrusted.markdown(error), icon=":material/info:")
     except Exception as error:
         _log.exception("%s could not be drawn", what)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lag_core.commands.adopt import add_device
 from lag_core.config import ConfigError
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="overlay: a pixel is grey where no class has a probability above P, 0 to 1 (default: 0.5 for networks "
         "that score each class by itself, 0 for softmax); masks always hold the most probable class",
     )
+    add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
 
 
 def run(options: argparse.Namespace) -> int:
     from lag_core.data.pictures import read_image
+    from lag_core.device import device_named
     from lag_core.explain.networks import Networks
     from lag_core.explain.trace import Trace
     from lag_core.runs import open_run, write_atomically
@@ -50,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     for source in sources:
         read_image(source, opened.config.data.range)  # a damaged one is refused before anything is written
     reporter = Reporter(options.quiet)
-    networks = Networks(opened)
+    networks = Networks(opened, device_named(options.device))
     for source in reporter.bar(list(sources), "predict"):
         image = read_image(source, opened.config.data.range)
         contents = _pictures(Trace(networks, image), step, options.opacity, options.none_below)

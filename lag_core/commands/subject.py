@@ -42,7 +42,8 @@ def explain(options: argparse.Namespace) -> tuple[Run, Explanation]:
 
     run = open_run(options.run)
     subject = read_subject(run, options)
-    others = _against(run, options.against, subject)
+    device = device_named(options.device)
+    others = _against(run, options.against, subject, device)
     examples = None
     if not options.image_only:
         try:
@@ -55,13 +56,13 @@ def explain(options: argparse.Namespace) -> tuple[Run, Explanation]:
         print(f"{run.name}: {run.classes[subject.cls].name} at step {subject.step}, on {subject.name}{pictures} …")
     bar = _Bar(options.quiet)
     try:
-        networks = Networks(run, device_named(options.device))
+        networks = Networks(run, device)
         return run, finish(collect(networks, subject, examples, ResultCache(), others), bar.at)
     finally:
         bar.close()
 
 
-def _against(run: Run, path: Path | None, subject: Subject) -> Networks | None:
+def _against(run: Run, path: Path | None, subject: Subject, device: str) -> Networks | None:
     """The networks of the run to compare with. RunError where it cannot be compared in this class."""
     from lag_core.explain import apart
     from lag_core.explain.networks import Networks
@@ -73,7 +74,7 @@ def _against(run: Run, path: Path | None, subject: Subject) -> Networks | None:
         raise ConfigError(f"--against: step {subject.step} is not later than the one that introduces the class")
     other = open_run(path)
     apart.checked_step(run, other, subject.cls, subject.step)
-    return Networks(other)
+    return Networks(other, device)
 
 
 def read_subject(run: Run, options: argparse.Namespace) -> Subject:
