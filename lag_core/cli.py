@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from lag_core.commands import COMMANDS
+from lag_core.sentences import say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,15 +21,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run_command(options) or 0
     except (ConfigError, RunError, DatasetMissing, DataError) as error:
-        print(f"lag: {error}", file=sys.stderr)
+        say(f"lag: {error}", sys.stderr)
         return 2
     except BrokenPipeError:
         return 0
     except OSError as error:
-        print(f"lag: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        say(f"lag: {error.filename or 'the system'}: {error.strerror or error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("lag: interrupted; `lag train … --resume` goes on from the last saved point", file=sys.stderr)
+        say("lag: interrupted; `lag train … --resume` goes on from the last saved point", sys.stderr)
         return 130
 
 

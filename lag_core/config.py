@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -16,10 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
+from lag_core import reading
 from lag_core.protocol import Setting
+from lag_core.sentences import Said
 
 
-class ConfigError(ValueError):
+class ConfigError(Said, ValueError):
     """A user's mistake in the configuration, said in one sentence."""
 
 
@@ -228,12 +229,12 @@ class Config:
 def load(path: Path) -> dict[str, Any]:
     """The nested tables of a TOML file; ConfigError if it cannot be read."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return reading.from_toml(reading.read_text(path, reading.CONFIG))
     except FileNotFoundError:
         raise ConfigError(f"there is no config file {path}") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError among them
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
 
@@ -242,9 +243,11 @@ def parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r}: expected section.key=value")
+    if key.count(".") > 8:
+        raise ConfigError(f"--set {key}: a key has a section and a name, at most 8 dots are read")
     try:
-        parsed: Any = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed: Any = reading.from_toml(f"value = {value}")["value"]
+    except ValueError:
         parsed = value
     for part in reversed(key.strip().split(".")):
         parsed = {part: parsed}

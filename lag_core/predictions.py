@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lag_core import reading
 from lag_core.data.dataset import Dataset
 from lag_core.data.pictures import DataError, picture_size, read_mask
 from lag_core.data.remap import truth as class_indices
@@ -40,6 +41,11 @@ class StoredPredictions:
     def __init__(self, run: Run):
         self.run = run
 
+    @property
+    def _root(self) -> tuple[Path, ...]:
+        """Where its files may lie once links are followed."""
+        return reading.run_folder(self.run.path / FOLDER)
+
     @cached_property
     def images(self) -> frozenset[str]:
         """Names of the images that it has label maps of."""
@@ -50,7 +56,7 @@ class StoredPredictions:
         """Class indices uint8 [H, W]; with `size` (H, W), brought to it by the nearest pixel."""
         path = self._path(step, name, "png")
         try:
-            found = class_indices(read_mask(path), self.run.labels)
+            found = class_indices(read_mask(path, self._root), self.run.labels)
         except DataError as error:
             raise RunError(f"{error}; import the predictions again") from None
         if (found >= self.run.labels.seen(step)).any():
@@ -60,7 +66,7 @@ class StoredPredictions:
     def array(self, step: int, name: str, which: str) -> np.ndarray | None:
         """`scores` or `latent` of a picture, float32 [n, h, w]; None where there is none."""
         path = self._path(step, name, "safetensors")
-        return read_tensors(path).get(which) if path.is_file() else None
+        return read_tensors(path, self._root).get(which) if path.is_file() else None
 
     def _path(self, step: int, name: str, ending: str) -> Path:
         safe = name in self.images and "/" not in name and "\\" not in name and not name.startswith(".")
@@ -118,7 +124,7 @@ def _check(path: Path, size: tuple[int, ...], labels: LabelSpace, step: int) -> 
 
 def _keep(folder: Path, name: str, classes: int, out: Path, digest: hashlib._Hash) -> int:
     """Copy a label map and the arrays beside it. Returns the channels of Z, 0 without."""
-    content = (folder / f"{name}.png").read_bytes()
+    content = reading.read_bytes(folder / f"{name}.png", reading.PICTURE)
     write_atomically(out / f"{name}.png", content)
     digest.update(name.encode() + content)
     path = folder / f"{name}.npz"
@@ -133,12 +139,12 @@ def _keep(folder: Path, name: str, classes: int, out: Path, digest: hashlib._Has
 def read_arrays(path: Path, classes: int) -> dict[str, np.ndarray]:
     """`scores` and `latent` of an npz file, float32. DataError for anything else in it; no code is run."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with reading.opened(path, reading.ARRAYS) as file, zipfile.ZipFile(file) as archive:
             size = sum(one.file_size for one in archive.infolist())
         if size > MOST_BYTES:
             raise DataError(f"{path} unpacks to {size / 2**20:.0f} MiB; at most {MOST_BYTES // 2**20} are read")
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: np.asarray(file[name], np.float32) for name in ARRAYS if name in file.files}
+        with reading.opened(path, reading.ARRAYS) as file, np.load(file, allow_pickle=False) as arrays:
+            found = {name: np.asarray(arrays[name], np.float32) for name in ARRAYS if name in arrays.files}
     except DataError:
         raise
     except Exception as error:  # a damaged or hostile file: whatever its reader stumbles over

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +21,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from lag_core import config as configuration
-from lag_core import palette
+from lag_core import palette, reading
 from lag_core.protocol import ClassInfo, LabelSpace
+from lag_core.sentences import Said
 
 if TYPE_CHECKING:
     from lag_core.data.catalogue import Dataset
@@ -38,7 +39,7 @@ _DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, Arithmet
 """What reading JSON of another form than expected may raise."""
 
 
-class RunError(ValueError):
+class RunError(Said, ValueError):
     """A run folder that cannot be read; the sentence names the file and what to do."""
 
 
@@ -154,9 +155,13 @@ class Run:
         if not path.exists():
             return []
         events = []
-        for line in path.read_text("utf-8", errors="replace").splitlines():
+        try:
+            text = reading.read_text(path, reading.EVENTS, reading.run_folder(path), errors="replace")
+        except OSError as error:
+            raise RunError(f"{path} cannot be read ({error}); remove it, or restore it") from None
+        for line in text.splitlines():
             try:
-                event = json.loads(line)
+                event = reading.from_json(line)
             except ValueError:
                 continue
             if isinstance(event, dict):  # half a line may be a whole number
@@ -218,8 +223,12 @@ class Run:
         name = str(entry["name"])
         home = Path(os.path.abspath(self.path)).parent if name.startswith(f"{SHARED}/") else self.path
         path = home / name
-        if not path.is_file():
-            raise RunError(f"{path} is missing; copy it to that place or train the run again")
+        try:
+            reading.checked(path, reading.ARRAYS, (self.path, self.path.absolute().parent))
+        except FileNotFoundError:
+            raise RunError(f"{path} is missing; copy it to that place or train the run again") from None
+        except OSError as error:
+            raise RunError(f"{path} cannot be read ({error}); restore it") from None
         if path.stat().st_size != entry["bytes"]:
             raise RunError(f"{path} is not the file that run.json describes (truncated or replaced); restore it")
         return path
@@ -292,27 +301,29 @@ def list_runs(root: str | Path) -> list[Run | BrokenRun]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; RunError otherwise."""
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = reading.read_json(path, reading.JSON, reading.run_folder(path))
+    except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read as JSON ({error}); restore it") from None
     if not isinstance(content, dict):
         raise RunError(f"{path} holds no JSON object; restore it")
     return content
 
 
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
+def read_tensors(path: Path, inside: Sequence[Path] = ()) -> dict[str, np.ndarray]:
     """All arrays of a safetensors file, those of few values restored (palette); RunError if it is truncated or none."""
     try:
-        with safe_open(path, framework="numpy") as file:
+        place = reading.checked(path, reading.ARRAYS, inside or reading.run_folder(path))
+        with safe_open(place, framework="numpy") as file:
             return palette.restored({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is not a readable safetensors file ({error}); restore it") from None
 
 
-def tensor_names(path: Path) -> set[str]:
+def tensor_names(path: Path, inside: Sequence[Path] = ()) -> set[str]:
     """Names of the arrays of a safetensors file, from its head alone; RunError if it is truncated or none."""
     try:
-        with safe_open(path, framework="numpy") as file:
+        place = reading.checked(path, reading.ARRAYS, inside or reading.run_folder(path))
+        with safe_open(place, framework="numpy") as file:
             return {name.removesuffix(palette.INDEX).removesuffix(palette.VALUES) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path} is not a readable safetensors file ({error}); restore it") from None
@@ -320,7 +331,7 @@ def tensor_names(path: Path) -> set[str]:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
+    with reading.opened(path, reading.CHECKPOINT) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
-    "protocol": 10, "config": 11, "metrics": 11, "palette": 11,
+    "reading": 8, "sentences": 8, "protocol": 10, "config": 11, "metrics": 11, "palette": 11,
     "device": 12, "data": 20, "runs": 21, "comparison": 22, "model": 22, "capabilities": 22, "predictions": 22,
     "adapters": 25,
     "relevance": 30, "importing": 30,

@@ -117,7 +117,7 @@ def test_the_sentence_names_the_file(tmp_path: Path) -> None:
         read_image(path)
     with pytest.raises(DataError, match=r"there is no file .*absent\.png"):
         read_image(tmp_path / "absent.png")
-    with pytest.raises(DataError, match="there is no file"):
+    with pytest.raises(DataError, match="it is a folder"):
         read_image(tmp_path)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lag_core.sentences import say
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT", help="of each step, in order")
@@ -44,9 +46,9 @@ def run(options: argparse.Namespace) -> int:
     config: DataConfig = resolve({"data": data}).data
     dataset = open_dataset(config)
     opened = adopt(name, adapter, options.checkpoints, dataset.info, data, options.out, device)
-    print(f"{len(opened.steps)} steps, {len(opened.classes)} classes -> {opened.path}")
+    say(f"{len(opened.steps)} steps, {len(opened.classes)} classes -> {opened.path}")
     if not options.no_metrics:
         write_measured(opened, dataset, device)
     if ":" in name:
-        print(f"The run names the adapter {name}: start the dashboard with LAG_ADAPTERS={name}")
+        say(f"The run names the adapter {name}: start the dashboard with LAG_ADAPTERS={name}")
     return 0

@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from lag_core.sentences import say
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
@@ -23,5 +25,5 @@ def run(options: argparse.Namespace) -> int:
         if confusions is None:
             raise RunError(f"{path} has no metrics yet; `lag evaluate {path} --write` measures it")
         rows.append(row(opened, confusions))
-    print(json.dumps([r.as_dict() for r in rows], indent=1) if options.json else table(rows))
+    say(json.dumps([r.as_dict() for r in rows], indent=1) if options.json else table(rows))
     return 0

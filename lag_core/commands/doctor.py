@@ -14,6 +14,7 @@ from typing import Any
 from lag_core.config import ConfigError
 from lag_core.data.catalogue import DataError, DatasetMissing
 from lag_core.runs import BrokenRun, Run, RunError, list_runs
+from lag_core.sentences import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
         "runs": [_run_report(one) for one in found],
         "datasets": list(_datasets(found, options.data)),
     }
-    print(json.dumps(report, indent=1) if options.json else "\n".join(_lines(report)))
+    say(json.dumps(report, indent=1) if options.json else "\n".join(_lines(report)))
     return 0
 
 

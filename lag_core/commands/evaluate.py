@@ -12,6 +12,7 @@ import numpy as np
 
 from lag_core.commands.adopt import add_device
 from lag_core.runs import Run, RunError, open_run
+from lag_core.sentences import say
 
 if TYPE_CHECKING:
     from lag_core.training.features import Item, Progress
@@ -45,10 +46,10 @@ def run(options: argparse.Namespace) -> int:
     rows = step_rows(opened, measured)
     if options.json:
         steps = [{**r.as_dict(), "confusion": m.tolist()} for r, m in zip(rows, measured, strict=True)]
-        print(json.dumps({"run": opened.name, "stored": verdict, "steps": steps}))
+        say(json.dumps({"run": opened.name, "stored": verdict, "steps": steps}))
     else:
-        print(table(rows))
-        print(_SENTENCES[verdict])
+        say(table(rows))
+        say(_SENTENCES[verdict])
     return 0
 
 
@@ -56,7 +57,7 @@ def _announced(bar: Progress) -> Progress:
     """`bar`, with a line before it: where no terminal shows bars, a minute without a word looks like a standstill."""
 
     def begin(items: Sequence[Item], what: str) -> Iterator[Item]:
-        print(f"{what}, {len(items)} batches …", flush=True)
+        say(f"{what}, {len(items)} batches …", flush=True)
         return bar(items, what)
 
     return begin

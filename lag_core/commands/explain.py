@@ -17,6 +17,7 @@ import numpy as np
 
 from lag_core.commands import subject
 from lag_core.config import ConfigError
+from lag_core.sentences import say
 
 if TYPE_CHECKING:
     from lag_core.explain.apart import Apart
@@ -47,8 +48,8 @@ def run(options: argparse.Namespace) -> int:
     write_atomically(options.out / "summary.json", (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
     if not options.quiet:
         for sentences in (*summary["verdicts"].values(), *summary["details"].values()):
-            print("\n".join(one["text"] for one in sentences))
-        print(f"{len(arrays(found))} arrays and {len(pictures(opened, found))} pictures -> {options.out}")
+            say("\n".join(one["text"] for one in sentences))
+        say(f"{len(arrays(found))} arrays and {len(pictures(opened, found))} pictures -> {options.out}")
     return 0
 
 

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from lag_core.protocol import SETTINGS
+from lag_core.sentences import say
 
 NAMES = ("ssul", "lag", "dkd", "star", "mib", "plop", "rcil", "csseg")
 DATASETS = ("voc", "ade20k", "isprs", "folder")
@@ -61,6 +62,6 @@ def run(options: argparse.Namespace) -> int:
         output_stride=options.output_stride,
     )
     written = import_run(request, print)
-    print(f"{options.out}: a run of {len(written.steps)} steps, {written.method} on {written.info['dataset']['name']}")
-    print(f"next: lag evaluate {options.out} --write, lag survey {options.out}")
+    say(f"{options.out}: a run of {len(written.steps)} steps, {written.method} on {written.info['dataset']['name']}")
+    say(f"next: lag evaluate {options.out} --write, lag survey {options.out}")
     return 0

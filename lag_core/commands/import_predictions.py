@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lag_core.sentences import say
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -47,6 +49,6 @@ def run(options: argparse.Namespace) -> int:
         {**tables, "method": method, **({"model": {"latent": stored.channels}} if stored.channels else {})}
     )
     opened = write_foreign_run(options.out, config, labels, dataset.info, network, len(options.folders))
-    print(f"{len(opened.steps)} steps, {len(stored.images)} label maps each -> {opened.path}")
+    say(f"{len(opened.steps)} steps, {len(stored.images)} label maps each -> {opened.path}")
     write_measured(opened, dataset, "cpu")
     return 0

@@ -8,6 +8,7 @@ import numpy as np
 
 from lag_core.data.dataset import Dataset
 from lag_core.runs import Run
+from lag_core.sentences import say
 
 if TYPE_CHECKING:
     from lag_core.training.features import Progress
@@ -31,4 +32,4 @@ def write_measured(run: Run, dataset: Dataset, device: str) -> None:
 
     found = measured(run, dataset, Reporter(False).bar, device)
     write_metrics(run.path / "metrics.json", found, len(measured_ids(dataset, run.config.data)))
-    print(table(step_rows(run, totals(found))))
+    say(table(step_rows(run, totals(found))))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lag_core.commands import subject
 from lag_core.config import ConfigError
+from lag_core.sentences import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,5 +28,5 @@ def run(options: argparse.Namespace) -> int:
     page = report(opened, found, subject.command("report", options, opened, found)).encode()
     write_atomically(options.out, page)
     if not options.quiet:
-        print(f"{opened.name}, step {found.subject.step} -> {options.out} ({len(page) / 2**20:.1f} MiB)")
+        say(f"{opened.name}, step {found.subject.step} -> {options.out} ({len(page) / 2**20:.1f} MiB)")
     return 0

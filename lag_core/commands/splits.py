@@ -10,8 +10,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from lag_core import reading
 from lag_core.config import ConfigError, DataConfig, resolve
 from lag_core.protocol import SETTINGS, LabelSpace, parse_task
+from lag_core.sentences import say
 
 LISTED_CLASSES = {"voc": 20, "ade20k": 150}
 """Foreground classes of the datasets whose lists of classes can stand in for their masks; 0 is background."""
@@ -59,10 +61,10 @@ def run(options: argparse.Namespace) -> int:
         for step in range(len(labels.steps))
     ]
     if options.json:
-        print(json.dumps({"task": data.task, "setting": data.setting, "images": counts}))
+        say(json.dumps({"task": data.task, "setting": data.setting, "images": counts}))
     else:
         for step, count in enumerate(counts):
-            print(f"step {step}: {count:6d} images, classes {', '.join(map(str, labels.steps[step]))}")
+            say(f"step {step}: {count:6d} images, classes {', '.join(map(str, labels.steps[step]))}")
     return 0
 
 
@@ -88,7 +90,7 @@ def _from_lists(path: Path, data: DataConfig) -> Listing:
     if data.dataset not in LISTED_CLASSES:
         raise ConfigError(f"--lists works with --dataset {' or '.join(LISTED_CLASSES)}, not {data.dataset!r}")
     try:
-        lines = [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        lines = [line.split() for line in reading.read_text(path, reading.NAMES).splitlines() if line.strip()]
         present = {name: frozenset(map(int, ids)) for name, *ids in lines}
     except (OSError, ValueError) as error:
         raise ConfigError(f"--lists {path}: {error}; expected lines 'image id id …'") from None

@@ -10,6 +10,7 @@ import numpy as np
 
 from lag_core.commands.adopt import add_device
 from lag_core.config import ConfigError
+from lag_core.sentences import say
 
 if TYPE_CHECKING:
     from lag_core.explain.explanation import Explanation, Subject
@@ -50,10 +51,10 @@ def explain(options: argparse.Namespace) -> tuple[Run, Explanation]:
             examples = from_validation(run, run.open_dataset(options.data), subject.cls)
         except NoExamples as reason:
             if not options.quiet:
-                print(f"{reason}; going on with the picture alone")
+                say(f"{reason}; going on with the picture alone")
     if not options.quiet:
         pictures = f" and {len(examples)} validation images" if examples else ""
-        print(f"{run.name}: {run.classes[subject.cls].name} at step {subject.step}, on {subject.name}{pictures} …")
+        say(f"{run.name}: {run.classes[subject.cls].name} at step {subject.step}, on {subject.name}{pictures} …")
     bar = _Bar(options.quiet)
     try:
         networks = Networks(run, device)

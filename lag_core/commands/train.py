@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lag_core import config as configuration
 from lag_core.config import Config, ConfigError
+from lag_core.sentences import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +80,6 @@ def run(options: argparse.Namespace) -> int:
     try:
         train(config, out, resume=options.resume, reporter=reporter)
     except (NotFiniteError, WorkerLost) as error:
-        print(f"lag: {error}; the last saved point is kept in {out}", file=sys.stderr)
+        say(f"lag: {error}; the last saved point is kept in {out}", sys.stderr)
         return 1
     return 0

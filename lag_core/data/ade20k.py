@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from lag_core import reading
 from lag_core.data.dataset import DatasetInfo, DatasetMissing, FileDataset, files_in, find_home, require
 from lag_core.data.pictures import DataError
 from lag_core.data.voc import palette_color
@@ -45,7 +46,7 @@ def _read_classes(path: Path) -> tuple[ClassInfo, ...]:
     The colours are VOC's rule (ours: the benchmark's are in a MATLAB file).
     """
     try:
-        lines = path.read_text("utf-8").splitlines()[1:]
+        lines = reading.read_text(path, reading.NAMES).splitlines()[1:]
     except FileNotFoundError:
         raise DatasetMissing(f"ADE20K has no {path.name}: looked for {path}; {SOURCE}") from None
     except (OSError, UnicodeDecodeError) as error:

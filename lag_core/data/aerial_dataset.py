@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lag_core import reading
 from lag_core.data import aerial, presence
 from lag_core.data.dataset import DatasetInfo
 from lag_core.protocol import IGNORE, ClassInfo
@@ -46,4 +47,4 @@ def open_aerial(train_per_domain: int, val_per_domain: int, size: int) -> Aerial
 def _generator_digest() -> str:
     """Of the generator's source: what it draws changes with it, and stored classes must not outlive that."""
     files = sorted(Path(aerial.__file__).parent.glob("aerial*.py"))
-    return presence.digest(path.read_text("utf-8") for path in files)
+    return presence.digest(reading.read_text(path, reading.CONFIG) for path in files)

@@ -13,15 +13,17 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
+from lag_core import reading
 from lag_core.data import deep_pixels, presence
 from lag_core.data.pictures import DataError, is_deep, picture_size, read_image, read_mask, read_values
 from lag_core.data.transforms import centre_square, centre_square_of_mask
 from lag_core.protocol import IGNORE, ClassInfo
+from lag_core.sentences import Said
 
 SPLITS = ("train", "val")
 
 
-class DatasetMissing(RuntimeError):
+class DatasetMissing(Said, RuntimeError):
     """A dataset, or a part of it, is not there: one sentence says what, where it was looked for, where to get
     it."""
 
@@ -172,7 +174,7 @@ def read_list(path: Path, dataset: str, source: str) -> list[str]:
     """The lines of a split list that are not blank, without the blanks around them; a byte-order mark is no part of
     the first. DatasetMissing if the file is not there, DataError if it is empty, no UTF-8, or says a line twice."""
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = reading.read_text(path, reading.NAMES, encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise DatasetMissing(f"{dataset} has no {path.name}: looked for {path}; {source}") from None
     except UnicodeDecodeError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lag_core import reading
 from lag_core.data.dataset import Dataset, FileDataset, spread
 from lag_core.protocol import IGNORE, LabelSpace
 
@@ -49,7 +50,7 @@ def copies(file_of: Callable[[str], Path], train: Sequence[str], val: Sequence[s
 def _ends(path: Path) -> bytes:
     """Digest of a file's size and both ends."""
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with reading.opened(path, reading.PICTURE) as file:
         head = file.read(_ENDS)
         file.seek(max(0, size - _ENDS))
         return hashlib.sha256(str(size).encode() + head + file.read(_ENDS)).digest()

@@ -8,13 +8,13 @@ called "background" (or "Background", "_background_", "bg") is the background; w
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lag_core import reading
 from lag_core.data.dataset import (
     SPLITS,
     DatasetInfo,
@@ -73,7 +73,7 @@ def _background(classes: Sequence[ClassInfo], root: Path) -> int | None:
 
 def _read_classes(path: Path, dataset: str) -> tuple[ClassInfo, ...]:
     try:
-        stored = json.loads(path.read_text("utf-8-sig"))
+        stored = reading.read_json(path)
     except FileNotFoundError:
         raise DatasetMissing(f"{dataset} has no classes.json: looked for {path}; {SOURCE}") from None
     except (OSError, ValueError) as error:

@@ -8,12 +8,14 @@ otherwise. A class of theirs that the run does not know is its background, or ig
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from lag_core import reading
 from lag_core.data.dataset import Dataset, DatasetInfo
 from lag_core.data.folder import open_folder
 from lag_core.data.pictures import DataError
@@ -84,8 +86,7 @@ class ClassedPhotographs:
 
 def _read_credits(path: Path) -> dict[str, Credit]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(reading.read_text(path, reading.NAMES), newline="")))
         return {row["image"]: Credit(*(_filled(row, key) for key in ("author", "licence", "source"))) for row in rows}
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError) as error:
         raise DataError(f"{path} is no table of image, author, licence and source ({error})") from error

@@ -7,11 +7,14 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
+from lag_core import reading
 from lag_core.data import deep_pixels
+from lag_core.sentences import Said
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
 MAX_PIXELS = 40_000_000
@@ -21,7 +24,7 @@ _ORIENTATION = 0x0112
 """EXIF tag; values 5..8 turn the picture by a quarter."""
 
 
-class DataError(ValueError):
+class DataError(Said, ValueError):
     """A file of a dataset, or an uploaded one, that cannot be used: one sentence with its name and the
     reason."""
 
@@ -45,12 +48,12 @@ def read_values(source: Path | str | bytes) -> np.ndarray:
         return deep_pixels.values(image, again)
 
 
-def read_mask(source: Path | str | bytes) -> np.ndarray:
+def read_mask(source: Path | str | bytes, inside: Sequence[Path] = ()) -> np.ndarray:
     """A mask's ids; of a palette picture its indices. Shape: -> uint8 [H, W].
 
-    DataError if it is damaged or has anything but one 8-bit channel.
+    DataError if it is damaged, has anything but one 8-bit channel, or leads out of the folders `inside` (reading).
     """
-    with _sound(source) as image:
+    with _sound(source, inside) as image:
         if image.mode not in ("L", "P"):
             raise DataError(f"{_name(source)} is no mask: expected one 8-bit channel of ids, found {image.mode}")
         return np.array(image)
@@ -102,10 +105,10 @@ def picture_size(source: Path | str | bytes) -> tuple[int, int]:
 
 
 @contextmanager
-def _sound(source: Path | str | bytes) -> Iterator[Image.Image]:
+def _sound(source: Path | str | bytes, inside: Sequence[Path] = ()) -> Iterator[Image.Image]:
     """The picture while it is open; whatever goes wrong with it becomes a DataError."""
     try:
-        with _opened(source) as image:
+        with _file(source, inside) as file, _opened(file, source) as image:
             yield image
     except DataError:
         raise
@@ -115,12 +118,21 @@ def _sound(source: Path | str | bytes) -> Iterator[Image.Image]:
         raise DataError(f"{_name(source)} is damaged: {error}") from error
 
 
-def _opened(source: Path | str | bytes) -> Image.Image:
-    """The picture, its header read; formats and size are checked before a pixel is decoded."""
-    if not isinstance(source, bytes) and not Path(source).is_file():
-        raise DataError(f"there is no file {source}")
+def _file(source: Path | str | bytes, inside: Sequence[Path]) -> BinaryIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
     try:
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+        return reading.opened(source, reading.PICTURE, inside)
+    except FileNotFoundError:
+        raise DataError(f"there is no file {source}") from None
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error.strerror}") from None
+
+
+def _opened(file: BinaryIO, source: Path | str | bytes) -> Image.Image:
+    """The picture, its header read; formats and size are checked before a pixel is decoded."""
+    try:
+        image = Image.open(file, formats=FORMATS)
     except Image.UnidentifiedImageError:
         raise DataError(f"{_name(source)} is not a readable picture; allowed are {', '.join(FORMATS)}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):

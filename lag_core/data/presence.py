@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from lag_core import reading
 from lag_core.protocol import IGNORE
 
 
@@ -62,7 +63,7 @@ def cached(
 def _load(path: Path, count: int) -> list[frozenset[int]] | None:
     """The stored sets, or None if they are not there, damaged, or not as many as wanted."""
     try:
-        stored = json.loads(path.read_text("utf-8"))
+        stored = reading.read_json(path)
         found = [frozenset(ids) for ids in stored]
     except (OSError, ValueError, TypeError):
         return None

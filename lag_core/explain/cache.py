@@ -22,6 +22,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from lag_core import reading
 from lag_core.data.presence import cache_dir
 from lag_core.runs import write_atomically
 
@@ -68,7 +69,7 @@ class ResultCache:
         """The arrays stored under `key`; None if there are none or the entry is damaged. Marks it as used."""
         path = self._path(key)
         try:
-            content = path.read_bytes()
+            content = reading.read_bytes(path, reading.ARRAYS)
         except OSError:
             return None
         arrays = _unpack(content)

@@ -9,7 +9,6 @@ missing is NaN, and nothing raises. Source of the quantities: docs/method.md#ter
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from array import array
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from lag_core import reading
 
 EVENTS = "events.jsonl"
 HEADS = "heads"
@@ -144,7 +145,7 @@ class EventLog:
     def read(self) -> History:
         """The history up to the last whole line. A file that was replaced or shortened is read anew."""
         try:
-            with self.path.open("rb") as file:
+            with reading.opened(self.path, reading.EVENTS, reading.run_folder(self.path)) as file:
                 status = os.fstat(file.fileno())
                 identity = (status.st_dev, status.st_ino)
                 if identity != self._identity or status.st_size < self._offset:
@@ -231,8 +232,8 @@ def _event(line: bytes) -> dict[str, Any] | None:
     if len(line) > LONGEST_LINE:
         return None
     try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
+        event = reading.from_json(line.decode("utf-8", "replace"))
+    except ValueError:
         return None
     return event if isinstance(event, dict) and ("step" in event or "iteration" in event) else None
 

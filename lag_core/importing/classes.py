@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lag_core import reading
 from lag_core.config import DataConfig
 from lag_core.data.catalogue import DatasetMissing, open_dataset
 from lag_core.data.isprs import INFO as ISPRS
@@ -51,10 +51,10 @@ def of_dataset(dataset: str, root: Path | None) -> ClassList:
 def of_file(path: Path, dataset: str | None) -> ClassList:
     """The classes in a JSON file, in order of introduction: objects (id, name, color), or names numbered from 0."""
     try:
-        stored = json.loads(path.read_text("utf-8"))
+        stored = reading.read_json(path)
     except FileNotFoundError:
         raise CheckpointError(f"--classes: there is no file {path}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"--classes: {path} is not readable JSON ({error})") from None
     entries = stored.get("classes") if isinstance(stored, dict) else stored
     if not isinstance(entries, list) or not 2 <= len(entries) <= 255:

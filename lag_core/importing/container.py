@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lag_core import reading
 from lag_core.importing.error import CheckpointError
 from lag_core.importing.precheck import NUMPY, check
+from lag_core.runs import file_digest
 
 KEYS = ("model_state", "state_dict", "segmentor")
 """Where containers keep the state dict."""
@@ -36,8 +36,7 @@ class Checkpoint:
 
     @property
     def sha256(self) -> str:
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(self.path)
 
 
 class _Skipped:
@@ -61,7 +60,7 @@ def _loaded(path: Path, archive: bool) -> Any:
     words = [(_Skipped, name.replace(" ", ".")) for name in NUMPY]
     try:
         with torch.serialization.safe_globals(words):  # type: ignore[arg-type]
-            return torch.load(path, "cpu", weights_only=True, mmap=archive)
+            return torch.load(reading.checked(path, reading.CHECKPOINT), "cpu", weights_only=True, mmap=archive)
     except Exception as error:  # torch.load raises whatever a damaged or hostile file makes it stumble over
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path} cannot be read as a checkpoint of tensors ({reason})") from None
@@ -90,9 +89,7 @@ def _config_beside(path: Path) -> Mapping[str, Any]:
     """config.json in the checkpoint's folder, as DKD and STAR write it."""
     beside = path.parent / "config.json"
     try:
-        if not beside.is_file() or beside.stat().st_size > 2**20:
-            return {}
-        content = json.loads(beside.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = reading.read_json(beside, reading.CONFIG)
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
+from lag_core import reading
 from lag_core.importing.error import CheckpointError
 
 ENTRIES = 20_000
@@ -51,7 +52,7 @@ def check(path: Path) -> bool:
         raise CheckpointError(f"{path} is a plain pickle, which can run code: it is never read; name the .pth file")
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}")
-    with path.open("rb") as file:
+    with reading.opened(path, reading.CHECKPOINT) as file:
         archive = file.read(4) == b"PK\x03\x04"
         file.seek(0)
         if archive:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lag_core import palette
+from lag_core import palette, reading
 from lag_core.config import ConfigError, ModelConfig
 from lag_core.model.backbone import Backbone, backbone_of, build_backbone, classifier
 from lag_core.model.segmenter import Segmenter
@@ -58,8 +58,11 @@ def located(weights: str) -> Path | None:
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
         safe = path.suffix == ".safetensors"
-        raw = _restored(load_file(path)) if safe else torch.load(path, "cpu", weights_only=True)
+        place = reading.checked(path, reading.CHECKPOINT)
+        raw = _restored(load_file(place)) if safe else torch.load(place, "cpu", weights_only=True)
         return {str(name): value.float() if value.is_floating_point() else value for name, value in raw.items()}
+    except reading.Refused as error:
+        raise ConfigError(f"model.weights: {path} cannot be read ({error})") from None
     except SafetensorError as error:
         raise ConfigError(f"model.weights: {path} is no readable safetensors file ({error})") from None
     except Exception:  # torch.load raises whatever a damaged or hostile file makes it stumble over

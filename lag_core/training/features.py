@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lag_core import reading
 from lag_core.config import DataConfig
 from lag_core.data.catalogue import Dataset
 from lag_core.data.pictures import DataError
@@ -150,7 +151,8 @@ class FeatureStore:
             return compute()
         path = self.folder / key[:2] / f"{key}.npy"
         try:
-            return np.load(path, allow_pickle=False)
+            with reading.opened(path, reading.ARRAYS) as file:
+                return np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError):
             value = compute()
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from lag_core.method.objective import Batch, Objective, Result, Term, losses_by_source, weights_by_source
 from lag_core.model.segmenter import Output, Segmenter
+from lag_core.sentences import Said
 from lag_core.training.allocation import Allocation
 from lag_core.training.optimiser import Schedule, set_modes, trunk_trains
 
 
-class NotFiniteError(RuntimeError):
+class NotFiniteError(Said, RuntimeError):
     """A loss term became NaN or infinite."""
 
 

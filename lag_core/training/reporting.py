@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from lag_core.metrics import Summary
+from lag_core.sentences import plain
 
 Item = TypeVar("Item")
 
@@ -49,7 +50,7 @@ class Reporter:
 
     def say(self, sentence: str) -> None:
         if not self.quiet:
-            tqdm.write(sentence)
+            tqdm.write(plain(sentence))
 
 
 def _percent(value: float) -> str:

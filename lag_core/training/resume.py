@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lag_core import reading
 from lag_core.runs import RunError, write_atomically
 
 _UNREADABLE = (
@@ -37,7 +38,8 @@ def save_resume(path: Path, cursor: Cursor, states: dict[str, Any]) -> None:
 def load_resume(path: Path) -> tuple[Cursor, dict[str, Any]]:
     """What `save_resume` wrote; tensors and plain values only. RunError if it cannot be read."""
     try:
-        states = torch.load(path, "cpu", weights_only=True)
+        place = reading.checked(path, reading.CHECKPOINT, reading.run_folder(path))
+        states = torch.load(place, "cpu", weights_only=True)
         return Cursor(**states.pop("cursor")), states
     except _UNREADABLE:
         # torch's own text spans lines and advises to load without weights_only

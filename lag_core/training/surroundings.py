@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from lag_core import reading
 from lag_core.config import ConfigError, OptimConfig
 
 
@@ -98,7 +99,7 @@ def _revision() -> str:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
-        for line in info.read_text(errors="replace").splitlines():
+        for line in reading.read_text(info, reading.CONFIG, errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

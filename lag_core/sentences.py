@@ -1,0 +1,56 @@
+"""What a person is told: one line, of bounded length, without a character that a terminal would obey.
+
+Names, paths and values come from files that strangers may have written. `Said` is the base of every exception whose
+text is for a person; `say` is how commands print. Source: ours.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TextIO
+
+LONGEST = 1500
+"""Characters of a sentence; of a longer one both ends are kept, as the end says what to do."""
+_END = 400
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def plain(text: object) -> str:
+    """`text` on one line: control characters, those that turn the direction and halves of a character as escapes."""
+    return _CONTROL.sub(_escaped, str(text))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match.group()
+    return " " if character in "\n\r\t" else character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def sentence(text: object, longest: int = LONGEST) -> str:
+    """`plain`, and at most `longest` characters: what is longer loses its middle."""
+    whole = str(text)
+    if len(whole) > 4 * longest:  # nothing of what lies between is looked at
+        whole = whole[: 2 * longest] + whole[-2 * longest :]
+        cut = True
+    else:
+        cut = False
+    line = plain(whole)
+    if len(line) <= longest and not cut:
+        return line
+    end = min(_END, longest // 3)
+    return f"{line[: longest - end - 3]} … {line[-end:]}"
+
+
+class Said(Exception):
+    """An exception whose text is a sentence for a person."""
+
+    def __init__(self, *texts: object):
+        super().__init__(*(sentence(text) for text in texts))
+
+
+def say(text: object, file: TextIO | None = None, *, flush: bool = False) -> None:
+    """Print lines; each is made `plain`, and what the terminal cannot show is escaped."""
+    stream = sys.stdout if file is None else file
+    lines = "\n".join(plain(line) for line in str(text).split("\n"))
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    print(lines.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=flush)
