@@ -10,9 +10,12 @@ from pathlib import Path
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from dashboard import ahead, garbage, loaders, sidebar, state, tour
-from dashboard.following import await_first_step
+from dashboard import sidebar
+from dashboard.cache import loaders
 from dashboard.page import Page, guarded
+from dashboard.shell import memory_release, prefetch, tour
+from dashboard.shell.following import await_first_step
+from dashboard.state import selection
 
 HERE = Path(__file__).resolve().parent
 
@@ -48,7 +51,7 @@ def main(default: str = "overview") -> None:
     """One run of the script. `default` is the slug of the page shown at the bare address."""
     st.set_page_config("Incremental segmentation, explained", str(HERE / "icon.png"), layout="wide")
     st.html(HERE / "style.css")
-    state.begin()
+    selection.begin()
     page = None
     with guarded("The sidebar"):
         page = sidebar.draw(loaders.catalogue(loaders.runs_root()))
@@ -60,12 +63,12 @@ def main(default: str = "overview") -> None:
     shown = st.navigation([*drawn, _slug_of_default(drawn, default)], position="top")
     tour.guide({entry.title: link for entry, link in zip(PAGES, drawn, strict=True)})
     shown.run()
-    for sentence in state.take_notes():
+    for sentence in selection.take_notes():
         st.toast(sentence, icon=":material/info:", duration="long")
     sidebar.draw_link(copied)
-    state.publish()
-    garbage.tidy()
-    ahead.begin(page, [entry.slug for entry in PAGES])
+    selection.publish()
+    memory_release.tidy()
+    prefetch.begin(page, [entry.slug for entry in PAGES])
 
 
 def _streamlit_page(entry: Entry, page: Page, default: bool) -> StreamlitPage:
@@ -92,7 +95,7 @@ def _renderer(entry: Entry, page: Page) -> Callable[[], None]:
             await_first_step(page.run)
             return
         with guarded(entry.title):
-            module = importlib.import_module(f"dashboard.app_pages.{entry.slug}")
+            module = importlib.import_module(f"dashboard.app_pages.{entry.slug}.page")
             module.render(replace(page, toolbar=toolbar))
 
     return render

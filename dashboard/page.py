@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import streamlit as st
 
-from dashboard import design, loaders, untrusted
-from dashboard.loaders import Picture
+from dashboard.cache import loaders
+from dashboard.cache.loaders import Picture
+from dashboard.ui import design, untrusted
 from lag_core.config import ConfigError
 from lag_core.data.dataset import DatasetMissing
 from lag_core.data.pictures import DataError

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from dashboard import loaders, opening, settings, state, untrusted
-from dashboard.image_picker import choose_image
-from dashboard.loaders import Catalogue
+from dashboard.cache import loaders
+from dashboard.cache.loaders import Catalogue
 from dashboard.page import Page
-from dashboard.scrubber import scrubber
+from dashboard.picture.picker import choose_image
+from dashboard.shell.scrubber import scrubber
+from dashboard.state import opening, selection, settings
+from dashboard.ui import untrusted
 from lag_core import metrics
 from lag_core.data.undecided import LEAST
 from lag_core.runs import Run, RunError
@@ -41,7 +43,7 @@ def draw_link(slot: st.delta_generator.DeltaGenerator) -> None:
     """The present view as a link with a copy button. Called last, when the page has told its settings."""
     with slot:
         st.caption("This view as a link; the button on its right copies it.")
-        st.code(state.link(), language=None, wrap_lines=True)
+        st.code(selection.link(), language=None, wrap_lines=True)
 
 
 def _explain_no_runs(catalogue: Catalogue) -> None:

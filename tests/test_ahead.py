@@ -7,10 +7,12 @@ import torch
 from shapes import tiny_run, write_shapes
 from streamlit.testing.v1 import AppTest
 
-from dashboard import ahead, prototype_maps, relevance_maps
 from dashboard.app import PAGES
+from dashboard.app_pages.prototypes import maps
+from dashboard.app_pages.relevance import maps as relevance_maps
+from dashboard.cache.memory_cache import SHELF
 from dashboard.page import Page
-from dashboard.shelf import SHELF
+from dashboard.shell import prefetch
 from lag_core.data.pictures import read_mask
 from lag_core.explain import evidence, interventions, trace
 from lag_core.explain.survey import write_survey
@@ -49,13 +51,13 @@ def refuse(*_, **__):
 
 
 def test_pages_find_everything_done(page, monkeypatch):
-    ahead.work(page, SLUGS)
+    prefetch.work(page, SLUGS)
     monkeypatch.setattr(trace.Trace, "__init__", refuse)
     monkeypatch.setattr(interventions, "curve", refuse)
     monkeypatch.setattr(evidence, "over_steps", refuse)
     monkeypatch.setattr(evidence, "channel_effects", refuse)
     monkeypatch.setattr(relevance_maps, "_by_method", refuse)
-    monkeypatch.setattr(prototype_maps, "nearest_label", refuse)
+    monkeypatch.setattr(maps, "nearest_label", refuse)
     for slug in SLUGS:
         at = AppTest.from_string(f"from dashboard.app import main\nmain(default={slug!r})", default_timeout=120)
         at.query_params.update({"run": page.run.name, "run2": page.run2.name, "image": page.image_id, "class": "red"})
@@ -67,9 +69,9 @@ def test_pages_find_everything_done(page, monkeypatch):
 def test_what_fails_stops_no_other_page(page, monkeypatch):
     SHELF.clear()
     reached = []
-    monkeypatch.setattr("dashboard.app_pages.steps.ahead", refuse)
-    monkeypatch.setattr("dashboard.app_pages.why.ahead", reached.append)
-    ahead.work(page, ["no-such-page", "steps", "why"])
+    monkeypatch.setattr("dashboard.app_pages.steps.page.ahead", refuse)
+    monkeypatch.setattr("dashboard.app_pages.why.page.ahead", reached.append)
+    prefetch.work(page, ["no-such-page", "steps", "why"])
     assert reached == [page]
 
 
@@ -91,13 +93,13 @@ def test_it_begins_once_for_a_browser_and_a_picture_of_the_run(page, monkeypatch
 
     Context.url = url
     begun = []
-    monkeypatch.setattr(ahead.st, "context", Context)
-    monkeypatch.setattr(ahead, "_begun", Lock())
-    monkeypatch.setattr(ahead, "PAUSE", 0.0)
-    monkeypatch.setattr(ahead, "work", lambda page, slugs: begun.append((page, slugs)))
+    monkeypatch.setattr(prefetch.st, "context", Context)
+    monkeypatch.setattr(prefetch, "_begun", Lock())
+    monkeypatch.setattr(prefetch, "PAUSE", 0.0)
+    monkeypatch.setattr(prefetch, "work", lambda page, slugs: begun.append((page, slugs)))
     for _ in range(2):
-        ahead.begin(Page(page.run, None, 0, 0, image, "", ink=page.ink), ["steps"])
-    for thread in ahead.threading.enumerate():
-        if thread.name == ahead.NAME:
+        prefetch.begin(Page(page.run, None, 0, 0, image, "", ink=page.ink), ["steps"])
+    for thread in prefetch.threading.enumerate():
+        if thread.name == prefetch.NAME:
             thread.join()
     assert len(begun) == int(starts)

@@ -12,9 +12,12 @@ from shapes import lively_backbone, tiny_run, write_shapes
 from small_runs import CLASSES as AERIAL
 from streamlit.testing.v1 import AppTest
 
-from dashboard import channel_maps, channel_scene, design, loaders
-from dashboard.app_pages import channels as channels_page
-from dashboard.figures import channels as figures
+from dashboard.app_pages.channels import figures, maps
+from dashboard.app_pages.channels import page as channels_page
+from dashboard.app_pages.channels import scene as channel_scene
+from dashboard.cache import loaders
+from dashboard.picture import channel_distances
+from dashboard.ui import design
 from lag_core.explain import channels
 from lag_core.explain.interventions import ablate
 from lag_core.explain.networks import Networks
@@ -108,27 +111,27 @@ def test_paint_leaves_unknown_pixels_alone():
 
 
 def test_metrics_are_those_of_the_method():
-    assert get_args(Metric) == channel_maps.METRICS
+    assert get_args(Metric) == channel_distances.METRICS
 
 
 def test_counts_grow_from_none_and_hold_the_quarter():
     for total in (1, 2, 8, 32, 128):
-        found = channel_maps.counts(total)
+        found = maps.counts(total)
         assert found[0] == 0 and max(1, round(total / 4)) in found and list(found) == sorted(set(found))
         assert found[-1] <= total
 
 
 def test_stability_needs_two_defined_splits():
     rows = np.array([[0, 1, 2, 3], [0, 1, 2, 3], [0, 0, 0, 0], [3, 2, 1, 0]], np.float32)
-    np.testing.assert_equal(channel_maps.stability(rows, 0.5), [1.0, np.nan, np.nan])
+    np.testing.assert_equal(channel_distances.stability(rows, 0.5), [1.0, np.nan, np.nan])
 
 
 def test_sides_are_those_that_crossed_the_cut():
     rows = np.array([[0, 1, 2, 3], [0, 2, 1, 3]], np.float32)
     now = channels.split(rows[1], 0.5).invariant
-    assert channel_maps.sides(rows, 2, 0.5, now).tolist() == [False, True, True, False]
-    assert channel_maps.sides(rows, 1, 0.5, now) is None
-    assert channel_maps.sides(np.zeros((2, 4), np.float32), 2, 0.5, now) is None
+    assert channel_distances.sides(rows, 2, 0.5, now).tolist() == [False, True, True, False]
+    assert channel_distances.sides(rows, 1, 0.5, now) is None
+    assert channel_distances.sides(np.zeros((2, 4), np.float32), 2, 0.5, now) is None
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +155,7 @@ def test_measures_in_loops(root):
     trace = Trace(Networks(run), image)
     truth = np.array([[run.labels.truth_table()[v] for v in row] for row in dataset.mask(name)], np.uint8)
     step = run.last_step
-    measure = channel_maps.PictureMeasure(trace, step, truth)
+    measure = maps.PictureMeasure(trace, step, truth)
     changed = ablate(trace.output(step).latent, [0, 3, 5])
     with torch.no_grad():
         logits = trace.networks.steps[step].decode(changed)
@@ -180,7 +183,7 @@ def test_tested_are_channels_whose_change_can_do_anything(root):
     assert picture is not None
     step = run.last_step
     alive = {t: [len(np.unique(m)) > 1 for m in loaders.trace(run, picture).latent(t)] for t in (0, step)}
-    off, old = (channel_maps.testable(run, picture, step, how, 0) for how in ("zero", "old"))
+    off, old = (maps.testable(run, picture, step, how, 0) for how in ("zero", "old"))
     assert off.tolist() == alive[step]
     assert old.tolist() == [a or b for a, b in zip(alive[0], alive[step], strict=True)]
 
@@ -190,19 +193,19 @@ def test_living_channels_are_ranked_first(monkeypatch):
     scene = SimpleNamespace(defined=lambda: SimpleNamespace(distance=np.array([0.0, 0.3, 0.1, 0.0, 0.9, 0.2])))
     assert channel_scene.ranked(scene, "invariant", "zero").tolist() == [2, 5, 1, 0, 3, 4]
     assert channel_scene.ranked(scene, "changed", "zero").tolist() == [1, 5, 2, 4, 0, 3]
-    assert channel_scene.sizes(scene, "zero") == channel_maps.counts(3)
+    assert channel_scene.sizes(scene, "zero") == maps.counts(3)
     assert channel_scene.quarter(scene, "zero") in channel_scene.sizes(scene, "zero")
 
 
 def test_dead_channels_are_said(monkeypatch):
-    scene = SimpleNamespace(run=None, picture=None, pair=channel_maps.Step(0, 1, "validation", "l2"))
+    scene = SimpleNamespace(run=None, picture=None, pair=channel_distances.Step(0, 1, "validation", "l2"))
     before, now = np.ones(96, bool), np.arange(96) < 26
     for living, said in (
         (channels.Living(before, now), " **70 of 96 channels died at step 1** (on the validation images)."),
         (channels.Living(before, before), ""),
         (None, ""),
     ):
-        monkeypatch.setattr(channel_maps, "living", lambda *_, found=living: (found, "on the validation images"))
+        monkeypatch.setattr(maps, "living", lambda *_, found=living: (found, "on the validation images"))
         assert channels_page._died(scene) == said
 
 

@@ -15,8 +15,11 @@ from small_runs import CLASSES, write_lost, write_run
 from streamlit.testing.v1 import AppTest
 
 import dashboard
-from dashboard import loaders, page, scores, state
-from dashboard.shelf import SHELF
+from dashboard import page
+from dashboard.app_pages.overview import scores
+from dashboard.cache import loaders
+from dashboard.cache.memory_cache import SHELF
+from dashboard.state import selection
 from lag_core import metrics
 from lag_core.runs import open_run
 
@@ -330,14 +333,14 @@ def test_a_new_run_appears_without_a_restart(app, runs, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("raw", ["inf", "-inf", "nan", "", "0x1", "1" * 50, None, True and "7"])
 def test_numbers_are_finite_and_within_range(raw):
-    value, message = state.number(raw, 0, 5, 2, "step")
+    value, message = selection.number(raw, 0, 5, 2, "step")
     assert value == 2 and message
 
 
 def test_number_takes_its_bounds():
-    assert state.whole("5", 0, 5, 2, "step") == (5, None)
-    assert state.whole("0", 0, 5, 2, "step") == (0, None)
-    assert state.whole(3, 0, 5, 2, "step") == (3, None)
+    assert selection.whole("5", 0, 5, 2, "step") == (5, None)
+    assert selection.whole("0", 0, 5, 2, "step") == (0, None)
+    assert selection.whole(3, 0, 5, 2, "step") == (3, None)
 
 
 def test_one_changed_pixel_changes_the_digest():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from dashboard import loaders
+from dashboard.cache import loaders
 from lag_core.cli import main
 from lag_core.config import ConfigError
 from lag_core.device import device_named

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dashboard import design, untrusted
-from dashboard.figures import frame
-from dashboard.figures import overview as figures
+from dashboard.app_pages.overview import figures
+from dashboard.ui import design, frame, untrusted
 from lag_core.protocol import ClassInfo
 
 CLASSES = (

@@ -15,11 +15,13 @@ from small_runs import CLASSES, LABELS, write_run
 from small_surveys import add_survey, predictions_of
 from streamlit.testing.v1 import AppTest
 
-from dashboard import design, exhibit, fate_words, fates, loaders
-from dashboard.app_pages import forgetting as page
-from dashboard.exhibit import Answers
-from dashboard.figures import forgetting as figures
-from dashboard.shelf import SHELF
+from dashboard.app_pages.forgetting import fates, figures, page
+from dashboard.app_pages.forgetting import words as fate_words
+from dashboard.cache import loaders
+from dashboard.cache.memory_cache import SHELF
+from dashboard.picture import predictions as exhibit
+from dashboard.picture.predictions import Answers
+from dashboard.ui import design
 from lag_core.explain.forgetting import Fate
 from lag_core.protocol import IGNORE, ClassInfo
 from lag_core.runs import open_run
@@ -311,7 +313,7 @@ def test_names_from_a_run_are_text(app, tmp_path, monkeypatch):
 
 def test_the_files_of_both_pages_import_no_torch():
     program = (
-        "import sys\nimport dashboard.app_pages.forgetting, dashboard.app_pages.prototypes\n"
+        "import sys\nimport dashboard.app_pages.forgetting.page, dashboard.app_pages.prototypes.page\n"
         "sys.exit('torch' in sys.modules)"
     )
     folder = Path(page.__file__).resolve().parents[2]

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dashboard.app_pages import overview
-from dashboard.scores import Scores, scores
+from dashboard.app_pages.overview import page as overview
+from dashboard.app_pages.overview.scores import Scores, scores
 from lag_core.runs import open_run
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"

@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 import dashboard
 from dashboard import app as frame
-from dashboard import loaders, photographs
+from dashboard.cache import loaders, photographs
 from lag_core.data.dataset import DatasetMissing
 from lag_core.data.photographs import Photographs
 from lag_core.data.pictures import DataError, picture_size, read_mask

@@ -11,11 +11,13 @@ from small_runs import CLASSES, LABELS, write_run
 from small_surveys import CHANNELS, add_survey, predictions_of
 from streamlit.testing.v1 import AppTest
 
-from dashboard import design, exhibit, prototype_maps, prototype_picture
-from dashboard.app_pages import prototypes as page
-from dashboard.exhibit import Answers
-from dashboard.figures import prototypes as figures
-from dashboard.wording import short
+from dashboard.app_pages.prototypes import figures, page
+from dashboard.app_pages.prototypes import maps as prototype_maps
+from dashboard.app_pages.prototypes import picture as prototype_picture
+from dashboard.picture import predictions
+from dashboard.picture.predictions import Answers
+from dashboard.ui import design
+from dashboard.ui.wording import short
 from lag_core.explain import similarity
 from lag_core.explain.similarity import Prototypes
 from lag_core.protocol import ClassInfo
@@ -169,7 +171,7 @@ def test_cosine_matrix_writes_cosines_and_colours_their_range():
 
 
 def test_map_colours_follow_the_ramp():
-    rgba = figures.colours(np.array([[0.0, 0.5], [1.0, 9.0]]), 0, 1, design.LIGHT.ramp)
+    rgba = design.colours(np.array([[0.0, 0.5], [1.0, 9.0]]), 0, 1, design.LIGHT.ramp)
     assert tuple(rgba[0, 0, :3]) == design.rgb(design.LIGHT.ramp[0])
     assert tuple(rgba[1, 0]) == (*design.rgb(design.LIGHT.ramp[-1]), 255) == tuple(rgba[1, 1])
 
@@ -186,7 +188,7 @@ def test_short_numbers(value, text):
 
 
 def fake_answers(run, picture, space=None):
-    seen = exhibit.shown(space or run, picture)
+    seen = predictions.shown(space or run, picture)
     maps = predictions_of(seen.truth, run, 0.5)
     return Answers(tuple(maps), tuple(np.zeros((2, 2, 5), np.uint8) for _ in maps))
 
@@ -201,7 +203,7 @@ def open_page():
 def app(root, monkeypatch):
     monkeypatch.setenv("LAG_RUNS", str(root))
     monkeypatch.delenv("LAG_DATA", raising=False)
-    monkeypatch.setattr(exhibit, "answers", fake_answers)
+    monkeypatch.setattr(predictions, "answers", fake_answers)
     monkeypatch.setattr(
         prototype_maps.loaders,
         "trace",

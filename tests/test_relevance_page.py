@@ -10,12 +10,13 @@ import torch
 from shapes import tiny_run, write_shapes
 from streamlit.testing.v1 import AppTest
 
-from dashboard import design, loaders, relevance_checks, relevance_maps
-from dashboard.app_pages import relevance as page_file
-from dashboard.figures import relevance as figures
-from dashboard.relevance_maps import Asked, Explained, Refused
-from dashboard.relevance_scene import middle_pixel
-from dashboard.shelf import SHELF
+from dashboard.app_pages.relevance import checks, figures, maps
+from dashboard.app_pages.relevance import page as page_file
+from dashboard.app_pages.relevance.maps import Asked, Explained, Refused
+from dashboard.app_pages.relevance.scene import middle_pixel
+from dashboard.cache import loaders
+from dashboard.cache.memory_cache import SHELF
+from dashboard.ui import design
 from lag_core.explain.attribution import Method, attribute
 from lag_core.explain.attribution_checks import Pointing, Randomised
 from lag_core.relevance.lrp import FoldedSegmenter, NotFinite
@@ -90,12 +91,12 @@ def explained(values, conservation=None, score=1.0, absorbed=0.0):
     ],
 )
 def test_the_conservation_error_is_put_in_words(error, method, words):
-    assert words in relevance_checks.conservation_words(explained([[1, 2]], error), method)
+    assert words in checks.conservation_words(explained([[1, 2]], error), method)
 
 
 def test_a_map_that_does_not_need_the_weights_is_called_so():
     def said(signed, absolute):
-        return relevance_checks.shuffled_words((Randomised("heads", 0.9, 0.9), Randomised("stem", signed, absolute)))
+        return checks.shuffled_words((Randomised("heads", 0.9, 0.9), Randomised("stem", signed, absolute)))
 
     assert "depends on what was learned" in said(0.1, 0.2) and "do not read it" in said(0.1, 0.8)
     assert "is constant" in said(float("nan"), float("nan"))
@@ -117,10 +118,10 @@ def test_the_pointing_score_is_weighed_against_chance(inside, area, words):
 
 def test_the_groups_are_weighed_by_what_speaks_for_the_class_or_else_against_it():
     invariant = np.array([True, False, False, True])
-    assert "50 % of channels hold 75 % of what speaks for it" in relevance_checks.group_words(
+    assert "50 % of channels hold 75 % of what speaks for it" in checks.group_words(
         np.array([3.0, 1, -9, 0]), invariant
     )
-    assert "hold 25 % of what speaks against it; no channel" in relevance_checks.group_words(
+    assert "hold 25 % of what speaks against it; no channel" in checks.group_words(
         np.array([-1.0, -3, 0, 0]), invariant
     )
 
@@ -162,34 +163,34 @@ def picture_of(run, cls):
 def asked(root):
     run = loaders.catalogue(root).runs["moves"]
     picture = picture_of(run, 1)
-    mask = relevance_maps.asked_mask(run, picture, 2, 1, "true", picture.truth == 1, None)
+    mask = maps.asked_mask(run, picture, 2, 1, "true", picture.truth == 1, None)
     return Asked(run, picture, 2, 1, mask)
 
 
 def test_methods_are_those_of_the_library():
-    assert get_args(Method) == relevance_maps.METHODS == tuple(relevance_maps.DEPTHS)
+    assert get_args(Method) == maps.METHODS == tuple(maps.DEPTHS)
 
 
-@pytest.mark.parametrize("method", relevance_maps.METHODS)
+@pytest.mark.parametrize("method", maps.METHODS)
 def test_maps_at_pixels_are_the_library_s(asked, method):
-    depth = relevance_maps.DEPTHS[method][-1]
+    depth = maps.DEPTHS[method][-1]
     one = asked._replace(method=method, depth=depth)
     ticks = []
-    (found,) = relevance_maps.explain([one], lambda: ticks.append(1))
+    (found,) = maps.explain([one], lambda: ticks.append(1))
     trace = loaders.trace(one.run, one.picture)
     target = Target(1 + one.run.labels.offset, torch.from_numpy(one.mask.astype(np.float32)))
-    expected = attribute(trace.networks.steps[2], relevance_maps._images(trace), target, method)
+    expected = attribute(trace.networks.steps[2], maps._images(trace), target, method)
     scale = np.abs(expected.map).max()
     np.testing.assert_allclose(found.map, expected.map, atol=1e-4 * scale)
     np.testing.assert_allclose(found.channels, expected.channels, atol=1e-3 * np.abs(expected.channels).max())
     assert found.mean_logit == pytest.approx(expected.score / one.mask.sum(), rel=1e-4)
-    if method in relevance_maps.LONG:
-        assert abs(len(ticks) - relevance_maps.passes(one)) <= 2, "the progress bar ends where the work does"
+    if method in maps.LONG:
+        assert abs(len(ticks) - maps.passes(one)) <= 2, "the progress bar ends where the work does"
 
 
 @pytest.mark.parametrize("method", ["lrp", "gradient-x-input"])
 def test_maps_at_the_latent_map_keep_its_sum(asked, method):
-    (found,) = relevance_maps.explain([asked._replace(method=method)])
+    (found,) = maps.explain([asked._replace(method=method)])
     trace = loaders.trace(asked.run, asked.picture)
     target = Target(1 + asked.run.labels.offset, torch.from_numpy(asked.mask.astype(np.float32)))
     exact = FoldedSegmenter(trace.networks.steps[2]).record(trace.features(2)).relevance(target, "epsilon", "latent")
@@ -201,31 +202,31 @@ def test_maps_at_the_latent_map_keep_its_sum(asked, method):
 
 
 def test_a_result_is_computed_once_and_survives_the_process(asked, monkeypatch):
-    assert relevance_maps.known(asked) is None
-    (found,) = relevance_maps.explain([asked])
+    assert maps.known(asked) is None
+    (found,) = maps.explain([asked])
 
     def refuse(*_):
         raise AssertionError("computed twice")
 
-    monkeypatch.setattr(relevance_maps, "_by_method", refuse)
-    assert relevance_maps.explain([asked])[0] is found
+    monkeypatch.setattr(maps, "_by_method", refuse)
+    assert maps.explain([asked])[0] is found
     SHELF.clear()
-    again = relevance_maps.known(asked)
+    again = maps.known(asked)
     np.testing.assert_array_equal(again.map, found.map)
     assert (again.score, again.conservation, again.pixels) == (found.score, found.conservation, found.pixels)
     other = asked.mask.copy()
     other[0, 0] = ~other[0, 0]
-    assert relevance_maps.known(asked._replace(mask=other)) is None, "one pixel more is another question"
+    assert maps.known(asked._replace(mask=other)) is None, "one pixel more is another question"
 
 
 def test_what_is_not_finite_is_refused_and_not_stored(asked, monkeypatch):
     def broken(*_):
         raise NotFinite("LRP gave values that are not finite")
 
-    monkeypatch.setattr(relevance_maps, "_by_method", broken)
-    assert relevance_maps.explain([asked]) == [Refused("LRP gave values that are not finite.")]
+    monkeypatch.setattr(maps, "_by_method", broken)
+    assert maps.explain([asked]) == [Refused("LRP gave values that are not finite.")]
     SHELF.clear()
-    assert relevance_maps.known(asked) is None
+    assert maps.known(asked) is None
 
 
 def test_a_long_method_stops_where_its_tick_says(asked):
@@ -237,8 +238,8 @@ def test_a_long_method_stops_where_its_tick_says(asked):
 
     one = asked._replace(method="occlusion", depth="pixels")
     with pytest.raises(Stopped):
-        relevance_maps.explain([one], stop)
-    assert relevance_maps.known(one) is None
+        maps.explain([one], stop)
+    assert maps.known(one) is None
     network = loaders.trace(one.run, one.picture).networks.steps[2]
     assert not network._forward_pre_hooks, "the shared network has no hook"
 
@@ -247,12 +248,12 @@ def test_shuffled_weights_leave_the_network_alone(asked):
     network = loaders.trace(asked.run, asked.picture).networks.steps[2]
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     ticks = []
-    found = relevance_maps.check(asked, lambda: ticks.append(1))
-    assert len(ticks) == relevance_maps.SHUFFLED_MAPS == len(found) + 1
+    found = maps.check(asked, lambda: ticks.append(1))
+    assert len(ticks) == maps.SHUFFLED_MAPS == len(found) + 1
     assert [one.part for one in found][:2] == ["heads", "aspp"]
     assert all((before[name] == tensor).all() for name, tensor in network.state_dict().items())
     SHELF.clear()
-    assert relevance_maps.known_check(asked) == found
+    assert maps.known_check(asked) == found
 
 
 # The page

@@ -7,9 +7,9 @@ import gc
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard import garbage
-from dashboard.figures import remembered as module
-from dashboard.figures.remembered import remembered
+from dashboard.shell import memory_release
+from dashboard.ui import remembered as module
+from dashboard.ui.remembered import remembered
 
 calls = []
 
@@ -63,12 +63,12 @@ def test_the_oldest_figure_goes_first():
 
 
 def test_modules_are_set_aside_once():
-    garbage._modules = 0
+    memory_release._modules = 0
     try:
-        garbage.tidy()
+        memory_release.tidy()
         assert gc.get_freeze_count() > 10_000
         gc.unfreeze()
-        garbage.tidy()
+        memory_release.tidy()
         assert gc.get_freeze_count() == 0, "nothing was imported since"
     finally:
         gc.unfreeze()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from dashboard import shelf
-from dashboard.shelf import OVERHEAD, Shelf, shelved, size_of
+from dashboard.cache import memory_cache
+from dashboard.cache.memory_cache import OVERHEAD, Shelf, shelved, size_of
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def test_none_is_a_result_too():
 
 
 def test_the_key_is_the_positional_arguments(monkeypatch):
-    monkeypatch.setattr(shelf, "SHELF", Shelf())
+    monkeypatch.setattr(memory_cache, "SHELF", Shelf())
     calls = []
 
     @shelved

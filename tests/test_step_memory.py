@@ -12,7 +12,7 @@ from moving_runs import with_moving_trunk
 from shapes import lively_backbone, tiny_run, write_shapes
 from torch import nn
 
-from dashboard.shelf import size_of
+from dashboard.cache.memory_cache import size_of
 from lag_core.explain.networks import Networks
 from lag_core.explain.step_memory import DEFAULT, StepMemory, limit_from, storages
 from lag_core.explain.trace import Trace

@@ -12,10 +12,10 @@ from small_surveys import add_survey
 from streamlit.testing.v1 import AppTest
 from test_holds import some_holds
 
-from dashboard import design, untrusted
-from dashboard import still_holds as page
-from dashboard.figures import still_holds as figures
-from dashboard.figures.still_holds import Held
+from dashboard.app_pages.why import held_figures as figures
+from dashboard.app_pages.why import still_holds as page
+from dashboard.app_pages.why.held_figures import Held
+from dashboard.ui import design, untrusted
 from lag_core.explain.background_labels import PseudoLabelTable
 from lag_core.explain.holds import SITES, Holds
 from lag_core.explain.survey import write_survey

@@ -8,8 +8,8 @@ from small_runs import write_run
 from streamlit.testing.v1 import AppTest
 from test_dashboard_app import APP
 
-from dashboard import tour
 from dashboard.app import PAGES
+from dashboard.shell import tour
 
 TITLES = tuple(page.title for page in PAGES)
 

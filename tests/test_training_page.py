@@ -14,8 +14,8 @@ from shapes import tiny_run, write_shapes
 from small_runs import write_run
 from streamlit.testing.v1 import AppTest
 
-from dashboard import design, terms
-from dashboard.figures import training as figures
+from dashboard.app_pages.training import figures, terms
+from dashboard.ui import design
 from lag_core.config import MethodConfig
 from lag_core.explain.effects import Effect, Findings, effects, findings, heads_only
 from lag_core.explain.history import EventLog, progress, smoothed
@@ -581,7 +581,7 @@ def test_a_run_is_followed_from_its_first_iteration(page, root):
 
 
 def test_a_fragment_of_a_run_that_went_on_starts_the_app_again(root, monkeypatch):
-    from dashboard import following
+    from dashboard.shell import following
 
     path = root / "aerial-2-2-1-finetune"
     edit(path, status="training")

@@ -11,10 +11,10 @@ import pytest
 import streamlit as st
 from small_runs import CLASSES, write_run
 
-from dashboard import exhibit
-from dashboard.app_pages import steps
+from dashboard.app_pages.steps import page as steps
 from dashboard.components import gallery, payload, viewer, viewer_state
 from dashboard.components.payload import Payload
+from dashboard.picture import predictions as exhibit
 from lag_core.runs import open_run
 
 LABELS = np.arange(12, dtype=np.uint8).reshape(3, 4)

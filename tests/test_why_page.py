@@ -9,10 +9,10 @@ from made_shares import made_shares
 from shapes import tiny_run, write_shapes
 from streamlit.testing.v1 import AppTest
 
-from dashboard import design, untrusted
-from dashboard.figures import why as figures
-from dashboard.figures.shares import waterfall_figure
-from dashboard.figures.why import Series
+from dashboard.app_pages.why import figures
+from dashboard.app_pages.why.figures import Series
+from dashboard.app_pages.why.waterfall import waterfall_figure
+from dashboard.ui import design, untrusted
 from lag_core.explain.evidence import class_shares, finish, from_validation, one_picture, why_preserved
 from lag_core.explain.networks import Networks
 from lag_core.explain.shares import waterfall
@@ -180,8 +180,8 @@ def _work():
     """A page of one piece of work, which stops half way if its button "Cancel" was clicked before."""
     import streamlit as st
 
-    from dashboard import reasons
     from dashboard.page import guarded
+    from dashboard.picture import reasons
 
     with guarded("work"):
         reasons.wait_for_asking("key", False, "Measure", "Not yet.")
@@ -205,8 +205,8 @@ def _long_work():
 
     import streamlit as st
 
-    from dashboard import reasons
     from dashboard.page import guarded
+    from dashboard.picture import reasons
 
     def work():
         yield from (0.25, 0.5)

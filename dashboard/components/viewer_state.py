@@ -10,8 +10,8 @@ from typing import cast
 
 import streamlit as st
 
-from dashboard import state
 from dashboard.components.viewer import NOTHING, Mode, Split, ViewerSettings, viewer_settings
+from dashboard.state import selection
 
 OPACITY = 0.55
 
@@ -23,29 +23,29 @@ def kept_settings(key: str, classes: int, *, split: Split = "swipe") -> ViewerSe
     the URL.
     """
     told = viewer_settings(key)
-    if told is not None and state.fresh(f"{key}/settings", told):
+    if told is not None and selection.fresh(f"{key}/settings", told):
         _keep(told)
-    hidden = state.text("hidden", lambda text: _classes(text, classes) is not None, "", "hidden classes")
+    hidden = selection.text("hidden", lambda text: _classes(text, classes) is not None, "", "hidden classes")
     found = ViewerSettings(
-        opacity=state.measure("opacity", 0, 1, OPACITY, "opacity"),
-        threshold=state.measure("threshold", 0, 1, 0, "confidence threshold"),
+        opacity=selection.measure("opacity", 0, 1, OPACITY, "opacity"),
+        threshold=selection.measure("threshold", 0, 1, 0, "confidence threshold"),
         hidden=_classes(hidden, classes) or (),
-        outlines=state.choose("outlines", ("on", "off"), "off", "outlines") == "on",
-        mode=cast(Mode, state.choose("colours", ("classes", "errors"), "classes", "colours")),
-        split=cast(Split, state.choose("split", ("swipe", "side"), split, "comparison")),
+        outlines=selection.choose("outlines", ("on", "off"), "off", "outlines") == "on",
+        mode=cast(Mode, selection.choose("colours", ("classes", "errors"), "classes", "colours")),
+        split=cast(Split, selection.choose("split", ("swipe", "side"), split, "comparison")),
     )
-    state.use("opacity", f"{found.opacity:g}", f"{OPACITY:g}")
-    state.use("threshold", f"{found.threshold:g}", "0")
-    state.use("hidden", hidden, "")
-    state.use("outlines", "on" if found.outlines else "off", "off")
-    state.use("colours", found.mode, "classes")
-    state.use("split", found.split, split)
+    selection.use("opacity", f"{found.opacity:g}", f"{OPACITY:g}")
+    selection.use("threshold", f"{found.threshold:g}", "0")
+    selection.use("hidden", hidden, "")
+    selection.use("outlines", "on" if found.outlines else "off", "off")
+    selection.use("colours", found.mode, "classes")
+    selection.use("split", found.split, split)
     return found
 
 
 def kept_pixel(size: tuple[int, int]) -> tuple[int, int] | None:
     """The chosen pixel (x, y) of a picture of size (W, H), from a link or the session; else None."""
-    text = state.text("pixel", lambda text: _pixel(text, size) is not None, "", "pixel")
+    text = selection.text("pixel", lambda text: _pixel(text, size) is not None, "", "pixel")
     return _pixel(text, size)
 
 

@@ -1,0 +1,236 @@
+"""Channels page: sets of channels switched off or taken from an earlier step, next to random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import streamlit as st
+
+from dashboard.app_pages.channels import maps
+from dashboard.app_pages.channels.maps import How, Measured
+from dashboard.app_pages.channels.scene import ORDERS, Scene, measured, quarter, ranked, sizes, telling, testable
+from dashboard.cache.loaders import Picture
+from dashboard.components.viewer import Layer
+from dashboard.page import Empty, View
+from dashboard.picture import predictions
+from dashboard.picture.viewer import show_picture
+from dashboard.state import selection, settings
+from dashboard.ui import untrusted
+from dashboard.ui.effect_curves import EffectLine, effect_curves
+from dashboard.ui.wording import percent
+
+if TYPE_CHECKING:
+    from lag_core.explain.interventions import Curve
+
+VIEWER = "channels-viewer"
+EFFECT_HEIGHT, VIEWER_HEIGHT = 330, 330
+CONTROLS = 200
+"""Control sets: with 200, a p-value can be as small as 1 in 201."""
+SIGNIFICANT = 0.05
+
+
+def draw_sets(scene: Scene) -> None:
+    with scene.page.section(
+        "Sets of channels, next to random ones",
+        "Change the k least moved, most moved or most relevant channels; only what leaves the grey band differs from "
+        "chance. Click a point to see it.",
+        slug="sets",
+        inline=True,
+        formula=r"\Delta(k) = m(D(Z'_k)) - m(D(Z)), \qquad p = \frac{1 + |\{\text{random sets with as much}\}|}{1 + n}",
+        source=f"docs/method.md#channels; n = {CONTROLS} random sets of k channels, alive and of equal energy (ours)",
+    ) as view:
+        picture = scene.image()
+        left, right = st.columns((1, 1.1), gap="medium")
+        with left:
+            how, measure, random = _choose_sets(scene, picture)
+            orders = orders_of(scene)
+            if not orders:
+                raise Empty(
+                    f"{scene.why_no_split} The order by relevance needs a class that is known at step {scene.pair.new}."
+                )
+            first = first_order(orders, how)
+            order = selection.choose("order", orders, first, "order of channels")
+            living = len(testable(scene, how))
+            if living < 2:
+                raise Empty(
+                    f"{living} of {scene.total} channels are alive on this picture: there are no sets to compare."
+                )
+            numbers = [str(k) for k in sizes(scene, how)[1:]]
+            default = str(quarter(scene, how))
+            count = int(selection.choose("k", numbers, default, "number of channels"))
+            found = {name: measured(scene, how, name) for name in orders}
+            slot = st.empty()
+            bar = st.empty()
+        with right:
+            _sets_picture(scene, view, picture, how, order, count)
+        _sets_curve(scene, view, slot, bar, found, how, measure, random, (order, count))
+        selection.use("order", order, first)
+        selection.use("k", count, default)
+
+
+def _choose_sets(scene: Scene, picture: Picture) -> tuple[How, int, bool]:
+    """The question, the place of the measure in a measurement, and whether random channels are drawn."""
+    questions = {"carries": "What carries it? Switch off", "lost": f"What was lost? Take from step {scene.pair.old}"}
+    question = settings.segments(
+        "Question",
+        "question",
+        tuple(questions),
+        "lost" if telling(scene) == "old" else "carries",
+        names=lambda name: questions[name],
+        label_visibility="collapsed",
+    )
+    measures = _measures(scene, picture)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        chosen = settings.select(
+            "Measure", "effect", tuple(measures), names=lambda name: measures[name][0],
+            label_visibility="collapsed", width=300,
+        )  # fmt: skip
+        random = settings.switch(
+            "Random channels", "random", True, help="Off stops the comparison, which takes longest on this page."
+        )
+    return ("old" if question == "lost" else "zero"), measures[chosen][1], random
+
+
+def _measures(scene: Scene, picture: Picture) -> dict[str, tuple[str, int]]:
+    """What can be measured on this picture: name and place, see channel_maps.Measured."""
+    found: dict[str, tuple[str, int]] = {}
+    truth, step = picture.truth, scene.pair.new
+    if truth is not None:
+        if (truth < scene.run.labels.class_indices(step).start).any():
+            found["old"] = ("right pixels of old classes", 1)
+        if scene.page.cls < scene.run.labels.seen(step) and (truth == scene.page.cls).any():
+            found["class"] = (f"right pixels of {untrusted.plain(scene.page.class_info.name, 24)}", 3 + scene.page.cls)
+        if (truth < scene.run.labels.seen(step)).any():
+            found["known"] = ("right pixels of all known classes", 2)
+    return found | {"changed": ("pixels that change their class", 0)}
+
+
+def orders_of(scene: Scene) -> tuple[str, ...]:
+    """Orders that make sense here: by distance only where the split is defined."""
+    moved = ("invariant", "changed") if scene.split is not None and not scene.why_no_split else ()
+    known = scene.page.cls < scene.run.labels.seen(scene.pair.new)
+    return (*moved, "relevance") if known else moved
+
+
+def first_order(orders: tuple[str, ...], how: How) -> str:
+    """The order that is marked first: what changed most is put back, what moved least is switched off."""
+    return "changed" if how == "old" and "changed" in orders else orders[0]
+
+
+def random_channels(scene: Scene, how: How, order: str, report: Callable[[float, str], object]) -> Curve:
+    """Control sets for an order at all numbers, one number after another: a click meanwhile stops it."""
+    points = []
+    numbers = sizes(scene, how)
+    tested = ranked(scene, order, how)
+    for i, size in enumerate(numbers):
+        report(i / len(numbers), f"Random channels: {CONTROLS} sets of {size}")
+        found = maps.effect(scene.run, scene.image(), scene.pair.new, how, scene.pair.old, tested, (size,), CONTROLS)
+        points.append(found.curve)
+    return maps.joined(points)
+
+
+def _sets_picture(scene: Scene, view: View, picture: Picture, how: How, order: str, count: int) -> None:
+    chosen = ranked(scene, order, how)[:count]
+    shown = predictions.shown(scene.run, picture)
+    found, least = predictions.answers(scene.run, picture), scene.page.least
+    before = found.predictions[scene.pair.new]
+    after = maps.changed(scene.run, picture, scene.pair.new, how, scene.pair.old, chosen.tolist())
+    after_drawn = maps.changed_drawn(scene.run, picture, scene.pair.new, how, scene.pair.old, chosen.tolist(), least)
+    label = ORDERS[order][0]
+    words = f"from step {scene.pair.old}" if how == "old" else "off"
+    layers = [
+        Layer(f"Step {scene.pair.new}", found.drawn(scene.pair.new, least)),
+        Layer(f"{count} {label} {words}", after_drawn, note=f"{percent(float((before != after).mean()))} changed"),
+    ]
+    if how == "old":
+        layers.append(Layer(f"Step {scene.pair.old}", found.drawn(scene.pair.old, least)))
+    if shown.truth is not None:
+        layers.append(Layer("Ground truth", shown.truth))
+    show_picture(
+        view,
+        shown,
+        layers,
+        key=VIEWER,
+        title="The prediction before and after the change",
+        height=VIEWER_HEIGHT,
+        active=1,
+        second=0,
+        truth=len(layers) - 1 if shown.truth is not None else None,
+    )
+
+
+def _sets_curve(
+    scene: Scene,
+    view: View,
+    slot: Any,
+    bar: Any,
+    found: dict[str, Measured],
+    how: How,
+    measure: int,
+    random: bool,
+    chosen: tuple[str, int],
+) -> None:
+    """The curves; drawn at once, and again with the random channels."""
+    orders = tuple(found)
+    curves = {name: measured.curve for name, measured in found.items()}
+    lines = [EffectLine(name, *ORDERS[name], 100 * curve.effect[:, measure]) for name, curve in curves.items()]
+    unit = "changed pixels (points)" if measure == 0 else "right pixels (points)"
+    draw: Callable[..., Any] = partial(
+        effect_curves, np.asarray(sizes(scene, how)), lines, scene.page.ink, y=unit,
+        chosen=chosen, total=len(testable(scene, how)),
+    )  # fmt: skip
+    controls = random_channels(scene, how, chosen[0], bar.progress) if random else None
+    bar.empty()
+    band = None
+    if controls is not None:
+        low, high = controls.interval()
+        middle = np.median(controls.control_effect, 1)
+        band = tuple(100 * edge[:, measure] for edge in (low, middle, high))
+    view.csv(lambda: _sets_table(sizes(scene, how), curves, controls, measure))
+    with slot.container(gap="xsmall"):
+        st.markdown(_verdict(scene, curves[chosen[0]], controls, how, measure, chosen))
+        points = view.plot(
+            draw(band=band), "Effect of changing sets of channels, next to random ones", height=EFFECT_HEIGHT,
+            select=True,
+        )  # fmt: skip
+    if points and selection.fresh("channels-sets", points[0]["customdata"]):
+        place, count = points[0]["customdata"]
+        if 0 <= place < len(orders) and count:
+            selection.go(order=orders[place], k=count)
+
+
+def _verdict(scene: Scene, curve: Any, controls: Any, how: How, measure: int, chosen: tuple[str, int]) -> str:
+    """What the marked point says, against chance (Markdown)."""
+    order, count = chosen
+    place = sizes(scene, how).index(count)
+    effect = 100 * float(curve.effect[place, measure])
+    done = f"from step {scene.pair.old}" if how == "old" else "switched off"
+    what = "of the picture changes its class" if measure == 0 else "right pixels"
+    amount = f"{effect:.1f} % {what}" if measure == 0 else f"{effect:+.1f} points of {what}".replace("-", "−")
+    sentence = f"**{count} {ORDERS[order][0]}** channels {done}: **{amount}**"
+    if controls is None:
+        return f"{sentence}. Whether that is more than chance needs the random channels."
+    low, high = (100 * float(edge[place, measure]) for edge in controls.interval())
+    side: Literal["above", "below"] = "above" if measure == 0 or how == "old" else "below"
+    p = float(maps.beside(curve, controls).p_value(side)[place, measure])
+    chance = f"random ones {low:.1f} to {high:.1f}".replace("-", "−")
+    if not np.isfinite(p):
+        return f"{sentence}."
+    if p <= SIGNIFICANT + 1e-9:
+        floor = f", the floor with {CONTROLS} sets" if p <= 1 / (CONTROLS + 1) + 1e-9 else ""
+        return f"{sentence}, {chance}: more than chance (p = {p:.3f}{floor})."
+    return f"{sentence}, {chance}: not more than chance (p = {p:.2f})."
+
+
+def _sets_table(numbers: tuple[int, ...], curves: dict[str, Any], controls: Any, measure: int) -> dict[str, Any]:
+    table: dict[str, Any] = {"channels": list(numbers)}
+    for name, curve in curves.items():
+        table[f"{ORDERS[name][0]}, points"] = 100 * curve.effect[:, measure]
+    if controls is not None:
+        low, high = controls.interval()
+        table["random, 5 %, points"] = 100 * low[:, measure]
+        table["random, 95 %, points"] = 100 * high[:, measure]
+    return table

@@ -1,0 +1,427 @@
+"""Overview: how did the run go?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from dashboard.app_pages.overview import figures
+from dashboard.app_pages.overview.scores import BESIDE, COLUMNS, HEADLINE, LOWER_IS_BETTER, Scores, scores
+from dashboard.cache import loaders
+from dashboard.page import Empty, Page
+from dashboard.sidebar import class_names
+from dashboard.state import selection, settings
+from dashboard.ui import untrusted
+from lag_core import metrics
+from lag_core.runs import Run, RunError
+
+EVERY_DOMAIN = "all"
+MATRIX_HEIGHT = 280
+TIMELINE_HEIGHT = 72
+TABLE_HEIGHT = 178
+IMAGES_OFFERED = 2
+"""Images offered for a cell of the confusion matrix."""
+
+
+def render(page: Page) -> None:
+    """Draw the page."""
+    _warnings(page.run)
+    domain = _choose_domain(page)
+    found = scores(page.run, domain)
+    if found is None or len(found.confusions) <= page.step:
+        _timeline(page)
+        page.confusions()
+        raise Empty("This step has not been evaluated yet. `lag evaluate` writes its confusion matrix.")
+    other = scores(page.run2, domain if domain in page.run2.domains else None) if page.run2 else None
+    page.answer(_answer(page, found, other))
+    _timeline(page)
+    _headline(page, found, other)
+    left, middle, right = st.columns((1.1, 1, 1.1), gap="small")
+    with left:
+        _iou_matrix(page, found)
+    with middle:
+        _curves(page, found, other)
+    with right:
+        _confusion(page, found)
+    left, right = st.columns((1.6, 1), gap="small")
+    with left:
+        _all_runs(page)
+    with right:
+        _what_it_was(page)
+
+
+def _warnings(run: Run) -> None:
+    """What the trainer found wrong, first of all: a reader must not believe in a term that did nothing."""
+    sentences = [untrusted.markdown(w) for w in run.warnings]
+    if run.status != "finished":
+        sentences.append(f"The run is not finished (status: {untrusted.markdown(run.status)}).")
+    if sentences:
+        st.warning("  \n".join(sentences), icon=":material/warning:")
+
+
+def _choose_domain(page: Page) -> str | None:
+    """The domain whose images are measured; None for all. Nothing is drawn where there is only one."""
+    domains = page.run.domains
+    if len(domains) < 2:
+        return None
+    names = (EVERY_DOMAIN, *(d for d in domains if d != EVERY_DOMAIN))
+    with page.toolbar:
+        st.markdown("Measured on", width="content")
+        chosen = settings.segments(
+            "Measured on",
+            "domain",
+            names,
+            names=lambda d: untrusted.name(_domain_name(d)),
+            label_visibility="collapsed",
+        )
+    return None if chosen == EVERY_DOMAIN else chosen
+
+
+def _domain_name(domain: str) -> str:
+    return "all validation images" if domain == EVERY_DOMAIN else domain
+
+
+def _headline(page: Page, found: Scores, other: Scores | None) -> None:
+    """The measures after the step of the scrubber, in percent, with their difference to the compared run."""
+    now = found.headline(page.step)
+    then = other.headline(min(page.step2, len(other.summaries) - 1)) if other else None
+    with st.container(border=True, key="headline", gap="xsmall"):
+        columns = st.columns(len(HEADLINE), gap="small")
+        for column, (name, title) in zip(columns, HEADLINE.items(), strict=True):
+            column.metric(
+                title,
+                _percent(now[name]),
+                _difference(now[name], then[name]) if then else None,
+                delta_color="inverse" if name in LOWER_IS_BETTER else "normal",
+                help=_MEANING[name],
+            )
+            if name in BESIDE:
+                column.caption(_beside(name, now))
+        name = untrusted.name(page.run2.name) if page.run2 else ""
+        against = f"; small numbers: difference to {name}" if name else ""
+        st.caption(f"IoU in percent after step {page.step}{against}.{_never_learned(page, found)}")
+
+
+def _beside(name: str, now: Mapping[str, float]) -> str:
+    """The other reading of a measure, as a few words under its tile."""
+    other, words = BESIDE[name]
+    same = other == "old" and now[other] == now[name]
+    return "there is no background" if same else f"{words} {_percent(now[other])}"
+
+
+def _never_learned(page: Page, found: Scores) -> str:
+    """Says which older classes have nothing to forget: they pull the mean forgetting down, which is no success."""
+    classes = found.never_learned(page.step)
+    if not classes:
+        return ""
+    names = ", ".join(untrusted.name(page.run.classes[c].name) for c in classes)
+    verb, them = ("was", "it") if len(classes) == 1 else ("were", "them")
+    return f" {names} {verb} never learned, so nothing of {them} could be lost: that alone lowers the mean forgetting."
+
+
+def _answer(page: Page, found: Scores, other: Scores | None) -> str:
+    """How the run stands after the step, what it lost, and what the compared run kept, in words (Markdown)."""
+    now = found.summaries[page.step]
+    if page.step == 0:
+        ahead = " Move the scrubber on to see what later steps forget." if page.last_step else ""
+        return f"After step 0 its classes stand at a mean IoU of **{_percent(now.all)} %**.{ahead}"
+    old, new = _percent(now.old_without_background), _percent(now.new)
+    apart = ", background apart," if found.labels.background is not None else ""
+    sentence = (
+        f"After step {page.step} the old classes{apart} stand at a mean IoU of **{old} %**, the new ones at "
+        f"**{new} %**. {_worst_loss(page, found)}"
+    )
+    if page.run2 is None or other is None or len(other.summaries) <= page.step2:
+        return sentence
+    kept = _percent(other.summaries[page.step2].old_without_background)
+    return f"{sentence} {untrusted.name(page.run2.name)} has {kept} % on the old ones."
+
+
+def _worst_loss(page: Page, found: Scores) -> str:
+    """Which older class, background apart, lost most by now, in words."""
+    history = found.confusions[: page.step + 1]
+    dropped = metrics.drops(history, found.labels)
+    dropped[:, : int(found.labels.background is not None)] = np.nan
+    if np.isnan(dropped).all():
+        return "No older class was measured."
+    best, cls = (int(i) for i in np.unravel_index(np.nanargmax(dropped), dropped.shape))
+    if dropped[best, cls] <= 0:
+        return "None of them is worse than it was."
+    name = untrusted.name(page.run.classes[cls].name)
+    now = metrics.iou_between(history, found.labels, best, page.step)[cls]
+    papers = found.ious[page.step, cls]
+    also = "" if _percent(papers) == _percent(now) else f" ({_percent(papers)} % as in the papers)"
+    return (
+        f"**{name}** lost most: {_percent(found.ious[best, cls])} % after step {best}, now {_percent(now)} % on the "
+        f"same pixels{also}."
+    )
+
+
+_MEANING = {
+    "old_without_background": "Mean IoU of the classes of step 0, background apart. The papers count the background "
+    "too, which hides the loss of all the others. Higher is better.",
+    "new": "Mean IoU of the classes of later steps that are known by now. Higher is better.",
+    "all": "Mean IoU of every class that is known by now, background included. Higher is better.",
+    "harmonic": "2 · old · new / (old + new), old with background as in the papers: high only if both are. "
+    "Higher is better.",
+    "average": "Mean over the steps so far of “all”. Higher is better.",
+    "forgetting_fixed": "IoU points lost: mean over older classes of the best earlier IoU minus the present one, both "
+    "on the pixels whose class that earlier step knows. The papers count the pixels of later classes at the later step "
+    "only, so that even a frozen network seems to forget. A class that was never learned has nothing to lose. "
+    "Lower is better.",
+    "bwt_fixed": "Backward transfer: mean over older classes of the present minus the first IoU, both on the pixels "
+    "whose class the first of the two steps knows. Higher is better.",
+}
+
+
+def _percent(fraction: float) -> str:
+    return "–" if np.isnan(fraction) else f"{100 * fraction:.1f}"
+
+
+def _difference(one: float, other: float) -> str | None:
+    return None if np.isnan(one - other) else f"{100 * (one - other):+.1f}"
+
+
+def _timeline(page: Page) -> None:
+    run = page.run
+    steps = [[run.classes[i] for i in info.classes] for info in run.steps]
+    notes = [f"{s.images:,} images · {_duration(s.seconds)}" for s in run.steps]
+    with page.section(
+        "Steps",
+        "Each box is a step with the classes that it introduces; click one to go there.",
+        inline=True,
+        border=False,
+    ) as view:
+        view.csv(lambda: _timeline_table(run))
+        points = view.plot(
+            figures.timeline(steps, notes, page.ink, step=page.step),
+            "Timeline of the steps and the classes that each introduces",
+            height=TIMELINE_HEIGHT,
+            select=True,
+        )
+        if points and selection.fresh("timeline", points[0]["customdata"]):
+            selection.go(step=points[0]["customdata"][0])
+
+
+def _timeline_table(run: Run) -> dict[str, list[Any]]:
+    return {
+        "step": [s.step for s in run.steps],
+        "classes": ["; ".join(run.classes[i].name for i in s.classes) for s in run.steps],
+        "images": [s.images for s in run.steps],
+        "iterations": [s.iterations for s in run.steps],
+        "seconds": [s.seconds for s in run.steps],
+        "images_per_second": [s.images_per_second for s in run.steps],
+    }
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _iou_matrix(page: Page, found: Scores) -> None:
+    with page.section(
+        "IoU by step and class",
+        "Read along a row: a class that fades was forgotten. Percent; click a cell to select it.",
+        formula=r"A_{t,c} = \frac{TP_{t,c}}{TP_{t,c} + FP_{t,c} + FN_{t,c}}",
+        source="docs/method.md#accuracy; pixels of classes still to come are ignored",
+    ) as view:
+        names = [c.name for c in page.run.classes]
+        view.csv({"class": names, **{f"step {t}": row for t, row in enumerate(found.ious)}})
+        points = view.plot(
+            figures.iou_matrix(found.ious, page.run.classes, page.ink, step=page.step, cls=page.cls),
+            "Heat map of IoU in percent, steps by classes",
+            height=MATRIX_HEIGHT,
+            select=True,
+        )
+        if points and selection.fresh("iou", points[0]["customdata"]):
+            step, cls = points[0]["customdata"]
+            selection.go(step=step, cls=class_names(page.run)[cls])
+
+
+def _curves(page: Page, found: Scores, other: Scores | None) -> None:
+    runs = [(page.run.name, found.series())]
+    if page.run2 and other:
+        runs.append((page.run2.name, other.series()))
+    against = f" Dotted: {untrusted.name(page.run2.name)}." if len(runs) > 1 and page.run2 else ""
+    with page.section(
+        "Old, new, all",
+        f"Mean IoU over the steps: old falling is forgetting.{against}",
+        formula=r"\mathrm{mIoU}_G(t) = \frac{1}{|G|}\sum_{c \in G} A_{t,c}",
+        source="G is the classes of step 0 without background (old), of later steps (new), all of both (all)",
+    ) as view:
+        view.csv(lambda: _curves_table(runs))
+        view.plot(
+            figures.curves(runs, page.ink, step=page.step),
+            "Mean IoU of old, new and all classes over the steps",
+            height=MATRIX_HEIGHT,
+        )
+
+
+def _curves_table(runs: list[tuple[str, dict[str, np.ndarray]]]) -> dict[str, list[Any]]:
+    rows = [(n, t, *(s[k][t] for k in ("old", "new", "all"))) for n, s in runs for t in range(len(s["all"]))]
+    return {key: [row[i] for row in rows] for i, key in enumerate(("run", "step", "old", "new", "all"))}
+
+
+def _confusion(page: Page, found: Scores) -> None:
+    seen = page.run.labels.seen(page.step)
+    matrix = metrics.seen_only(found.confusions[page.step], seen)[:seen, :seen]
+    classes = page.run.classes[:seen]
+    with page.section(
+        f"Confusion after step {page.step}",
+        "Row: the true class; columns: what its pixels were called, percent. The diagonal is right.",
+        formula=r"S_{ij} = \frac{N_{ij}}{\sum_k N_{ik}}",
+        source="N counts validation pixels: truth i, prediction j",
+        slug="confusion",
+    ) as view:
+        view.csv({"true": [c.name for c in classes], **{c.name: list(matrix[:, j]) for j, c in enumerate(classes)}})
+        cell = _chosen_cell(seen)
+        points = view.plot(
+            figures.confusion_matrix(matrix, classes, page.ink, cell=cell),
+            "Heat map: share of each true class's pixels by predicted class",
+            height=MATRIX_HEIGHT - 24,
+            select=True,
+        )
+        if points and selection.fresh("confusion", points[0]["customdata"]):
+            truth, guess = points[0]["customdata"]
+            selection.go(pair=f"{truth}-{guess}")
+        with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="actions-pair"):
+            st.caption(_pair_sentence(page, found, cell), width="content")
+            if cell is not None and cell[0] != cell[1] and page.image_id:
+                _images_that_lost(page, cell[0])
+
+
+def _chosen_cell(seen: int) -> tuple[int, int] | None:
+    """The pair of classes in the URL or the session, if both are known at this step."""
+    allowed = [f"{i}-{j}" for i in range(seen) for j in range(seen)]
+    chosen = selection.choose("pair", ["", *allowed], "", "pair of classes")
+    selection.use("pair", chosen, "")
+    if not chosen:
+        return None
+    truth, guess = chosen.split("-")
+    return int(truth), int(guess)
+
+
+def _images_that_lost(page: Page, cls: int) -> None:
+    """Buttons to the images in which a class lost most pixels by this step, where a survey knows them."""
+    here = set(loaders.image_ids(page.run, page.data_root))
+    lost = [name for name in loaders.lost_shares(page.run, page.step, cls) if name in here]
+    for name in lost[:IMAGES_OFFERED]:
+        if st.button(untrusted.name(name), key=f"pair-{name}", type="tertiary", help="Show this image"):
+            selection.go(image=name, cls=class_names(page.run)[cls])
+
+
+def _pair_sentence(page: Page, found: Scores, cell: tuple[int, int] | None) -> str:
+    """What a cell says, and how it came to be over the steps."""
+    if cell is None:
+        return "Click a cell to follow a pair of classes."
+    truth, guess = cell
+    names = [untrusted.name(page.run.classes[i].name) for i in cell]
+    first = page.run.labels.step_of(max(truth, guess))
+    shares = [figures.row_shares(matrix)[truth, guess] for matrix in found.confusions[first:]]
+    history = " → ".join(f"{_percent(s)} %" for s in shares)
+    if truth == guess:
+        return f"**{names[0]}** that is called **{names[1]}** (right), steps {first} on: {history}."
+    return f"**{names[0]}** that is called **{names[1]}**, steps {first} on: {history}."
+
+
+def _all_runs(page: Page) -> None:
+    with page.section(
+        "All runs",
+        "Percent, after each run's last step; ▸ is the open run, ◦ the compared one. Click a row to open it."
+        " * as in the papers; + bg: with the background.",
+    ) as view:
+        runs = list(loaders.catalogue(loaders.runs_root()).runs.values())
+        table = _runs_table(runs)
+        view.csv(table)
+        number = st.column_config.NumberColumn(format="%.1f", width=62)
+        event: Any = st.dataframe(
+            {"": [_mark(page, run) for run in runs], **table},
+            column_config={"": st.column_config.TextColumn(width=24)} | dict.fromkeys(COLUMNS.values(), number),
+            hide_index=True,
+            height=min(38 + 35 * len(runs), TABLE_HEIGHT),
+            on_select="rerun",
+            selection_mode="single-row",
+            placeholder="–",
+            key="all-runs",
+            alt="Table of all runs with their measures",
+        )
+        rows = event["selection"]["rows"]
+        if rows and rows[0] < len(runs) and selection.fresh("all-runs", rows[0]):
+            selection.go(run=runs[rows[0]].name)
+
+
+def _mark(page: Page, run: Run) -> str:
+    if run.name == page.run.name:
+        return "▸"
+    return "◦" if page.run2 and run.name == page.run2.name else ""
+
+
+def _runs_table(runs: list[Run]) -> dict[str, list[Any]]:
+    """One row a run: name, method, task, and every measure in percent after its last step."""
+    table: dict[str, list[Any]] = {"run": [], "method": [], "task": [], **{t: [] for t in COLUMNS.values()}}
+    for run in runs:
+        table["run"].append(untrusted.plain(run.name, 60))
+        table["method"].append(untrusted.plain(run.method, 30))
+        table["task"].append(run.config.data.task)
+        values = _final(run)
+        for name, title in COLUMNS.items():
+            value = values.get(name, float("nan"))
+            table[title].append(None if np.isnan(value) else 100 * value)
+    return table
+
+
+def _final(run: Run) -> dict[str, float]:
+    try:
+        found = scores(run)
+    except RunError:
+        return {}
+    return found.headline(len(found.summaries) - 1) if found else {}
+
+
+def _what_it_was(page: Page) -> None:
+    run = page.run
+    with page.section("What the run was", "Everything that it depends on, from its run.json.") as view:
+        facts = _facts(run)
+        view.csv({"key": list(facts), "value": [str(v) for v in facts.values()]})
+        st.dataframe(
+            {"": list(facts), "value": [untrusted.plain(v, untrusted.LONGEST_TEXT) for v in facts.values()]},
+            hide_index=True,
+            height=TABLE_HEIGHT,
+            column_config={"": st.column_config.TextColumn(width=130)},
+            key="facts",
+            alt="Facts of the run and its configuration",
+        )
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """What was run, then every value of the configuration by its dotted name."""
+    info, data = run.info, run.config.data
+    seconds = sum(s.seconds for s in run.steps)
+    images = sum(s.images_per_second * s.seconds for s in run.steps)
+    versions, machine = info.get("versions", {}), info.get("machine", {})
+    facts: dict[str, Any] = {
+        "method": run.method,
+        "dataset": f"{data.dataset}, task {data.task}, {data.setting}",
+        "domains": ", ".join(data.domains) or "one for all steps",
+        "network": f"{run.config.model.backbone}, output stride {run.config.model.output_stride}",
+        "training time": _duration(seconds),
+        "throughput": f"{images / seconds:.0f} images/s" if seconds else "unknown",
+        "peak memory": f"{info['peak_memory_mib']:.0f} MiB" if "peak_memory_mib" in info else "unknown",
+        "seed": info.get("seed", run.config.optim.seed),
+        "versions": _pairs(versions),
+        "revision": info.get("git", "unknown"),
+        "machine": _pairs(machine),
+        "digest": run.digest,
+    }
+    for section, table in info["config"].items():
+        facts |= {f"{section}.{key}": value for key, value in table.items()}
+    return facts
+
+
+def _pairs(table: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in table.items()) if isinstance(table, dict) and table else "unknown"

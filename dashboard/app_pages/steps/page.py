@@ -1,0 +1,341 @@
+"""Steps: what happened to this image?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from dashboard.components.viewer import NOTHING, Layer, ProbabilityGrid
+from dashboard.page import Empty, Page, View
+from dashboard.picture import predictions
+from dashboard.picture.predictions import Answers, Shown
+from dashboard.picture.viewer import choose_beside, show_picture
+from dashboard.state import selection
+from dashboard.ui import untrusted
+from dashboard.ui.wording import percent
+from lag_core.data.undecided import LEAST
+from lag_core.runs import Run
+
+VIEWER = "steps-viewer"
+HEIGHT = 432
+TABLE_HEIGHT = 250
+
+
+def render(page: Page) -> None:
+    """Draw the page."""
+    picture = page.picture()
+    shown = predictions.shown(page.run, picture)
+    found = predictions.answers(page.run, picture)
+    other = predictions.answers(page.run2, picture, page.run) if page.run2 else None
+    page.answer(_answer(page, shown, found))
+    pixel = _view(page, shown, found, other)
+    left, right = st.columns((1.15, 1), gap="small")
+    with left:
+        _pixel_history(page, shown, found, other, pixel)
+    with right:
+        _class_history(page, shown, found)
+
+
+def ahead(page: Page) -> None:
+    """Compute what the page shows first, without drawing it."""
+    picture = page.picture()
+    predictions.shown(page.run, picture)
+    predictions.answers(page.run, picture)
+    if page.run2:
+        predictions.answers(page.run2, picture, page.run)
+
+
+# ---------------------------------------------------------------------- the picture
+
+
+def _view(page: Page, shown: Shown, found: Answers, other: Answers | None) -> tuple[int, int] | None:
+    """The viewer; returns the chosen pixel."""
+    layers, grids, first, first2 = _layers(page, shown, found, other)
+    beside = _beside(page, shown, found, first, first2)
+    smaller = "" if shown.size == shown.full_size else f" Shown at {shown.size[0]} x {shown.size[1]} pixels."
+    with page.section(
+        "Every step of this picture",
+        "Point at a pixel: each step's most probable classes appear on the right. Click to keep it."
+        f" Drag the divider, scroll to zoom.{_counted(shown)}{smaller}",
+        slug="picture",
+        inline=True,
+        formula=r"\hat y^t_p = \arg\max_k \; P^t_k(p), \qquad \text{drawn where } P^t_{\hat y}(p) \ge \theta",
+        source="P: sigmoid or softmax of the step's logits, as the run was trained; θ: confidence threshold. "
+        "Grey: “none”, no class is probable enough (sidebar, undecided pixels); tables and measures take the most "
+        "probable class",
+    ) as view:
+        view.csv(lambda: _pixel_counts(page, shown, found))
+        seen = show_picture(
+            view,
+            shown,
+            layers,
+            key=VIEWER,
+            title="The selected picture",
+            height=HEIGHT,
+            active=first + page.step,
+            second=beside,
+            probabilities=grids,
+            truth=0 if shown.truth is not None else None,
+        )
+        if seen.layer is not None and first <= seen.layer <= first + page.last_step:
+            selection.go(step=seen.layer - first)
+        return seen.pixel
+    return None
+
+
+def _counted(shown: Shown) -> str:
+    """What the shares under the steps count."""
+    if shown.truth is None:
+        return ""
+    return " Percent right and none: of the pixels whose class the step knows; “none” is not right."
+
+
+def _layers(
+    page: Page, shown: Shown, found: Answers, other: Answers | None
+) -> tuple[list[Layer], list[ProbabilityGrid], int, int]:
+    """Truth, the run's steps, the compared run's steps; and where the steps of either begin."""
+    layers = [Layer("Ground truth", shown.truth)] if shown.truth is not None else []
+    first = len(layers)
+    name = untrusted.plain(page.run.name, 60) if page.run2 else ""
+    own, grids = predictions.step_layers(found, _notes(page, page.run, shown, found), page.least, name)
+    layers += own
+    if page.run2 and other:
+        their, more = predictions.step_layers(
+            other,
+            _notes(page, page.run2, shown, other, page.run),
+            page.least,
+            untrusted.plain(page.run2.name, 60),
+        )
+        layers, grids = layers + their, grids + more
+    return layers, grids, first, first + len(own)
+
+
+def _notes(page: Page, run: Run, shown: Shown, found: Answers, space: Run | None = None) -> list[str]:
+    """What stands under each step: how much of the known classes is right as drawn and how much is "none"; without
+    truth how much changed."""
+    drawn = [found.drawn(t, page.least) for t in range(len(found.predictions))]
+    if shown.truth is not None:
+        shares = [_right(run, shown.truth, labels, t, space) for t, labels in enumerate(drawn)]
+        words = ["" if np.isnan(share) else f"{percent(share)} right" for share in shares]
+    else:
+        changed = [float((a != b).mean()) for a, b in zip(found.predictions, found.predictions[1:], strict=False)]
+        words = ["", *(f"{percent(share)} changed" for share in changed)]
+    none = [_none(run, shown.truth, labels, t, space) for t, labels in enumerate(drawn)]
+    return [", ".join(filter(None, (w, f"{percent(n)} none" if n else ""))) for w, n in zip(words, none, strict=True)]
+
+
+def _none(run: Run, truth: np.ndarray | None, labels: np.ndarray, step: int, space: Run | None) -> float:
+    """Share for which no class stands out, of the pixels that `_right` counts; without truth of all. 0 of none."""
+    asked = np.ones(labels.shape, bool) if truth is None else _asked(run, truth, step, space)
+    return float((labels == NOTHING)[asked].mean()) if asked.any() else 0.0
+
+
+def _right(run: Run, truth: np.ndarray, labels: np.ndarray, step: int, space: Run | None = None) -> float:
+    """Share right among pixels of classes that `run` knows after `step`; maps in the indices of `space`."""
+    asked = _asked(run, truth, step, space)
+    return float((labels == truth)[asked].mean()) if asked.any() else float("nan")
+
+
+def _asked(run: Run, truth: np.ndarray, step: int, space: Run | None) -> np.ndarray:
+    """Where the true class is one that `run` knows after `step`, bool [H, W]."""
+    return np.isin(truth, predictions.known_classes(run, step, space or run))
+
+
+def _beside(page: Page, shown: Shown, found: Answers, first: int, first2: int) -> int | None:
+    """Which layer is on the other side: chosen in the page's toolbar."""
+    names = {"none": "nothing", "truth": "ground truth", "before": "the step before"}
+    if shown.truth is None:
+        del names["truth"]
+    names |= {str(t): f"step {t}" for t in range(len(found.predictions))}
+    if page.run2:
+        names["run2"] = f"{untrusted.plain(page.run2.name, 40)}, same step"
+    default = "truth" if shown.truth is not None else "before"
+    chosen = choose_beside(page, "beside", names, default, label="Beside it", width=240)
+    places = {"none": None, "truth": 0, "before": first + page.step - 1 if page.step else None}
+    places |= {str(t): first + t for t in range(len(found.predictions))}
+    places["run2"] = first2 + page.step2
+    return places[chosen]
+
+
+def _pixel_counts(page: Page, shown: Shown, found: Answers) -> dict[str, list[Any]]:
+    """Pixels of each class in the truth and after every step."""
+    count = len(page.run.classes)
+    table: dict[str, list[Any]] = {"class": [c.name for c in page.run.classes]}
+    if shown.truth is not None:
+        table["truth"] = np.bincount(shown.truth.ravel(), minlength=256)[:count].tolist()
+    for t, labels in enumerate(found.predictions):
+        table[f"step {t}"] = np.bincount(labels.ravel(), minlength=256)[:count].tolist()
+    return table
+
+
+# ---------------------------------------------------------------------- the answer
+
+
+def _answer(page: Page, shown: Shown, found: Answers) -> str:
+    if shown.truth is None:
+        return _answer_without_truth(page, found)
+    now = _right(page.run, shown.truth, found.predictions[page.step], page.step)
+    if np.isnan(now):
+        return f"After step {page.step} none of the classes in this picture has been introduced yet."
+    sentence = f"After step {page.step}, **{percent(now)}** of the pixels of known classes are right"
+    basis = ""
+    if _none(page.run, shown.truth, found.drawn(page.step, page.least), page.step, None):
+        basis = " This counts the most probable class also where the picture shows “none”."
+    if page.step == 0:
+        return f"{sentence}. Move the scrubber on to see what later steps do to them.{basis}"
+    before = _right(page.run, shown.truth, found.predictions[0], 0)
+    start = "" if np.isnan(before) else f"; after step 0 it was {percent(before)}"
+    return f"{sentence}{start}. {_loss(page, shown.truth, found)}{basis}"
+
+
+def _answer_without_truth(page: Page, found: Answers) -> str:
+    if page.step == 0:
+        return "This picture has no annotation: you see what each step predicts. Move the scrubber on."
+    share = float((found.predictions[page.step] != found.predictions[page.step - 1]).mean())
+    return (
+        f"Step {page.step} gave **{percent(share)}** of the pixels another class than step {page.step - 1}. "
+        "This picture has no annotation, so nothing here says which of the two is right."
+    )
+
+
+def _loss(page: Page, truth: np.ndarray, found: Answers) -> str:
+    """Which class lost the most pixels since the step at which it stood best, in words."""
+    shares = _shares(page, truth, found)[: page.step + 1]
+    counts = np.bincount(truth[truth < len(page.run.classes)], minlength=len(page.run.classes))
+    filled = np.nan_to_num(shares)  # a class that is not there has no pixels to lose
+    lost = (filled.max(0) - filled[-1]) * counts
+    cls = int(lost.argmax())
+    if lost[cls] <= 0:
+        return "No class has lost a pixel."
+    name = untrusted.name(page.run.classes[cls].name)
+    step = int(np.nanargmax(shares[:, cls]))
+    return (
+        f"**{name}** lost most: {percent(shares[step, cls])} of its pixels were right after step {step}, "
+        f"{percent(shares[-1, cls])} are now."
+    )
+
+
+def _shares(page: Page, truth: np.ndarray, found: Answers) -> np.ndarray:
+    """float [T, K]: share of each class's pixels that is right; NaN if absent or not introduced yet."""
+    count = len(page.run.classes)
+    shares = np.array([predictions.right_shares(labels, truth, count) for labels in found.predictions])
+    for t in range(len(shares)):
+        shares[t, page.run.labels.seen(t) :] = np.nan
+    return shares
+
+
+# ---------------------------------------------------------------------- tables
+
+
+def _pixel_history(
+    page: Page, shown: Shown, found: Answers, other: Answers | None, pixel: tuple[int, int] | None
+) -> None:
+    truth = None if pixel is None or shown.truth is None else int(shown.truth[pixel[1], pixel[0]])
+    names = predictions.class_names(page.run)
+    where = f"Pixel {pixel[0]}, {pixel[1]}" if pixel else "The pixel that you click above"
+    if truth is not None and truth < len(names):
+        where += f", in truth **{untrusted.name(names[truth])}**"
+    with page.section("What was this pixel?", f"{where}.", slug="pixel", inline=True) as view:
+        if pixel is None:
+            raise Empty("Click a pixel in the picture to see what each step took it for.")
+        rows = _pixel_rows(page.run, found, shown, pixel, truth, page.run, page.least)
+        if page.run2 and other:
+            rows += _pixel_rows(page.run2, other, shown, pixel, truth, page.run, page.least)
+        _draw_pixel_table(view, rows, bool(page.run2))
+
+
+def _pixel_rows(
+    run: Run,
+    found: Answers,
+    shown: Shown,
+    pixel: tuple[int, int],
+    truth: int | None,
+    space: Run,
+    least: float = LEAST,
+) -> list[dict[str, Any]]:
+    """One row a step: the class that the pixel was given, the runner-up, and whether it is right."""
+    x, y = pixel
+    names = predictions.class_names(space)
+    table = predictions.class_table(run, space)
+    rows = []
+    for step, (labels, grid) in enumerate(zip(found.predictions, found.grids, strict=True)):
+        chance = predictions.probability_at(grid, x, y, shown.size)
+        called = int(labels[y, x])
+        second = next((int(k) for k in np.argsort(-chance) if k != called), called)
+        rows.append(
+            {
+                "run": untrusted.plain(run.name, 60),
+                "step": step,
+                "called": _called(names, called, int(found.drawn(step, least)[y, x]), least),
+                "%": 100 * chance[called] if called < len(names) else None,
+                "next": names[second],
+                "next %": 100 * chance[second],
+                "": _verdict(called, truth, table[: run.labels.seen(step)]),
+            }
+        )
+    return rows
+
+
+def _called(names: list[str], called: int, drawn: int, least: float) -> str:
+    """The class that the pixel was given, in words; with "none" where it does not stand out."""
+    if called >= len(names):
+        return "–"
+    return f"none above {percent(least)}; first: {names[called]}" if drawn == NOTHING else names[called]
+
+
+def _verdict(called: int, truth: int | None, known: np.ndarray) -> str:
+    if truth is None or truth == 255:
+        return "no truth"
+    if truth not in known:
+        return "not introduced yet"
+    return "right" if called == truth else "wrong"
+
+
+def _draw_pixel_table(view: View, rows: list[dict[str, Any]], compared: bool) -> None:
+    columns = {key: [row[key] for row in rows] for key in rows[0]}
+    view.csv({("verdict" if key == "" else key): values for key, values in columns.items()})
+    if not compared:
+        del columns["run"]
+    number = st.column_config.NumberColumn(format="%.0f", width=56)
+    st.dataframe(
+        columns,
+        hide_index=True,
+        height=min(38 + 35 * len(rows), TABLE_HEIGHT),
+        column_config={"%": number, "next %": number, "step": st.column_config.NumberColumn(width=44)},
+        placeholder="–",
+        key="pixel-table",
+        alt="What each step took the chosen pixel for, with probabilities",
+    )
+
+
+def _class_history(page: Page, shown: Shown, found: Answers) -> None:
+    with page.section(
+        "Its classes, step by step",
+        "Of each class's pixels, the percentage that is right; falling along a row is forgetting.",
+        slug="classes",
+        inline=True,
+        formula=r"R_{t,c} = \frac{|\{p : y_p = c,\ \hat y^t_p = c\}|}{|\{p : y_p = c\}|}",
+        source="recall in this picture; empty before a class is introduced",
+    ) as view:
+        if shown.truth is None:
+            raise Empty("This picture has no annotation. Choose one of the run's images to compare with.")
+        shares = _shares(page, shown.truth, found)
+        counts = np.bincount(shown.truth.ravel(), minlength=256)[: len(page.run.classes)]
+        there = np.flatnonzero(counts)
+        names = predictions.class_names(page.run)
+        table: dict[str, list[Any]] = {"class": [names[k] for k in there], "pixels": counts[there].tolist()}
+        for t, row in enumerate(shares):
+            table[f"step {t}"] = 100 * row[there]
+        view.csv(table)
+        number = st.column_config.NumberColumn(format="%.0f", width=60)
+        st.dataframe(
+            table,
+            hide_index=True,
+            height=min(38 + 35 * len(there), TABLE_HEIGHT),
+            column_config={f"step {t}": number for t in range(len(shares))},
+            placeholder="–",
+            key="class-table",
+            alt="Share of each class's pixels that is right, by step",
+        )

@@ -1,0 +1,184 @@
+"""Why preserved: why is this class still here, or gone?"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import streamlit as st
+
+from dashboard.app_pages.why import account, detail, picture_choice, still_holds, swap_board
+from dashboard.app_pages.why.account import Account, Where
+from dashboard.app_pages.why.waterfall import height_of, waterfall_figure
+from dashboard.cache import loaders
+from dashboard.page import Page, guarded
+from dashboard.state import selection, settings
+from dashboard.ui import untrusted
+from lag_core.explain.shares import Shares, waterfall
+from lag_core.explain.why import groups
+
+WHERE: dict[str, str] = {"set": "validation set", "image": "this image"}
+ICONS: dict[str, str] = {
+    "kept": ":material/check_circle:",
+    "weakened": ":material/trending_down:",
+    "lost": ":material/cancel:",
+    "unlearned": ":material/help:",
+    "not found": ":material/help:",
+}
+
+
+def render(page: Page) -> None:
+    """Draw the page."""
+    where = _choose(page)
+    source = page.run.labels.step_of(page.cls)
+    if page.step <= source:
+        _nothing_to_keep(page, source)
+        return
+    top = st.container()
+    pictures, bars = st.columns((1.15, 1), gap="small")
+    with pictures:
+        _board(page, source)
+    with bars, guarded("The shares"):
+        found = account.of(page, page.run, page.cls, page.step, where)
+        beside = account.beside(page, found, where)
+        top.markdown(_answer(page, found, beside))
+        _waterfall(page, found)
+        _beside(page, beside)
+    _still_holds(page)
+    if settings.switch("Detail: channels, relevance, drift", "detail"):
+        detail.draw(page, where)
+
+
+def ahead(page: Page) -> None:
+    """Compute what the page shows first, without drawing it."""
+    source = page.run.labels.step_of(page.cls)
+    if page.step > source:
+        swap_board.board(page.run, page.picture(), page.cls, source, page.step)
+
+
+def _choose(page: Page) -> Where:
+    """Where the verdict is measured: on the validation set if the run's survey has it, else on the picture."""
+    survey = loaders.survey(page.run)
+    surveyed = survey is not None and survey.shares is not None
+    with page.toolbar:
+        st.markdown("Shares measured on", width="content")
+        where = settings.segments(
+            "Shares measured on",
+            "why",
+            tuple(WHERE),
+            "set" if surveyed else "image",
+            names=lambda w: WHERE[w],
+            label_visibility="collapsed",
+            help="The swap board always shows the chosen picture.",
+        )
+    return cast(Where, where)
+
+
+def _nothing_to_keep(page: Page, source: int) -> None:
+    """The class is new, or to come: offer the step and class at which there is something to tell."""
+    name = untrusted.markdown(page.class_info.name)
+    word = "introduces" if page.step == source else "comes before the one that introduces"
+    page.answer(f"Step {page.step} {word} **{name}**: there is nothing to keep yet.")
+    telling = account.largest_loss(page.run)
+    if telling is None:
+        return
+    cls, step = telling
+    other = untrusted.markdown(page.run.classes[cls].name)
+    if st.button(f"Go to the largest loss of this run: {other}, step {step}", icon=":material/arrow_forward:"):
+        selection.go(cls=account.class_choice(page.run, cls), step=step)
+
+
+def _answer(page: Page, found: Account, beside: Account | None) -> str:
+    """One sentence on top, and what sets the run apart from the compared one (Markdown)."""
+    head = f"{ICONS[found.answer.fate]} **{untrusted.markdown(found.fate)}** {untrusted.markdown(found.cause)}"
+    if beside is None or page.run2 is None:
+        return head
+    return f"{head}  \n{untrusted.markdown(beside.sentence)}"
+
+
+def _board(page: Page, source: int) -> None:
+    with page.section(
+        "Swap board",
+        f"Features of step {source} or {page.step} under heads of step {source} or {page.step}: one glance tells which "
+        "lost the class. White line: where it truly is.",
+        slug="board",
+        formula=r"\hat y = \arg\max_k\, h^{a}_k(Z^{b}), \qquad a, b \in \{s, t\}",
+        source="ours (docs/method.md, hybrids and shares); old heads compete among the classes of their step",
+    ) as view:  # fmt: skip
+        picture = page.picture()
+        if picture.truth is not None and not (picture.truth == page.cls).any():
+            picture_choice.offer(page)
+        found = swap_board.board(page.run, picture, page.cls, source, page.step)
+        view.csv({"features": [0, 1, 0, 1], "heads": [0, 0, 1, 1], "IoU": list(found.ious)})
+        picture_column, board_column = st.columns((1, 2.05), gap="small")
+        with picture_column:
+            st.image(found.image, width="stretch")
+            st.caption("the picture")
+            st.image(swap_board.outlined(page.run, found, found.truth, page.cls), width="stretch")
+            st.caption("the truth" if found.annotated else f"no annotation: step {source}'s prediction stands in")
+        with board_column:
+            swap_board.draw(page, found, page.cls, source, page.step)
+        st.caption(swap_board.reading(found, page.class_info.name))
+
+
+def _waterfall(page: Page, found: Account) -> None:
+    shares = found.shares
+    with page.section(
+        "Where the change lives",
+        f"From the IoU at step {shares.step_from} to that at step {shares.step_to}, part by part; they add up. "
+        "Orange took points, blue gave some"
+        + (f"; whiskers: 95 % over {shares.images} images." if shares.images > 1 else "."),
+        slug="waterfall",
+        formula=r"\varphi_p = \sum_{S \not\ni p} \frac{|S|!\,(n - |S| - 1)!}{n!}\,\big(v(S \cup p) - v(S)\big)",
+        source="Shapley 1953; v(S): IoU of the network whose parts in S are as now, on the pixels known then (ours)",
+    ) as view:  # fmt: skip
+        bars = tuple(waterfall(shares, f"IoU at step {shares.step_from}", f"IoU at step {shares.step_to}"))
+        view.csv(lambda: _table(shares))
+        view.plot(waterfall_figure(bars, page.ink), _alt(found), height=height_of(bars))
+        if shares.newly.points:
+            st.caption(
+                f"On the same pixels the IoU is {shares.fixed:.1f} now; *newly counted pixels* are those of later "
+                "classes, which the papers' measure counts from then on."
+            )
+        if not shares.exact:
+            st.caption("Orders of the parts were sampled, as there are many parts; the whiskers include that.")
+
+
+def _alt(found: Account) -> str:
+    parts = ", ".join(f"{name} {one.points:+.0f}" for name, one in groups(found.shares).items())
+    return f"Waterfall: {found.shares.start:.0f} to {found.shares.end:.0f} IoU points; {parts}"
+
+
+def _table(shares: Shares) -> dict[str, list[object]]:
+    found = shares.estimates
+    return {
+        "part": list(found),
+        "points": [one.points for one in found.values()],
+        "low": [one.low for one in found.values()],
+        "high": [one.high for one in found.values()],
+    }
+
+
+def _beside(page: Page, beside: Account | None) -> None:
+    """What sets the run apart from the compared one."""
+    if beside is None or page.run2 is None:
+        return
+    name = untrusted.name(page.run2.name, 40)
+    with page.section(
+        f"Beside {name}",
+        beside.how,
+        slug="beside",
+        formula=r"\Delta_p = \varphi_p(\text{this run}) - \varphi_p(\text{compared run})",
+        source="ours; paired bootstrap over the same images",
+    ) as view:
+        other, own = untrusted.plain(page.run2.name, 24), untrusted.plain(page.run.name, 24)
+        bars = tuple(waterfall(beside.shares, f"IoU in {other}", f"IoU in {own}"))
+        view.csv(lambda: _table(beside.shares))
+        view.plot(waterfall_figure(bars, page.ink), f"Waterfall beside {other}", height=height_of(bars), key="beside")
+
+
+def _still_holds(page: Page) -> None:
+    survey = loaders.survey(page.run)
+    if survey is None or survey.holds is None:
+        st.caption("What the features still hold (probes, prototypes, calibration) is measured by `lag survey`.")
+        return
+    still_holds.draw(page, page.run, page.cls, page.step)

@@ -1,0 +1,1 @@
+"""What is read and computed once for all sessions."""

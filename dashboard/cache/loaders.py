@@ -1,0 +1,357 @@
+"""Cached doors to `lag_core`: whatever is slow is done once for all sessions.
+
+Caches are keyed by ids and digests alone. Streamlit hashes only a sample of a large array, so an array as a
+key would bring back the wrong result; arguments with a leading underscore are not hashed and only carry
+what the key names. Cached arrays are shared by all sessions and therefore read-only. Networks are shared
+too: they are used only under `network_lock`. Nothing here imports torch until a trace is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import streamlit as st
+
+from dashboard.cache import photographs
+from dashboard.cache.memory_cache import Shelf, shelved
+from lag_core.data.dataset import DatasetMissing
+from lag_core.data.remap import truth as class_indices
+from lag_core.runs import BrokenRun, Run, list_runs
+
+if TYPE_CHECKING:
+    from lag_core.explain.networks import Networks
+    from lag_core.explain.survey import Survey
+    from lag_core.explain.trace import Trace
+
+UPLOAD = "upload:"
+"""Image ids with this prefix name a picture that a user handed in; they are known to her session alone."""
+
+LONGEST_SIDE, MOST_PIXELS = 2048, 2 * 2**20
+"""A larger picture is scaled down: each class's score is computed at every pixel of it, at every step."""
+
+UPLOADS_KEPT = 4
+"""Uploaded pictures that a session keeps; the oldest goes first."""
+
+TRACES = Shelf(256 * 2**20)
+"""Pictures on their way through a run's steps, those of all sessions: Z and logits of every step, and the features
+where all steps share them."""
+
+_UPLOADS = "_uploads"
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded: a thread that waits leaves its core
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The run folders under one root."""
+
+    root: Path
+    runs: Mapping[str, Run]
+    broken: tuple[BrokenRun, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image with what is known of it."""
+
+    id: str
+    digest: str
+    """Hexadecimal digest of the pixels: the key of everything computed from them."""
+    pixels: np.ndarray
+    """uint8 [H, W, 3], read-only."""
+    truth: np.ndarray | None
+    """Class indices uint8 [H, W], 255 where nothing is annotated; None for uploads. Read-only."""
+    full_size: tuple[int, int]
+    """(W, H) of the file, which is more than that of `pixels` where it was scaled down."""
+    domain: str | None = None
+
+    @property
+    def uploaded(self) -> bool:
+        return self.id.startswith(UPLOAD)
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it is a photograph that ships, which no validation set holds."""
+        return photographs.is_photo(self.id)
+
+    @property
+    def name(self) -> str:
+        """What to call it where its own id would say little."""
+        if self.uploaded:
+            return "uploaded picture"
+        return f"photograph {photographs.name_of(self.id)}" if self.shipped else self.id
+
+
+def runs_root() -> Path:
+    """The folder whose runs can be opened: the environment's LAG_RUNS, else the project's checkpoints."""
+    given = os.environ.get("LAG_RUNS")
+    return Path(given) if given else Path(__file__).resolve().parents[2] / "checkpoints"
+
+
+def device(arguments: Sequence[str] | None = None) -> str:
+    """Where networks run: `streamlit run dashboard/app.py -- --device NAME`, else the environment's LAG_DEVICE.
+
+    auto, which is also what holds where neither says anything: a GPU where torch sees one. ConfigError for another
+    name, and for a GPU that is not there. `arguments`: what stands behind `--`; by default this process's.
+    """
+    from lag_core.device import device_named
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--device", default=os.environ.get("LAG_DEVICE") or "auto")
+    return device_named(parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)[0].device)
+
+
+def default_data_root() -> str:
+    """The data root that is used until the user names another: the environment's LAG_DATA."""
+    return os.environ.get("LAG_DATA", "")
+
+
+def catalogue(root: Path) -> Catalogue:
+    """Every run under `root`; read again only when one of its files has changed."""
+    return _catalogue(str(root), _signature(root))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _catalogue(root: str, signature: tuple[tuple[str, int, int], ...]) -> Catalogue:
+    found = list_runs(root)
+    runs = {item.name: item for item in found if isinstance(item, Run)}
+    return Catalogue(Path(root), runs, tuple(item for item in found if isinstance(item, BrokenRun)))
+
+
+def _signature(root: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, time and size of the files that say what the runs are."""
+    names = ("run.json", "metrics.json")
+    paths = sorted(path for name in names for path in root.glob(f"*/{name}")) if root.is_dir() else []
+    return tuple((str(path), (status := path.stat()).st_mtime_ns, status.st_size) for path in paths)
+
+
+def data_root(given: str) -> str | None:
+    """What to hand to `Run.open_dataset`: None lets the run's own setting hold."""
+    return given or None
+
+
+def image_ids(run: Run, root: str) -> tuple[str, ...]:
+    """Ids of the run's validation images, in file order; of the photographs that ship where those are missing.
+
+    DatasetMissing says what lacks where there are no such photographs either (rule: dashboard/cache/photographs.py).
+    """
+    try:
+        return _image_ids(run.digest, root, _run=run)
+    except DatasetMissing:
+        shipped = photographs.ids(run)
+        if not shipped:
+            raise
+        return shipped
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _image_ids(digest: str, root: str, *, _run: Run) -> tuple[str, ...]:
+    return tuple(_run.open_dataset(data_root(root)).ids("val"))
+
+
+def picture(run: Run, root: str, image_id: str) -> Picture | None:
+    """An image of the run's validation set, a photograph that ships, or an upload of this session; None if unknown."""
+    if image_id.startswith(UPLOAD):
+        return st.session_state.get(_UPLOADS, {}).get(image_id)
+    if photographs.is_photo(image_id):
+        return _photograph(run.digest, image_id, _run=run) if image_id in photographs.ids(run) else None
+    return _picture(run.digest, root, image_id, _run=run)
+
+
+@shelved
+def _picture(digest: str, root: str, image_id: str, *, _run: Run) -> Picture:
+    dataset = _run.open_dataset(data_root(root))
+    return _annotated(_run, image_id, dataset.image(image_id), dataset.mask(image_id), dataset.domain(image_id))
+
+
+@shelved
+def _photograph(digest: str, image_id: str, *, _run: Run) -> Picture:
+    shipped, name = photographs.of_run(_run), photographs.name_of(image_id)
+    assert shipped is not None
+    return _annotated(_run, image_id, shipped.image(name), shipped.mask(name), None)
+
+
+def _annotated(run: Run, image_id: str, full: np.ndarray, mask: np.ndarray, domain: str | None) -> Picture:
+    """A picture with its truth, both at the size that is looked at. Shapes: full [H, W, 3], mask [H, W] of ids."""
+    pixels, (height, width) = _locked(scaled_down(full)), full.shape[:2]
+    truth = class_indices(mask, run.labels)
+    rows, columns = (
+        ((np.arange(n) + 0.5) * whole / n).astype(int)
+        for n, whole in zip(pixels.shape[:2], (height, width), strict=True)
+    )
+    truth = _locked(np.ascontiguousarray(truth[np.ix_(rows, columns)]))
+    return Picture(image_id, array_digest(pixels), pixels, truth, (width, height), domain)
+
+
+def thumbnail(run: Run, root: str, image_id: str, side: int = 72) -> bytes:
+    """A JPEG that is sharp at `side` CSS pixels."""
+    return _thumbnail(run.digest, root, image_id, side, _run=run)
+
+
+@st.cache_data(max_entries=2000, show_spinner=False)
+def _thumbnail(digest: str, root: str, image_id: str, side: int, *, _run: Run) -> bytes:
+    shipped = photographs.of_run(_run) if photographs.is_photo(image_id) else None
+    if shipped is not None:
+        return _small_jpeg(shipped.image(photographs.name_of(image_id)), side)
+    return _small_jpeg(_run.open_dataset(data_root(root)).image(image_id), side)
+
+
+def upload_thumbnail(image_id: str, side: int = 72) -> bytes:
+    """A JPEG of an upload of this session."""
+    return _small_jpeg(upload(image_id).pixels, side)
+
+
+def _small_jpeg(pixels: np.ndarray, side: int) -> bytes:
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    image.thumbnail((2 * side, 2 * side), Image.Resampling.LANCZOS)  # twice, for high-density screens
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=82)
+    return buffer.getvalue()
+
+
+def add_upload(content: bytes, value_range: tuple[float, ...] = ()) -> str:
+    """Decode an uploaded file, keep it for this session, return its id. DataError says what is wrong.
+
+    `value_range`: what scales a picture of 16 bits a channel (data.range of the run)."""
+    from lag_core.data.pictures import read_image
+
+    full = read_image(content, value_range)
+    pixels, (height, width) = _locked(scaled_down(full)), full.shape[:2]
+    digest = array_digest(pixels)
+    uploads: dict[str, Picture] = st.session_state.setdefault(_UPLOADS, {})
+    image_id = UPLOAD + digest
+    uploads[image_id] = Picture(image_id, digest, pixels, None, (width, height))
+    while len(uploads) > UPLOADS_KEPT:
+        del uploads[next(iter(uploads))]
+    return image_id
+
+
+def upload(image_id: str) -> Picture:
+    """An upload that this session keeps; KeyError for others."""
+    return cast(Picture, st.session_state[_UPLOADS][image_id])
+
+
+def scaled_down(pixels: np.ndarray) -> np.ndarray:
+    """The picture, uint8 [H, W, 3], no longer than LONGEST_SIDE and of no more than about MOST_PIXELS."""
+    height, width = pixels.shape[:2]
+    factor = min(LONGEST_SIDE / max(height, width), (MOST_PIXELS / (height * width)) ** 0.5)
+    if factor >= 1:
+        return np.ascontiguousarray(pixels, np.uint8)
+    from PIL import Image
+
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def uploads() -> tuple[str, ...]:
+    """Image ids of this session's uploads, newest first."""
+    return tuple(reversed(st.session_state.get(_UPLOADS, {})))
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def network_lock(run_digest: str) -> threading.RLock:
+    """The lock of one run's cached networks: held while they run and while hooks are in place."""
+    return threading.RLock()
+
+
+def networks(run: Run) -> Networks:
+    """The networks of every step of `run`; use them only under `network_lock(run.digest)`.
+
+    A step is loaded when it is asked for, and all runs share one bound in bytes (lag_core.explain.step_memory).
+    """
+    with network_lock(run.digest):
+        return _networks(run.digest, _run=run)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _networks(digest: str, *, _run: Run) -> Networks:
+    from lag_core.explain.networks import Networks
+
+    return Networks(_run, device())
+
+
+def trace(run: Run, image: Picture) -> Trace:
+    """`image` through every step of `run`, computed once for all sessions.
+
+    The networks have already run when it is handed out: what it answers from then on (predictions, scores,
+    latent maps) needs no lock.
+    """
+    key = run.digest, image.digest, image.id if run.kind == "stored" else ""
+    found = TRACES.find(key)
+    if found is None:
+        with network_lock(run.digest), st.spinner("Running the network of every step…", show_time=True):
+            found = TRACES.get(key, lambda: _trace(run, image))
+    return cast("Trace", found)
+
+
+def _trace(run: Run, image: Picture) -> Trace:
+    from lag_core.explain.trace import Trace
+
+    found = Trace(networks(run), image.pixels, name=image.id)
+    found.run_all()
+    return found
+
+
+def confusions(run: Run, domain: str | None = None) -> np.ndarray | None:
+    """The run's confusion matrices int64 [T, K, K], read-only; None where it was not evaluated."""
+    return _confusions(run.digest, _stamp(run, "metrics.json"), domain, _run=run)
+
+
+@st.cache_resource(max_entries=128, show_spinner=False)
+def _confusions(digest: str, stamp: int, domain: str | None, *, _run: Run) -> np.ndarray | None:
+    matrices = _run.confusions(domain)
+    return None if matrices is None else _locked(matrices)
+
+
+def survey(run: Run) -> Survey | None:
+    """What `lag survey` found on the whole validation set; None where it was not run, or no longer fits."""
+    return _survey(run.digest, _stamp(run, "survey.json"), _run=run)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _survey(digest: str, stamp: int, *, _run: Run) -> Survey | None:
+    from lag_core.explain.survey import read_survey
+
+    return read_survey(_run) if stamp else None
+
+
+def lost_shares(run: Run, step: int = -1, cls: int | None = None) -> dict[str, float]:
+    """Image id -> share of its pixels (of one true class, or of all) forgotten after `step`, most lost pixels
+    first. Images that lost nothing are left out; empty where the run has no survey."""
+    return _lost_shares(run.digest, _stamp(run, "survey.json"), step, cls, _run=run)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _lost_shares(digest: str, stamp: int, step: int, cls: int | None, *, _run: Run) -> dict[str, float]:
+    found = _survey(digest, stamp, _run=_run)
+    return {image.id: image.share for image in found.rank_images(step, cls)} if found else {}
+
+
+def _stamp(run: Run, name: str) -> int:
+    """When a file of the run was last written, nanoseconds; 0 if never."""
+    path = run.path / name
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def array_digest(array: np.ndarray) -> str:
+    """Hexadecimal digest of an array's shape, type and every byte."""
+    head = f"{array.shape}{array.dtype.str}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+def _locked(array: Any) -> np.ndarray:
+    """The array, made read-only: sessions share it."""
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,1 @@
+"""One picture: chosen, predicted, shown."""

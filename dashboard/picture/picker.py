@@ -1,0 +1,122 @@
+"""Choosing the image: a gallery of the run's validation images, those that lost most first, or an upload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import streamlit as st
+
+from dashboard.cache import loaders, photographs
+from dashboard.components.gallery import Thumbnail, thumbnails
+from dashboard.state import opening, selection, settings
+from dashboard.ui import untrusted
+from lag_core.data.dataset import DatasetMissing
+from lag_core.data.pictures import DataError
+from lag_core.runs import Run
+
+GALLERY_PAGE, GALLERY_SIDE = 6, 60
+"""Thumbnails on a page of the gallery, and their side in CSS pixels."""
+
+
+def choose_image(run: Run, root: str) -> tuple[str, str]:
+    """Draw the choice; returns the image id, and why there is none if it is empty."""
+    ids, why = _images(run, root)
+    lost = loaders.lost_shares(run)
+    rank = {name: place for place, name in enumerate(lost)}
+    ids = sorted(ids, key=lambda name: rank.get(name, len(rank)))  # stable: file order where nothing is known
+    choices = [*loaders.uploads(), *ids]
+    chosen = ""
+    if choices:
+        wished = opening.of_run(run).image
+        default = wished if wished in ids else choices[0] if not ids else ids[0]
+        chosen = settings.select("Image", "image", choices, default, names=image_name)
+        _gallery(run, root, choices, chosen, lost)
+    else:
+        selection.choose("image", ("",), "", "image")
+        st.markdown("Image")
+    if chosen and photographs.is_photo(chosen):
+        st.caption(photographs.credit(chosen))
+        st.caption(f"{photographs.SAID} To see the run's own, set the data root under Data and export.")
+    if why:
+        st.caption(f"{why}: here, the data root under Data and export. Or upload a picture.")
+    _upload(run.config.data.range)
+    return chosen, why and f"{why}: here, the data root in the sidebar, under Data and export. Or upload a picture."
+
+
+def _images(run: Run, root: str) -> tuple[Sequence[str], str]:
+    """The run's validation images, or the photographs that ship in their place; and why there are none."""
+    try:
+        return loaders.image_ids(run, root), ""
+    except (DatasetMissing, DataError) as error:
+        return (), untrusted.markdown(error)
+
+
+def image_name(image_id: str) -> str:
+    """What a list shows for an image id."""
+    if image_id.startswith(loaders.UPLOAD):
+        return f"uploaded picture {image_id.removeprefix(loaders.UPLOAD)[:4]}"
+    if photographs.is_photo(image_id):
+        return photographs.name_of(image_id)
+    return untrusted.plain(image_id, 60)
+
+
+def _gallery(run: Run, root: str, choices: Sequence[str], chosen: str, lost: Mapping[str, float]) -> None:
+    """Thumbnails to choose from; a picture is made only when its page of the gallery is shown."""
+    items = [
+        Thumbnail(
+            name,
+            partial(_thumbnail, run, root, name),
+            image_name(name),
+            badge=f"−{100 * lost[name]:.0f} %" if lost.get(name) else "",
+            tone="bad",
+            version=f"{run.digest}/{root}/{name}",
+        )
+        for name in choices
+    ]
+    if any(lost.get(name) for name in choices):
+        st.caption("Number: share of the image's pixels that was right once and is lost by the last step.")
+    picked = thumbnails(items, key="gallery", selected=chosen, page_size=GALLERY_PAGE, size=GALLERY_SIDE)
+    if picked is not None and picked != chosen:
+        selection.go(image=picked)
+
+
+def _thumbnail(run: Run, root: str, image_id: str) -> bytes:
+    if image_id.startswith(loaders.UPLOAD):
+        return loaders.upload_thumbnail(image_id)
+    return loaders.thumbnail(run, root, image_id)
+
+
+def _upload(value_range: tuple[float, ...]) -> None:
+    with st.popover("Upload", icon=":material/upload:", width="stretch"):
+        st.file_uploader(
+            "A picture of your own",
+            ["png", "jpg", "jpeg", "webp", "tif", "tiff"],
+            key="upload",
+            on_change=_take_upload,
+            args=(value_range,),
+            max_upload_size=10,
+            help=f"It stays in this session, scaled down to {loaders.LONGEST_SIDE} pixels and two megapixels if it "
+            "is larger.",
+        )
+
+
+def _take_upload(value_range: tuple[float, ...]) -> None:
+    """Keep what was uploaded; `value_range`: the run's, for pictures of 16 bits a channel."""
+    file = st.session_state.get("upload")
+    if file is None:
+        return
+    name = untrusted.name(file.name, 60)
+    try:
+        image_id = loaders.add_upload(file.getvalue(), value_range)
+    except DataError as error:
+        selection.note(f"{name}: {untrusted.markdown(error)}.")
+        return
+    st.session_state["image"] = image_id
+    kept = loaders.upload(image_id)
+    height, width = kept.pixels.shape[:2]
+    if (width, height) != kept.full_size:
+        full = " x ".join(map(str, kept.full_size))
+        selection.note(
+            f"{name} was scaled down from {full} to {width} x {height} pixels; everything here is of that picture."
+        )

@@ -1,0 +1,218 @@
+"""One picture and what a run's steps made of it, brought to the size and form in which pages show it.
+
+Everything is keyed by digests and computed once for all sessions. Large pictures are shown, and their label
+maps sampled, at a long side of LONG_SIDE pixels.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+
+from dashboard.cache import loaders
+from dashboard.cache.loaders import Picture
+from dashboard.cache.memory_cache import shelved
+from dashboard.components.viewer import NOTHING, Layer, ProbabilityGrid, quantise
+from dashboard.ui import untrusted
+from lag_core.data.undecided import least_probability
+from lag_core.protocol import IGNORE
+from lag_core.runs import Run
+
+LONG_SIDE = 1024
+"""Pixels; a larger picture is shown smaller."""
+
+GRID_SIDE = 64
+"""Cells of the long side of the probability grids."""
+
+
+CERTAINTY = 200
+"""Parts of a probability of 1 in which certainties are kept: steps of half a percent."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture as it is shown."""
+
+    encoded: bytes
+    """JPEG."""
+    size: tuple[int, int]
+    """(W, H)."""
+    truth: np.ndarray | None
+    """Class indices uint8 [H, W], 255 where nothing is annotated; None without annotation."""
+    full_size: tuple[int, int]
+    """(W, H) of the file."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the steps of a run say, in the class indices of the run that is open."""
+
+    predictions: tuple[np.ndarray, ...]
+    """uint8 [H, W] for each step, at the shown size."""
+    grids: tuple[np.ndarray, ...]
+    """uint8 [h, w, K] for each step, 255 = 100 %; 0 for classes that the step does not know yet."""
+    certainty: tuple[np.ndarray, ...] = ()
+    """uint8 [H, W] for each step, probability of the predicted class in parts of CERTAINTY, rounded up; empty for a
+    softmax network, which always decides."""
+    known: tuple[tuple[int, ...], ...] = ()
+    """The classes that each step knows."""
+
+    def drawn(self, step: int, least: float) -> np.ndarray:
+        """The label map as it is drawn, uint8 [H, W]: NOTHING where no class has a probability above `least`."""
+        labels = self.predictions[step]
+        return undecided(labels, self.certainty[step], least) if self.certainty else labels
+
+
+def shown(run: Run, picture: Picture) -> Shown:
+    """The picture for the viewer. The run decides the class indices of the ground truth."""
+    return _shown(run.digest, picture.digest, picture.truth is None, _picture=picture)
+
+
+@shelved
+def _shown(run_digest: str, digest: str, blind: bool, *, _picture: Picture) -> Shown:
+    from PIL import Image
+
+    height, width = _picture.pixels.shape[:2]
+    rows, columns = sampling(height, width, LONG_SIDE)
+    image = Image.fromarray(_picture.pixels)
+    size = len(columns), len(rows)
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=92, subsampling=0)
+    truth = None if _picture.truth is None else np.ascontiguousarray(_picture.truth[np.ix_(rows, columns)])
+    return Shown(buffer.getvalue(), size, truth, _picture.full_size)
+
+
+def answers(run: Run, picture: Picture, space: Run | None = None) -> Answers:
+    """Every step of `run` on the picture, in the class indices of `space` (the run itself if not given)."""
+    space = space or run
+    return _answers(run.digest, picture.digest, space.digest, _run=run, _picture=picture, _space=space)
+
+
+@shelved
+def _answers(run_digest: str, digest: str, space_digest: str, *, _run: Run, _picture: Picture, _space: Run) -> Answers:
+    trace = loaders.trace(_run, _picture)
+    rows, columns = sampling(_picture.pixels.shape[0], _picture.pixels.shape[1], LONG_SIDE)
+    table = class_table(_run, _space)
+    steps_that_doubt = trace.steps if doubts(_run) else ()
+    with loaders.network_lock(_run.digest):
+        maps = [trace.prediction(step)[np.ix_(rows, columns)] for step in trace.steps]
+        scores = [trace.scores(step, GRID_SIDE) for step in trace.steps]
+        sure = [quantised_certainty(trace.certainty(step)[np.ix_(rows, columns)]) for step in steps_that_doubt]
+    return Answers(
+        tuple(table[labels] for labels in maps),
+        tuple(_grid(s, table, len(_space.classes)) for s in scores),
+        tuple(sure),
+        tuple(known_classes(_run, step, _space) for step in trace.steps),
+    )
+
+
+def doubts(run: Run) -> bool:
+    """Whether the run's network scores each class by itself, so that none may stand out."""
+    return least_probability(run.config.method.loss) > 0
+
+
+def quantised_certainty(certainty: np.ndarray) -> np.ndarray:
+    """Parts of CERTAINTY, rounded up: what is above a whole number of them stays above. Float 0..1 -> uint8."""
+    return np.ceil(certainty * CERTAINTY).astype(np.uint8)
+
+
+def undecided(labels: np.ndarray, certainty: np.ndarray, least: float) -> np.ndarray:
+    """The labels, NOTHING where the certainty (parts of CERTAINTY) is not above `least`; 255 stays."""
+    return np.where((certainty <= round(least * CERTAINTY)) & (labels != IGNORE), NOTHING, labels).astype(np.uint8)
+
+
+def known_classes(run: Run, step: int, space: Run) -> tuple[int, ...]:
+    """The classes that `run` knows after `step`, in the class indices of `space`."""
+    table = class_table(run, space)[: run.labels.seen(step)]
+    return tuple(int(k) for k in table if k != IGNORE)
+
+
+def sampling(height: int, width: int, long_side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the pixels that are kept, evenly, so that the long side has at most `long_side`."""
+    factor = min(1.0, long_side / max(height, width))
+    counts = max(1, round(height * factor)), max(1, round(width * factor))
+    return tuple(  # type: ignore[return-value]
+        ((np.arange(count) + 0.5) * size / count).astype(int)
+        for count, size in zip(counts, (height, width), strict=True)
+    )
+
+
+def shown_size(picture: Picture) -> tuple[int, int]:
+    """(H, W) at which the picture is shown."""
+    height, width = picture.pixels.shape[:2]
+    rows, columns = sampling(height, width, LONG_SIDE)
+    return len(rows), len(columns)
+
+
+def class_table(run: Run, space: Run) -> np.ndarray:
+    """uint8 [256]: class index of `run` -> class index of `space`; 255 for what `space` does not have."""
+    table = np.full(256, IGNORE, np.uint8)
+    for index, dataset_id in enumerate(run.labels.order):
+        if dataset_id in space.labels.order:
+            table[index] = space.labels.index_of(dataset_id)
+    return table
+
+
+def _grid(scores: np.ndarray, table: np.ndarray, classes: int) -> np.ndarray:
+    """float [seen, h, w] in one run's order -> uint8 [h, w, classes] in another's."""
+    grid = np.zeros((*scores.shape[1:], classes), np.uint8)
+    for index, plane in enumerate(scores):
+        if table[index] != IGNORE:
+            grid[..., table[index]] = quantise(plane)
+    return grid
+
+
+def palette(run: Run) -> np.ndarray:
+    """uint8 [K, 3]: the dataset's own colours, by class index."""
+    return np.array([c.color for c in run.classes], np.uint8)
+
+
+def class_names(run: Run) -> list[str]:
+    """Names by class index, made safe to show as text."""
+    return [untrusted.plain(c.name, 60) for c in run.classes]
+
+
+def step_layers(
+    found: Answers, notes: list[str], least: float, group: str = ""
+) -> tuple[list[Layer], list[ProbabilityGrid]]:
+    """A layer and a probability grid for each step, for the viewer."""
+    known = found.known or (None,) * len(notes)
+    layers = [
+        Layer(f"Step {t}", found.drawn(t, least), note=note, group=group, known=known[t])
+        for t, note in enumerate(notes)
+    ]
+    grids = [ProbabilityGrid(f"Step {t}", grid, group) for t, grid in enumerate(found.grids)]
+    return layers, grids
+
+
+def right_shares(prediction: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
+    """float [classes]: of each class's annotated pixels, the share whose class is right;
+
+    NaN if it has none.
+    """
+    annotated = truth < classes
+    total = np.bincount(truth[annotated], minlength=classes)
+    right = np.bincount(truth[annotated & (prediction == truth)], minlength=classes)
+    return np.where(total > 0, right / np.maximum(total, 1), np.nan)
+
+
+def probability_at(grid: np.ndarray, x: int, y: int, size: tuple[int, int]) -> np.ndarray:
+    """float [K]: the grid, interpolated bilinearly at pixel (x, y) of a picture of size (W, H), as in the
+    browser."""
+    low_y, high_y, wy = _between(y, size[1], grid.shape[0])
+    low_x, high_x, wx = _between(x, size[0], grid.shape[1])
+    cells = grid.astype(float) / 255
+    top = cells[low_y, low_x] * (1 - wx) + cells[low_y, high_x] * wx
+    bottom = cells[high_y, low_x] * (1 - wx) + cells[high_y, high_x] * wx
+    return top * (1 - wy) + bottom * wy
+
+
+def _between(position: int, size: int, cells: int) -> tuple[int, int, float]:
+    """The two cells around a pixel's middle, and the weight of the second."""
+    at = min(max((position + 0.5) * cells / size - 0.5, 0.0), cells - 1.0)
+    low = int(at)
+    return low, min(low + 1, cells - 1), at - low

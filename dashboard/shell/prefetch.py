@@ -1,0 +1,68 @@
+"""What the next pages need, worked out while the user reads the first one.
+
+Once for each server, in a thread of its own, after the first page was drawn: torch is imported, and the function
+`ahead` of each page computes what that page shows at its first settings, through the same cached doors as the page
+itself. Nothing waits for it; a page that is opened meanwhile finds what is done and does the rest. Without a picture
+there is nothing to run a network on: a server that only shows results never imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import streamlit as st
+
+from dashboard.cache.loaders import UPLOAD
+from dashboard.page import Page
+from dashboard.shell import memory_release
+
+NAME = "work-ahead"
+
+PAUSE = 2.0
+"""Seconds in which the browser, often on the same machine, has the processor for drawing the first page."""
+
+_log = logging.getLogger(__name__)
+_begun = threading.Lock()
+"""Taken by the first session that has a picture, and never released."""
+
+
+def begin(page: Page, slugs: Sequence[str]) -> None:
+    """Start the work for the pages `slugs`, in their order; call it when the first page has been drawn.
+
+    Only for a browser at the other end: a test that runs the script by itself computes what it asks for.
+    """
+    if not st.context.url or page.last_step < 0 or not page.image_id or page.image_id.startswith(UPLOAD):
+        return
+    if _begun.acquire(blocking=False):
+        logging.getLogger("streamlit.runtime.scriptrunner_utils.script_run_context").addFilter(_of_a_session)
+        threading.Thread(target=_begin_later, args=(replace(page, toolbar=None), slugs), name=NAME, daemon=True).start()
+
+
+def _begin_later(page: Page, slugs: Sequence[str]) -> None:
+    time.sleep(PAUSE)
+    work(page, slugs)
+
+
+def work(page: Page, slugs: Sequence[str]) -> None:
+    """Import each page's file and call its `ahead`, if it has one. What fails here is told by the page itself.
+
+    The modules that came in are tidied up here too, or the next page would wait for it.
+    """
+    for slug in slugs:
+        try:
+            module = importlib.import_module(f"dashboard.app_pages.{slug}")
+            if hasattr(module, "ahead"):
+                module.ahead(page)
+        except Exception:
+            _log.debug("Working ahead for %s ended early", slug, exc_info=True)
+        memory_release.tidy()
+
+
+def _of_a_session(record: logging.LogRecord) -> bool:
+    """Streamlit warns of a spinner outside a session; in this thread there is nobody to show one to."""
+    return record.threadName != NAME

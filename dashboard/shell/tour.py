@@ -1,0 +1,75 @@
+"""The guided tour, docs/tour.md, in the app: a card above the page, one station at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import streamlit as st
+from streamlit.navigation.page import StreamlitPage
+
+TEXT = Path(__file__).resolve().parents[2] / "docs" / "tour.md"
+
+_PICTURE = re.compile(r"^!\[.*\]\(.*\)\n+", re.MULTILINE)
+_PLACE = "_tour"
+"""Number of the station that is shown; absent while the tour is closed."""
+
+
+@dataclass(frozen=True)
+class Station:
+    """A section of the tour: its heading, what it says (Markdown), and the pages that it is about, by title."""
+
+    heading: str
+    text: str
+    pages: tuple[str, ...]
+
+
+def offer() -> None:
+    """Draw the link, where the project's documents are here; an installed package has none."""
+    if TEXT.exists():
+        st.sidebar.button("Five-minute tour", "tour", icon=":material/explore:", type="tertiary", width="stretch",
+                          on_click=_go, args=(0,))  # fmt: skip
+
+
+def guide(pages: Mapping[str, StreamlitPage]) -> None:
+    """Draw the card of the station at which the user is, if the tour is open. `pages`: the app's, by title."""
+    place = st.session_state.get(_PLACE)
+    if place is None or not TEXT.exists():
+        return
+    found = stations(tuple(pages))
+    place = min(place, len(found) - 1)
+    station = found[place]
+    with st.container(key="tour-card", border=True):
+        st.markdown(f"**{station.heading}**")
+        st.markdown(station.text)
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.button("Back", "tour.back", on_click=_go, args=(place - 1,), disabled=place == 0)
+            st.button("Go on", "tour.next", on_click=_go, args=(place + 1,), disabled=place == len(found) - 1)
+            for title in station.pages:
+                st.page_link(pages[title], label=f"Open {title}", icon=pages[title].icon or None, width="content")
+            st.space("stretch")
+            st.button("Close the tour", "tour.close", type="tertiary", on_click=_go, args=(None,))
+
+
+def _go(place: int | None) -> None:
+    if place is None:
+        st.session_state.pop(_PLACE, None)
+    else:
+        st.session_state[_PLACE] = place
+
+
+@cache
+def stations(titles: tuple[str, ...]) -> tuple[Station, ...]:
+    """The tour by sections, without its pictures: the app itself is beside it."""
+    plain = _PICTURE.sub("", TEXT.read_text("utf-8"))
+    title, *sections = re.split(r"^##? ", plain, flags=re.MULTILINE)[1:]
+    return tuple(_station(part, titles) for part in (title, *sections))
+
+
+def _station(part: str, titles: tuple[str, ...]) -> Station:
+    heading, text = part.split("\n", 1)
+    about = heading.partition(":")[0] if re.match(r"\d", heading) else ""
+    return Station(heading, text.strip(), tuple(title for title in titles if title in about))

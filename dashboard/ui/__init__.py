@@ -1,0 +1,1 @@
+"""What everything drawn has in common: colours, words, plots."""
