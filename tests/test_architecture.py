@@ -122,6 +122,39 @@ def test_the_dashboard_does_not_train(module: str) -> None:
         assert other not in {"training", "method", "relevance", "cli", "commands"}, f"{module} imports {name}"
 
 
+ROOMS = {
+    "ui": 1, "state": 2, "components": 3, "cache": 4, "page": 5, "picture": 6, "shell": 7, "sidebar": 8, "app_pages": 9,
+    "app": 10,
+}  # fmt: skip
+"""Rooms of the dashboard from bottom to top, as docs/architecture.md lists them."""
+
+
+def room_of(module: str) -> str:
+    """A page is a room of its own: app_pages.<slug>."""
+    parts = module.split(".")
+    return ".".join(parts[1:3]) if parts[1] == "app_pages" else parts[1]
+
+
+def arrows_of(module: str) -> Iterator[tuple[str, str]]:
+    """(room, other room) of every import from one room of the dashboard into another."""
+    for name, _ in imports_of(DASHBOARD[module]):
+        if name.startswith("dashboard.") and room_of(name) != room_of(module):
+            yield room_of(module), room_of(name)
+
+
+@pytest.mark.parametrize("module", [name for name in DASHBOARD if name != "dashboard"])
+def test_a_room_of_the_dashboard_uses_only_rooms_below_it(module: str) -> None:
+    for room, other in arrows_of(module):
+        assert ROOMS[other.split(".")[0]] < ROOMS[room.split(".")[0]], f"{module} ({room}) imports {other}"
+
+
+def test_the_dashboard_has_as_many_arrows_as_its_page_says() -> None:
+    modules = [name for name in DASHBOARD if name != "dashboard"]
+    rooms = {room_of(name) for name in modules} - {"app_pages"}
+    arrows = {arrow for name in modules for arrow in arrows_of(name)}
+    assert f"{len(rooms)} rooms and {len(arrows)} arrows" in (ROOT / "docs" / "architecture.md").read_text("utf-8")
+
+
 def test_the_loop_knows_no_method() -> None:
     """It is handed an objective: of method it may know that one interface."""
     for name, _ in imports_of(LAG_CORE["lag_core.training.loop"]):

@@ -18,6 +18,7 @@ from dashboard.app_pages.channels import scene as channel_scene
 from dashboard.cache import loaders
 from dashboard.picture import channel_distances
 from dashboard.ui import design
+from dashboard.ui.effect_curves import EffectLine, effect_curves
 from lag_core.explain import channels
 from lag_core.explain.interventions import ablate
 from lag_core.explain.networks import Networks
@@ -77,9 +78,9 @@ def test_changed_bars_count_pixels():
 
 def test_effects_carry_the_band_and_the_marked_point():
     counts = np.array([0, 1, 2])
-    lines = [figures.EffectLine("invariant", "least moved", "#000", np.array([0.0, -1, -5]))]
+    lines = [EffectLine("invariant", "least moved", "#000", np.array([0.0, -1, -5]))]
     band = (np.array([0.0, -2, -3]), np.array([0.0, -1, -2]), np.array([0.0, 0, -1]))
-    found = traces(figures.effect_curves(counts, lines, INK, y="points", chosen=("invariant", 2), band=band))
+    found = traces(effect_curves(counts, lines, INK, y="points", chosen=("invariant", 2), band=band))
     assert (found["shown"].x[0], found["shown"].y[0]) == (2, -5)
     assert list(found["high"].y) == [0, 0, -1] and list(found["random channels, 90 %"].y) == [0, -2, -3]
     assert "random: -3.0 to -1.0" in found["cells"].text[2]

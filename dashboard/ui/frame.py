@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas  # noqa: F401  # whole before plotly looks at it: a session must not see one that another still imports
 import plotly.graph_objects as go
 
 from dashboard.ui import design, untrusted
