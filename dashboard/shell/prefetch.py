@@ -55,7 +55,7 @@ def work(page: Page, slugs: Sequence[str]) -> None:
     """
     for slug in slugs:
         try:
-            module = importlib.import_module(f"dashboard.app_pages.{slug}")
+            module = importlib.import_module(f"dashboard.app_pages.{slug}.page")
             if hasattr(module, "ahead"):
                 module.ahead(page)
         except Exception:
