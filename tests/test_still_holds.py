@@ -23,7 +23,7 @@ from lag_core.runs import open_run
 
 SCRIPT = """
 from pathlib import Path
-from dashboard import still_holds
+from dashboard.app_pages.why import still_holds
 from dashboard.page import Page
 from lag_core.runs import open_run
 run = open_run(Path({path!r}))
