@@ -142,7 +142,9 @@ class MethodConfig:
     name: str = "reference"
     loss: Literal["bce", "ce", "mib", "bce_foreground"] = "bce"
     """What was trained, and so how to predict. "bce_foreground": classes by their sigmoid, and the background, which
-    has no logit of its own, where none is above 0.5 (DKD, STAR; of imported runs, not to train with)."""
+    has no logit of its own, where none is above 0.5 (DKD, STAR)."""
+    positive: float = 1.0
+    """"bce_foreground": weight of a channel's loss at its own pixels."""
     unknown: bool = False
     """Model the unknown class in a channel of its own (datasets without background always do)."""
     extractor: Literal["frozen", "live"] = "frozen"
@@ -170,6 +172,14 @@ class MethodConfig:
     mib_kd: float = 0.0
     pod: float = 0.0
     """PLOP's local POD."""
+    dkd: float = 0.0
+    """DKD's distillation of the two halves of a logit."""
+    auxiliary: float = 0.0
+    """DKD's auxiliary classifier, which a new head starts from (with transfer); needs loss = "bce_foreground"."""
+    ocfm: float = 0.0
+    """STAR's keeping of features where an old class is."""
+    sad: float = 0.0
+    """STAR's pushing of a new class from the old one that it resembles most."""
     spm: float = 0.0
     spm_separation: float = 0.5
     sfp: float = 0.0
@@ -196,6 +206,8 @@ class MethodConfig:
     replay_samples: int = 8
     """Of each old class in an iteration: patches at "latent", whole maps at "trunk"."""
     replay_covariance: Literal["mean", "diagonal", "rectified", "full"] = "diagonal"
+    replay_balance: bool = False
+    """STAR's amounts: as many replayed features, and background pixels as often, as in all steps' data together."""
     labels: Literal["setting", "all"] = "setting"
     """"all": every class is annotated at every step and all steps are trained as one (joint)."""
 
@@ -358,6 +370,11 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "method.kd_stages": (0.0, 1e6),
     "method.mib_kd": (0.0, 1e6),
     "method.pod": (0.0, 1e6),
+    "method.positive": (0.0, 1e6),
+    "method.dkd": (0.0, 1e6),
+    "method.auxiliary": (0.0, 1e6),
+    "method.ocfm": (0.0, 1e6),
+    "method.sad": (0.0, 1e6),
     "method.spm": (0.0, 1e6),
     "method.spm_separation": (0.0, 1e6),
     "method.sfp": (0.0, 1e6),
@@ -391,15 +408,25 @@ def _check(config: Config) -> None:
     _check_switches(config.model)
     if config.optim.lr_stage_later > 0 and config.model.shared == "layer4":
         raise ConfigError('optim.lr_stage_later > 0 needs model.shared = "layer3": layer4 is part of the frozen trunk')
-    method = config.method
-    if method.replay_maps == "carried" and (method.replay_at, method.replay_covariance) != ("trunk", "full"):
-        raise ConfigError('method.replay_maps = "carried" needs replay_at = "trunk" and replay_covariance = "full"')
-    if method.replay_maps == "stored" and method.replay_at != "trunk":
-        raise ConfigError('method.replay_maps = "stored" needs replay_at = "trunk"')
+    _check_method(config.method)
     if config.data.measure == "held" and config.data.holdout == 0:
         raise ConfigError('data.measure = "held" needs data.holdout > 0: nothing is held out')
     if config.data.dataset != "aerial" and not config.data.root:
         raise ConfigError(f"data.root is missing: dataset {config.data.dataset!r} is read from a folder")
+
+
+def _check_method(method: MethodConfig) -> None:
+    """Parts that need one another."""
+    if method.replay_maps == "carried" and (method.replay_at, method.replay_covariance) != ("trunk", "full"):
+        raise ConfigError('method.replay_maps = "carried" needs replay_at = "trunk" and replay_covariance = "full"')
+    if method.replay_maps == "stored" and method.replay_at != "trunk":
+        raise ConfigError('method.replay_maps = "stored" needs replay_at = "trunk"')
+    if method.auxiliary > 0 and method.loss != "bce_foreground":
+        raise ConfigError(
+            'method.auxiliary > 0 needs method.loss = "bce_foreground": it takes the background\'s channel'
+        )
+    if method.replay_balance and method.replay_at != "latent":
+        raise ConfigError('method.replay_balance needs method.replay_at = "latent"')
 
 
 def _check_switches(model: ModelConfig) -> None:

@@ -49,6 +49,10 @@ TERMS: dict[str, str] = {
     "mib_kd": "#CC79A7",
     "pod": "#009E73",
     "replay": "#8C6BB1",
+    "dkd": "#D55E00",
+    "auxiliary": "#E69F00",
+    "ocfm": "#56B4E9",
+    "sad": "#D55E00",
 }
 """Loss terms by name (Okabe and Ito's palette, and a violet). Segmentation is drawn in the colour of text."""
 

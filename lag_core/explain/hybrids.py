@@ -242,7 +242,7 @@ class Decisions:
     def __init__(self, then: Tensor, now: Tensor, labels: LabelSpace, rule: str, seen: tuple[int, int]):
         self.labels, self.rule, self.seen = labels, rule, seen
         self._rivals: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
-        scores = (one.sigmoid() if rule == "bce" else one for one in (then, now))
+        scores = (_comparable(one, labels, rule) for one in (then, now))
         self.scores = tuple(one.cpu().numpy() for one in scores)
         known, first = seen[0] + labels.offset, int(labels.background is not None)
         self.first = first
@@ -292,6 +292,19 @@ class Decisions:
         if competition and self.later is not None:
             found &= score >= self.later
         return found
+
+
+def _comparable(logits: Tensor, labels: LabelSpace, rule: str) -> Tensor:
+    """Scores of which the highest is the decision. Shape: [channels, P] -> same.
+
+    Under "bce_foreground" the background's logit is 0: it wins where no class is above 0.5.
+    """
+    if rule == "bce":
+        return logits.sigmoid()
+    if rule == "bce_foreground" and labels.background is not None:
+        logits = logits.clone()
+        logits[labels.offset] = 0.0
+    return logits
 
 
 def _largest(scores: np.ndarray) -> np.ndarray:

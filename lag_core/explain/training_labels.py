@@ -22,6 +22,7 @@ from lag_core.explain.background_labels import (
     unlabelled,
 )
 from lag_core.explain.networks import Networks
+from lag_core.method.foreground import silent_catch_all
 from lag_core.method.pseudo_labels import ClassEntropy, PseudoLabels, pseudo_labels
 from lag_core.model.segmenter import upsample
 from lag_core.protocol import IGNORE
@@ -117,6 +118,8 @@ def _fused(
 ) -> PseudoLabels:
     """The run's own rule on one batch."""
     method = networks.run.config.method
+    if method.loss == "bce_foreground":
+        logits = silent_catch_all(logits)
     return pseudo_labels(
         _at_labels(logits, masks),
         _targets(networks, masks, step),

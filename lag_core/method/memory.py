@@ -6,7 +6,7 @@ which never changes, so that they stay true however the layers behind it move.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,11 +47,18 @@ class Memory:
         }
 
     @torch.no_grad()
-    def learn(self, channels: Iterable[int], batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
-        """Take anew the rows of `channels` from (Z [B, C, h, w], features to replay [B, F, h, w], labels [B, h, w])."""
+    def learn(
+        self,
+        channels: Iterable[int],
+        batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+        kept: Sequence[int] = (),
+    ) -> None:
+        """Take anew the rows of `channels` from (Z [B, C, h, w], features to replay [B, F, h, w], labels [B, h, w]);
+        rows of `kept` go on from what they were."""
         wanted = list(channels)
-        self.prototypes.reset(wanted)
-        self.statistics.reset(wanted)
+        fresh = [k for k in wanted if k not in kept]
+        self.prototypes.reset(fresh)
+        self.statistics.reset(fresh)
         for latent, replayed, labels in batches:
             self.prototypes.update(wanted, *class_means(latent, labels, wanted, min_pixels=1))
             self.add_statistics(wanted, replayed, labels)

@@ -14,15 +14,17 @@ from torch import Tensor
 
 from lag_core.config import MethodConfig
 from lag_core.method.decoupling import ChannelScore, channel_distance
+from lag_core.method.foreground import silent_catch_all
 from lag_core.method.memory import Memory
 from lag_core.method.pseudo_labels import ClassEntropy, PseudoLabels, coverage_and_precision, pseudo_labels
 from lag_core.method.regions import resize_labels, size_of
 from lag_core.method.replay import ClassStatistics
+from lag_core.method.star import Balance, balance
 from lag_core.method.stored import StoredMaps
-from lag_core.method.terms import SOURCES, TERMS, Scene, segmentation, segmentation_by_source
+from lag_core.method.terms import SOURCES, TERMS, Scene, auxiliary, segmentation, segmentation_by_source
 from lag_core.method.transport import Carrier
 from lag_core.model.segmenter import Output, Segmenter, upsample
-from lag_core.protocol import LabelSpace
+from lag_core.protocol import IGNORE, LabelSpace
 
 
 class Term(NamedTuple):
@@ -93,16 +95,27 @@ class Objective:
         self.score = ChannelScore(latent, config.channel_warmup)
         entropic = step > 0 and config.pseudo == "entropy"
         self.entropy = ClassEntropy(space.channels(step - 1)) if entropic else None
+        self.own_pixels: Tensor | None = None
+        """float64 [K] pixels of the step by channel, for `replay_balance`; None until `begin` has counted them."""
 
     @property
     def activation(self) -> str:
-        return "sigmoid" if self.config.loss == "bce" else "softmax"
+        return "sigmoid" if self.config.loss.startswith("bce") else "softmax"
+
+    @property
+    def balance(self) -> Balance | None:
+        """How often pixels count; None: each once."""
+        if self.own_pixels is None:
+            return None
+        return balance(self.memory.statistics.count, self.own_pixels, list(self.space.old_channels(self.step)))
 
     @torch.no_grad()
     def begin(self, teacher: Segmenter, batches: Iterable[Batch]) -> None:
         """One pass over the step's images with the teacher, for the rules that need one."""
-        if self.entropy is None and self.carrier is None:
+        if self.entropy is None and self.carrier is None and not self.config.replay_balance:
             return
+        if self.config.replay_balance:
+            self.own_pixels = torch.zeros(self.space.channels(self.step), dtype=torch.float64)
         new = list(self.space.new_channels(self.step))
         self.memory.statistics.reset(new)
         for batch in batches:
@@ -110,6 +123,11 @@ class Objective:
             if self.entropy is not None:
                 logits = upsample(old.logits, size_of(batch.targets))
                 self.entropy.update(logits, batch.targets, self.space, self.activation)
+            if self.own_pixels is not None:
+                fused = self._fused(old, batch)
+                labels = resize_labels(batch.targets if fused is None else fused.labels, size_of(old.latent))
+                found = labels[labels != IGNORE].bincount(minlength=len(self.own_pixels))
+                self.own_pixels += found.double().cpu()
             if self.carrier is not None:
                 fused = self._fused(old, batch)
                 labels = resize_labels(batch.targets if fused is None else fused.labels, size_of(old.latent))
@@ -127,6 +145,9 @@ class Objective:
         skip: frozenset[str] = frozenset(),
     ) -> Result:
         """The terms of one iteration; those in `skip` (known to be dead) are left out."""
+        if self.config.loss == "bce_foreground":
+            new = new._replace(logits=silent_catch_all(new.logits))
+            old = old and old._replace(logits=silent_catch_all(old.logits))
         fused = self._fused(old, batch)
         scene = Scene(
             config=self.config,
@@ -144,8 +165,11 @@ class Objective:
             memory=self.memory,
             carrier=self.carrier,
             score=self.score,
+            balance=self.balance,
         )
         terms = {"segmentation": Term(segmentation(scene), 1.0)}
+        if self.config.auxiliary > 0:
+            terms["auxiliary"] = Term(auxiliary(scene), self.config.auxiliary)
         if old is not None:
             terms.update(self._preserving_terms(scene, old, progress, skip))
         return Result(terms, self._facts(fused, batch), lambda: segmentation_by_source(scene))
@@ -169,8 +193,10 @@ class Objective:
     def _fused(self, old: Output | None, batch: Batch) -> PseudoLabels | None:
         if old is None or self.config.pseudo == "off":
             return None
+        silent = self.config.loss == "bce_foreground"
+        logits = silent_catch_all(old.logits) if silent else old.logits
         return pseudo_labels(
-            upsample(old.logits, size_of(batch.targets)),
+            upsample(logits, size_of(batch.targets)),
             batch.targets,
             self.space,
             self.step,
@@ -200,7 +226,10 @@ class Objective:
         """
         score = ChannelScore(self.score.distance.numel(), warmup=2**31)
         own = [*range(self.space.first_foreground), *self.space.new_channels(self.step)]
-        self.memory.learn(dict.fromkeys(own), self._labelled_latents(student, teacher, batches, through_trunk, score))
+        kept = [0] if self.config.replay_balance and self.step else []  # the background of all steps together
+        self.memory.learn(
+            dict.fromkeys(own), self._labelled_latents(student, teacher, batches, through_trunk, score), kept
+        )
         arrays = self.memory.arrays()
         if teacher is not None:
             split = score.split(self.config.rho)
@@ -231,11 +260,14 @@ class Objective:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors that a resumed step needs."""
-        entropy = {"entropy": self.entropy.state_dict()} if self.entropy is not None else {}
+        entropy: dict[str, Any] = {"entropy": self.entropy.state_dict()} if self.entropy is not None else {}
+        if self.own_pixels is not None:
+            entropy["own_pixels"] = self.own_pixels
         return {"memory": self.memory.state_dict(), "score": self.score.state_dict(), **entropy}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.memory.load_state_dict(state["memory"])
         self.score.load_state_dict(state["score"])
+        self.own_pixels = state.get("own_pixels")
         if self.entropy is not None:
             self.entropy.load_state_dict(state["entropy"])

@@ -73,6 +73,31 @@ PRESETS: dict[str, Tables] = {
         "method": {"loss": "mib", "mib_kd": 10.0, "init_from_background": True, **_LIVE},
         "optim": {"extractor_delay": 0.0},
     },
+    # Decomposed knowledge distillation (NeurIPS 2022).
+    "dkd": {
+        "method": {
+            "loss": "bce_foreground",
+            "transfer": True,
+            "kd_logits": 5.0,
+            "dkd": 5.0,
+            "auxiliary": 1.0,
+            **_LIVE,
+        },
+        "optim": {"extractor_delay": 0.0},
+    },
+    # Prototype replay (NeurIPS 2023), without exemplars.
+    "star": {
+        "method": {
+            "loss": "bce_foreground",
+            "pseudo": "hard",
+            "replay": 1.0,
+            "replay_balance": True,
+            "ocfm": 10.0,
+            "sad": 0.1,
+            **_LIVE,
+        },
+        "optim": {"extractor_delay": 0.0},
+    },
     # Pooled outputs distillation with local POD (arXiv 2011.11390).
     "plop": {
         "method": {"loss": "ce", "pseudo": "entropy", "pod": 0.01, "init_from_background": True, **_LIVE},

@@ -6,5 +6,8 @@ from lag_core.config import MethodConfig
 
 
 def heads_only(method: MethodConfig) -> frozenset[str]:
-    """Terms that reach the heads alone by design: replay at Z. At the trunk's output, replay reaches all behind it."""
-    return frozenset({"replay"}) if method.replay_at == "latent" else frozenset()
+    """Terms that reach the heads alone by design: DKD's auxiliary classifier, and replay at Z.
+
+    At the trunk's output, replay reaches all behind it.
+    """
+    return frozenset({"replay", "auxiliary"}) if method.replay_at == "latent" else frozenset({"auxiliary"})

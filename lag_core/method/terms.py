@@ -14,6 +14,8 @@ from lag_core.method.classification import binary_cross_entropy, cross_entropy, 
 from lag_core.method.consistency import choose_pairs, semantic_consistency
 from lag_core.method.decoupling import ChannelScore
 from lag_core.method.distillation import decay, distil_features, distil_logits, not_labelled_new
+from lag_core.method.dkd import auxiliary_loss, decomposed_distillation, reasoning_scores
+from lag_core.method.foreground import foreground_cross_entropy
 from lag_core.method.memory import Memory
 from lag_core.method.mib import unbiased_distillation
 from lag_core.method.plop import local_pod_of_layers, pod_factor
@@ -22,6 +24,7 @@ from lag_core.method.prototypes import class_means, semantic_invariance
 from lag_core.method.pseudo_labels import PseudoLabels
 from lag_core.method.regions import confident_regions, resize_labels, size_of
 from lag_core.method.replay import patch_logits
+from lag_core.method.star import Balance, of_classes, similarity_to_kin
 from lag_core.method.stored import StoredMaps
 from lag_core.method.transport import Carrier
 from lag_core.model.segmenter import Output, Segmenter, upsample
@@ -56,10 +59,26 @@ class Scene:
     carrier: Carrier | StoredMaps | None
     """Where maps of old classes come from; None where they are drawn from the statistics."""
     score: ChannelScore
+    balance: Balance | None = None
+    """How often pixels count, for STAR; None: each once."""
 
     @property
     def activation(self) -> str:
-        return "sigmoid" if self.config.loss == "bce" else "softmax"
+        return "sigmoid" if self.config.loss.startswith("bce") else "softmax"
+
+    @property
+    def foreground(self) -> bool:
+        """Whether the background has no logit of its own."""
+        return self.config.loss == "bce_foreground"
+
+    @property
+    def scored(self) -> range:
+        """Channels that "bce_foreground" scores: all that are known by now with pseudo-labels, which name old classes,
+        or with a replay of them; else the step's own, as old classes have no label at all."""
+        last = self.space.new_channels(self.step).stop
+        every = self.config.pseudo != "off" or self.config.replay > 0
+        first = self.space.first_foreground if every else self.space.new_channels(self.step).start
+        return range(max(first, self.space.first_foreground), last)
 
     @property
     def labels(self) -> Tensor:
@@ -92,11 +111,23 @@ def segmentation(scene: Scene, pixels: Tensor | None = None) -> Tensor:
         weight = scene.fused.weight * scene.fused.factor[:, None, None]
     if pixels is not None:
         weight = pixels.float() if weight is None else weight * pixels
+    if scene.foreground:
+        repeated = _repeated_background(scene, weight)
+        return foreground_cross_entropy(logits, scene.labels, scene.scored, scene.config.positive, repeated)
     if scene.config.loss == "bce":
         return binary_cross_entropy(logits, scene.labels, weight)
     if scene.config.loss == "ce" or scene.step == 0:
         return cross_entropy(logits, scene.labels, weight)
     return unbiased_cross_entropy(logits, scene.labels, scene.space.new_channels(scene.step).start, weight)
+
+
+def _repeated_background(scene: Scene, weight: Tensor | None) -> Tensor | None:
+    """STAR's repetition of background pixels, laid over the pixels' weights."""
+    if scene.balance is None:
+        return weight
+    background = scene.labels < scene.space.first_foreground
+    repeats = torch.where(background, scene.balance.background, 1.0)
+    return repeats if weight is None else weight * repeats
 
 
 def segmentation_by_source(scene: Scene) -> dict[str, Tensor]:
@@ -118,12 +149,16 @@ def segmentation_by_source(scene: Scene) -> dict[str, Tensor]:
 
 def kept_logits(scene: Scene, old: Output) -> Tensor:
     """Distillation of the old channels' logits where no new class is labelled."""
+    if scene.foreground:  # DKD's sum is over all pixels
+        return _distilled(scene, scene.new.logits, old.logits)
     keep = not_labelled_new(scene.latent_labels, scene.space, scene.step)
     return _distilled(scene, scene.new.logits, old.logits, keep)
 
 
 def _distilled(scene: Scene, student: Tensor, teacher: Tensor, keep: Tensor | None = None) -> Tensor:
     first = 0 if scene.config.kd_unknown else scene.space.offset
+    if scene.foreground:
+        first = scene.space.first_foreground
     return distil_logits(student[:, first:], teacher[:, first:], keep, activation=scene.activation)  # type: ignore[arg-type]
 
 
@@ -140,6 +175,34 @@ def kept_stages(scene: Scene, old: Output) -> Tensor:
 def mib_distillation(scene: Scene, old: Output) -> Tensor:
     """MiB's unbiased distillation."""
     return unbiased_distillation(scene.new.logits, old.logits)
+
+
+def kept_reasons(scene: Scene, old: Output) -> Tensor:
+    """DKD's distillation of the positive and the negative reasoning scores of the old classes."""
+    assert scene.teacher is not None
+    with torch.no_grad():
+        before = reasoning_scores(scene.teacher.heads, old.latent)  # type: ignore[arg-type]
+    now = reasoning_scores(list(scene.student.heads)[: len(scene.teacher.heads)], scene.new.latent)  # type: ignore[arg-type]
+    return decomposed_distillation(now, before, scene.space.old_channels(scene.step))
+
+
+def auxiliary(scene: Scene) -> Tensor:
+    """DKD's auxiliary classifier: all that is labelled is a negative."""
+    head = scene.student.heads[0]
+    return auxiliary_loss(head, scene.new.latent, scene.latent_labels != IGNORE)  # type: ignore[arg-type]
+
+
+def kept_old_features(scene: Scene, old: Output) -> Tensor:
+    """STAR's OCFM: Z stays what it was where an old class is."""
+    return distil_features(scene.new.latent, old.latent, of_classes(scene.latent_labels, scene.old_classes))
+
+
+def apart_from_kin(scene: Scene, old: Output) -> Tensor:
+    """STAR's SAD: a new class is pushed from the old one that it resembles most."""
+    known = scene.memory.prototypes
+    olds = [k for k in scene.old_classes if known.known[k]]
+    new = list(scene.space.new_channels(scene.step))
+    return similarity_to_kin(scene.new.latent, old.latent, scene.latent_labels, new, known.mean, olds)
 
 
 def pooled_outputs(scene: Scene, old: Output) -> Tensor:
@@ -194,7 +257,12 @@ def replayed(scene: Scene, old: Output) -> Tensor:
     if scene.student.config.head_kernel == 1:
         patches = patches[:, :, 1:2, 1:2]
     logits = patch_logits(scene.student.heads, patches.to(scene.new.latent.device))
-    return _told_apart(scene, logits, channels.to(logits.device)[:, None, None])
+    labels = channels.to(logits.device)[:, None, None]
+    if scene.balance is None:
+        return _told_apart(scene, logits, labels)
+    amounts = scene.balance.replayed[channels].to(logits)
+    # samples of a class share its amount, and the loss is a mean over all samples
+    return _told_apart(scene, logits, labels, (amounts * (len(channels) / config.replay_samples))[:, None, None])
 
 
 def _replayed_maps(scene: Scene) -> Tensor:
@@ -220,9 +288,11 @@ def _maps_of_old_classes(scene: Scene) -> tuple[Tensor, Tensor]:
     return maps.to(device), labels.to(device)
 
 
-def _told_apart(scene: Scene, logits: Tensor, labels: Tensor) -> Tensor:
+def _told_apart(scene: Scene, logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+    if scene.foreground:
+        return foreground_cross_entropy(logits, labels, scene.scored, scene.config.positive, weight)
     loss = binary_cross_entropy if scene.config.loss == "bce" else cross_entropy
-    return loss(logits, labels)
+    return loss(logits, labels, weight)
 
 
 class Rule(NamedTuple):
@@ -259,5 +329,8 @@ TERMS: dict[str, Rule] = {
     "kd_stages": Rule(kept_stages, _decayed("kd_stages")),
     "mib_kd": Rule(mib_distillation, _constant("mib_kd")),
     "pod": Rule(pooled_outputs, _constant("pod")),
+    "dkd": Rule(kept_reasons, _constant("dkd")),
+    "ocfm": Rule(kept_old_features, _constant("ocfm")),
+    "sad": Rule(apart_from_kin, _constant("sad")),
     "replay": Rule(replayed, _constant("replay")),
 }

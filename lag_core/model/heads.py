@@ -28,6 +28,13 @@ class Head(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         return self.classify(self.relu(self.norm(self.conv(z))))
 
+    def hidden(self, z: Tensor) -> Tensor:
+        """What `classify` gets. Shape: [B, C, h, w] -> [B, width, h, w]. No running statistic is updated."""
+        x = self.conv(z)
+        if not self.norm.training:
+            return self.relu(self.norm(x))
+        return self.relu(F.batch_norm(x, None, None, self.norm.weight, self.norm.bias, True, eps=self.norm.eps))
+
     def of_patches(self, patches: Tensor) -> Tensor:
         """Logits at the centre of 3x3 patches, the convolution unpadded. Shape: [N, C, 3, 3] -> [N, classes, 1, 1]."""
         whole = self.conv.kernel_size[0] == 3
@@ -45,6 +52,10 @@ class LinearHead(nn.Conv2d):
     def classify(self) -> nn.Conv2d:
         """What gives the logits: the head itself."""
         return self
+
+    def hidden(self, z: Tensor) -> Tensor:
+        """What `classify` gets: Z itself."""
+        return z
 
     def of_patches(self, patches: Tensor) -> Tensor:
         """Logits at the centre of 3x3 patches. Shape: [N, C, 3, 3] -> [N, classes, 1, 1]."""

@@ -183,8 +183,6 @@ class ContinualTraining:
 
     def _check_before_anything_is_written(self) -> None:
         """ConfigError or DataError for what would otherwise come out in the middle of the run."""
-        if self.config.method.loss == "bce_foreground":
-            raise ConfigError('method.loss = "bce_foreground" is of imported runs; train with "bce", "ce" or "mib"')
         surroundings.amp_type(self.config.optim.amp, self.device)
         if self.config.model.weights not in ("none", "imagenet"):
             pretrained_backbone(self.config.model)

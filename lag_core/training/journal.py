@@ -180,7 +180,12 @@ _LATER_ONLY = {
         "clip",
     },
 }
-"""Keys without influence on step 0. Of the method, only `loss`, `unknown` and `labels` have one."""
+"""Keys without influence on step 0."""
+
+FIRST_STEP_METHOD = (
+    "loss", "unknown", "labels", "replay_covariance", "replay_at", "replay_maps", "positive", "auxiliary",
+)  # fmt: skip
+"""Keys of [method] with an influence on step 0 or on what it leaves for the next one."""
 
 
 def first_step_keys(config: Config) -> list[tuple[str, str]]:
@@ -189,7 +194,7 @@ def first_step_keys(config: Config) -> list[tuple[str, str]]:
     keys = [(s, k) for s in ("data", "model", "optim") for k in tables[s] if k not in _LATER_ONLY.get(s, set())]
     return [
         *keys,
-        *(("method", k) for k in ("loss", "unknown", "labels", "replay_covariance", "replay_at", "replay_maps")),
+        *(("method", k) for k in FIRST_STEP_METHOD),
     ]
 
 

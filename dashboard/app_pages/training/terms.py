@@ -19,6 +19,12 @@ _MEANING: Mapping[str, str] = {
     "kd_latent": "Distillation of the latent map: the features before the heads stay what they were.",
     "kd_stages": "Distillation of the backbone's output: its features stay what they were.",
     "mib_kd": "MiB's unbiased distillation: what is new to the student counts as background to the teacher.",
+    "dkd": "DKD's decomposed distillation: what speaks for an old class stays what it was, and so does "
+    "what speaks against it.",
+    "auxiliary": "DKD's auxiliary classifier learns that nothing seen so far is what it looks for; the next step's new "
+    "head starts from it.",
+    "ocfm": "STAR's old-class features: the latent map stays what it was where an old class is.",
+    "sad": "STAR's discriminative term: a new class is pushed from the old class that it resembles most.",
     "pod": "PLOP's local POD: features pooled over strips, at several scales, stay what they were.",
 }
 """One sentence for each term that means the same in every configuration."""
