@@ -85,7 +85,9 @@ def test_every_bound_holds_on_both_sides(key: str) -> None:
     low, high = config._BOUNDS[key]
     kind = type(getattr(getattr(Config(), section), name))
     for value in (low, high):
-        tables = config.merge([{"model": {"shared": "layer3"}}, {section: {name: kind(value)}}])
+        tables = config.merge(
+            [{"model": {"shared": "layer3"}, "method": {"loss": "bce_foreground"}}, {section: {name: kind(value)}}]
+        )
         assert getattr(getattr(config.resolve(tables), section), name) == value
     for value in (low - 1, high + 1):
         with pytest.raises(ConfigError, match=f"{name} = "):
