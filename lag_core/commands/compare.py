@@ -1,29 +1,117 @@
-"""One table over runs: old, new, all, harmonic mean, average, forgetting and BWT, from their stored metrics."""
+"""One table over runs: old, new, all, harmonic mean, average, forgetting and BWT, from their stored metrics.
+
+With --group, runs that differ in their seed alone are one line: mean and standard deviation, every seed below, and a
+paired test between the methods on the seeds that they share.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lag_core.sentences import say
 
+if TYPE_CHECKING:
+    from lag_core.comparison import Row
+    from lag_core.groups import Group, Pairing
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from lag_core.comparison import COLUMNS
+    from lag_core.tabulating import FORMATS
+
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--group", action="store_true", help="runs that differ in their seed alone are one line")
+    parser.add_argument("--measure", default="all", choices=tuple(COLUMNS), help="what the paired tests are about")
+    parser.add_argument("--format", default="text", choices=("json", *FORMATS), help="how the tables are written")
+    parser.add_argument("--json", action="store_const", const="json", dest="format", help="as --format json")
 
 
 def run(options: argparse.Namespace) -> int:
-    from lag_core.comparison import row, table
+    from lag_core.comparison import row
+    from lag_core.groups import grouped, other_images, pairings
     from lag_core.runs import RunError, open_run
 
-    rows = []
+    opened, rows = [], []
     for path in options.runs:
-        opened = open_run(path)
-        confusions = opened.confusions()
+        one = open_run(path)
+        confusions = one.confusions()
         if confusions is None:
             raise RunError(f"{path} has no metrics yet; `lag evaluate {path} --write` measures it")
-        rows.append(row(opened, confusions))
-    say(json.dumps([r.as_dict() for r in rows], indent=1) if options.json else table(rows))
+        opened.append(one)
+        rows.append(row(one, confusions))
+    for sentence in other_images(opened):
+        say(f"lag: {sentence}", sys.stderr)
+    if not options.group:
+        say(_plain(rows, options.format))
+        return 0
+    try:
+        groups = grouped(opened, rows)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+    tests = pairings(groups, options.measure)
+    say(_json(groups, tests, options.measure) if options.format == "json" else _tables(groups, tests, options))
     return 0
+
+
+def _plain(rows: list[Row], form: str) -> str:
+    from lag_core.comparison import COLUMNS, percent, table
+    from lag_core.tabulating import tabulated
+
+    if form == "json":
+        return json.dumps([r.as_dict() for r in rows], indent=1)
+    if form == "text":
+        return table(rows)
+    lines = [[r.name, *(percent(getattr(r, name)) for name in COLUMNS)] for r in rows]
+    return tabulated(["run", *COLUMNS.values()], lines, form)  # type: ignore[arg-type]
+
+
+def _tables(groups: list[Group], tests: list[Pairing], options: argparse.Namespace) -> str:
+    """Groups, every seed, and the paired tests, one table each."""
+    from lag_core.comparison import COLUMNS, NOTES, percent
+    from lag_core.groups import group_cells, pairing_cells
+    from lag_core.tabulating import tabulated
+
+    form = options.format
+    parts = [tabulated(["method", "seeds", *COLUMNS.values()], [group_cells(g) for g in groups], form)]
+    lines = [
+        [f"{g.name}, seed {seed}", *(percent(getattr(r, name)) for name in COLUMNS)]
+        for g in groups
+        for seed, r in zip(g.seeds, g.rows, strict=True)
+    ]
+    parts.append(tabulated(["run", *COLUMNS.values()], lines, form))
+    if tests:
+        heading = [f"difference of {COLUMNS[options.measure]}", "pairs", "points", "95 %", "p"]
+        parts.append(tabulated(heading, [pairing_cells(one) for one in tests], form))
+    if form == "text":
+        parts.append("\n".join([*NOTES, *_note(groups, tests)]))
+    return "\n\n".join(parts)
+
+
+def _note(groups: list[Group], tests: list[Pairing]) -> list[str]:
+    if not tests:
+        return ["no paired test: no two methods share two seeds."] if len(groups) > 1 else []
+    return ["p: exact sign-flip test over common seeds; with n of them it is never below 2 / 2^n. 95 %: t interval."]
+
+
+def _json(groups: list[Group], tests: list[Pairing], measure: str) -> str:
+    from lag_core.comparison import COLUMNS
+
+    def number(value: float) -> float | None:
+        return None if math.isnan(value) else value
+
+    lines = [
+        {
+            "name": g.name,
+            "seeds": list(g.seeds),
+            "mean": {name: number(g.mean(name)) for name in COLUMNS},
+            "spread": {name: number(g.spread(name)) for name in COLUMNS},
+            "runs": [r.as_dict() for r in g.rows],
+        }
+        for g in groups
+    ]
+    return json.dumps({"groups": lines, "measure": measure, "paired": [vars(one) for one in tests]}, indent=1)

@@ -1,4 +1,7 @@
-"""Measure every step of a run on its validation set, and hold it against the stored numbers."""
+"""Measure every step of a run on its validation set, and hold it against the stored numbers.
+
+Below the means stands each class at each step: its IoU with a 95 % bootstrap interval over the images.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,17 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lag_core.boundary import SHARE
 from lag_core.commands.adopt import add_device
 from lag_core.runs import Run, RunError, open_run
 from lag_core.sentences import say
 
 if TYPE_CHECKING:
+    from lag_core.image_counts import Intervals
     from lag_core.training.features import Item, Progress
 
 
@@ -23,13 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="dataset folder (default: the one that the run names)")
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--boundary", action="store_true", help="boundary IoU of each class, too")
     parser.add_argument("--write", action="store_true", help="replace the stored metrics")
 
 
 def run(options: argparse.Namespace) -> int:
+    from lag_core.boundary import BoundaryCounts
     from lag_core.commands.measuring import measured as measure
     from lag_core.comparison import step_rows, table
     from lag_core.device import device_named
+    from lag_core.image_counts import ImageCounts
     from lag_core.training.evaluation import measured_ids, totals, write_metrics
     from lag_core.training.reporting import Reporter
 
@@ -37,20 +45,64 @@ def run(options: argparse.Namespace) -> int:
     opened.checked_step()
     dataset = opened.open_dataset(options.data)
     bar = Reporter(options.json).bar
-    by_domain = measure(opened, dataset, bar if options.json else _announced(bar), device_named(options.device))
+    counts = ImageCounts(opened.labels)
+    edges = BoundaryCounts(opened.labels, len(opened.steps)) if options.boundary else None
+
+    def count(*image: Any) -> None:
+        counts.add(*image)
+        if edges is not None:
+            edges.add(*image)
+
+    by_domain = measure(opened, dataset, bar if options.json else _announced(bar), device_named(options.device), count)
     measured = totals(by_domain)
     verdict = "different" if options.write else _verdict(opened, measured)
     if options.write:
         write_metrics(opened.path / "metrics.json", by_domain, len(measured_ids(dataset, opened.config.data)))
         verdict = "written"
-    rows = step_rows(opened, measured)
+    rows, intervals = step_rows(opened, measured), counts.intervals()
+    bands = None if edges is None else edges.iou()
     if options.json:
-        steps = [{**r.as_dict(), "confusion": m.tolist()} for r, m in zip(rows, measured, strict=True)]
+        steps = [
+            {
+                **r.as_dict(),
+                "confusion": m.tolist(),
+                "classes": intervals.as_dict(step),
+                **({} if bands is None else {"boundary_iou": [None if v != v else float(v) for v in bands[step]]}),
+            }
+            for step, (r, m) in enumerate(zip(rows, measured, strict=True))
+        ]
         say(json.dumps({"run": opened.name, "stored": verdict, "steps": steps}))
     else:
         say(table(rows))
+        say(f"\nIoU of each class on {len(counts.by_image)} images, with its 95 % bootstrap interval over them:")
+        say(_class_table(opened, intervals))
+        if bands is not None:
+            say(f"\nBoundary IoU: {100 * SHARE:g} % of an image's diagonal around the outlines")
+            say(_band_table(opened, bands))
         say(_SENTENCES[verdict])
     return 0
+
+
+def _class_table(run: Run, found: Intervals) -> str:
+    """A line a class and one for their mean; a column a step."""
+    from lag_core.tabulating import tabulated
+
+    def cell(step: int, column: int) -> str:
+        value, low, high = (100 * one[step, column] for one in (found.iou, found.low, found.high))
+        return "-" if value != value else f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+    names = [*(one.name for one in run.classes), "mean of known classes"]
+    steps = range(len(found.iou))
+    rows = [[name, *(cell(step, column) for step in steps)] for column, name in enumerate(names)]
+    return tabulated(["class", *(f"step {step}" for step in steps)], rows)
+
+
+def _band_table(run: Run, bands: np.ndarray) -> str:
+    from lag_core.comparison import percent
+    from lag_core.tabulating import tabulated
+
+    rows = [[one.name, *(percent(v) for v in bands[:, k])] for k, one in enumerate(run.classes)]
+    return tabulated(["class", *(f"step {step}" for step in range(len(bands)))], rows)
 
 
 def _announced(bar: Progress) -> Progress:
@@ -70,6 +122,7 @@ _SENTENCES = {
     "equal": "equal to the stored metrics, pixel by pixel",
     "close": "equal to the stored metrics but for a few pixels in a million, as another machine rounds them",
     "different": "different from the stored metrics",
+    "other images": "another dataset was measured than the stored one: the classes' true pixels differ",
     "unreadable": "the stored metrics are missing or damaged; --write replaces them",
     "written": "written as the stored metrics",
 }
@@ -85,5 +138,7 @@ def _verdict(run: Run, measured: np.ndarray) -> str:
         return "unreadable"
     if stored.shape != measured.shape:
         return "different"
+    if not np.array_equal(stored.sum(2), measured.sum(2)):
+        return "other images"
     moved = np.abs(stored - measured).sum() / 2
     return "equal" if moved == 0 else "close" if moved <= ROUNDING * stored.sum() else "different"

@@ -11,17 +11,20 @@ from lag_core.runs import Run
 from lag_core.sentences import say
 
 if TYPE_CHECKING:
+    from lag_core.training.evaluation import Listener
     from lag_core.training.features import Progress
 
 
-def measured(run: Run, dataset: Dataset, bar: Progress, device: str) -> list[dict[str, np.ndarray]]:
+def measured(
+    run: Run, dataset: Dataset, bar: Progress, device: str, listener: Listener | None = None
+) -> list[dict[str, np.ndarray]]:
     """Confusion matrices int64 [K, K] by domain, of each step, on the images that the run measures on."""
     from lag_core.explain.measuring import confusions
     from lag_core.training.evaluation import evaluate, measured_ids
 
     if run.kind == "segmenter":
-        return evaluate(run, dataset, bar, device)
-    return confusions(run, dataset, bar(measured_ids(dataset, run.config.data), "validation"), device)
+        return evaluate(run, dataset, bar, device, listener)
+    return confusions(run, dataset, bar(measured_ids(dataset, run.config.data), "validation"), device, listener)
 
 
 def write_measured(run: Run, dataset: Dataset, device: str) -> None:

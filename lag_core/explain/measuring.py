@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -14,14 +14,26 @@ from lag_core.metrics import confusion
 from lag_core.runs import Run
 
 
-def confusions(run: Run, dataset: Dataset, names: Iterable[str], device: str = "cpu") -> list[dict[str, np.ndarray]]:
-    """Confusion matrix int64 [K, K] of each domain, for each step, over the named images at their own size."""
+def confusions(
+    run: Run,
+    dataset: Dataset,
+    names: Iterable[str],
+    device: str = "cpu",
+    listener: Callable[[int, str, np.ndarray, np.ndarray], object] | None = None,
+) -> list[dict[str, np.ndarray]]:
+    """Confusion matrix int64 [K, K] of each domain, for each step, over the named images at their own size.
+
+    `listener` is told of each image, as `training.evaluation.Listener`.
+    """
     networks, classes = Networks(run, device), len(run.classes)
     totals: list[dict[str, np.ndarray]] = [{} for _ in range(len(networks))]
     for name in names:
         true = truth(dataset.mask(name), run.labels)
         trace, domain = Trace(networks, dataset.image(name), true, name), dataset.domain(name)
         for step, total in enumerate(totals):
-            counted = confusion(true, trace.prediction(step), classes)
+            predicted = trace.prediction(step)
+            if listener is not None:
+                listener(step, name, true, predicted)
+            counted = confusion(true, predicted, classes)
             total[domain] = total.get(domain, np.zeros_like(counted)) + counted
     return totals

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from lag_core.training.features import BATCH, FeatureStore, NoStore, Progress, t
 Confusions = dict[str, np.ndarray]
 """Confusion matrix int64 [K, K] of each domain."""
 
+Listener = Callable[[int, str, np.ndarray, np.ndarray], object]
+"""Told of each measured image: (step, name, truth uint8 [H, W], prediction uint8 [H, W]), both class indices."""
+
 
 def whole(measured: Confusions) -> np.ndarray:
     """Confusion matrix of the whole set: the domains' sum. Shape: int64 [K, K]."""
@@ -43,7 +46,9 @@ class Validation:
         self.size = config.size
         self.ids = measured_ids(dataset, config)
 
-    def measure(self, models: Sequence[Segmenter], loss: str, progress: Progress) -> list[Confusions]:
+    def measure(
+        self, models: Sequence[Segmenter], loss: str, progress: Progress, listener: Listener | None = None
+    ) -> list[Confusions]:
         """Confusion matrices of each model. Models whose trunks are equal to the bit share its features."""
         k = len(self.labels.order)
         totals: list[Confusions] = [{} for _ in models]
@@ -53,7 +58,7 @@ class Validation:
             for trunk, group in by_trunk.items():
                 features = self._features(models[group[0]], trunk, batch)
                 for step in group:
-                    self._count(models[step], loss, features, batch, totals[step], k)
+                    self._count(models[step], loss, features, batch, totals[step], k, step, listener)
         return totals
 
     def _features(self, model: Segmenter, trunk: str, batch: Sequence[str]) -> Tensor:
@@ -64,7 +69,15 @@ class Validation:
 
     @torch.no_grad()
     def _count(
-        self, model: Segmenter, loss: str, features: Tensor, batch: Sequence[str], total: Confusions, k: int
+        self,
+        model: Segmenter,
+        loss: str,
+        features: Tensor,
+        batch: Sequence[str],
+        total: Confusions,
+        k: int,
+        step: int,
+        listener: Listener | None,
     ) -> None:
         logits = model.behind_trunk(features).logits
         for row, image_id in enumerate(batch):
@@ -74,7 +87,10 @@ class Validation:
             own = full_size(logits[row : row + 1], self.size, inside, size)
             predicted = label_map(own, self.labels, loss)[0].cpu().numpy()
             domain = self.dataset.domain(image_id)
-            counted = confusion(truth(mask, self.labels), predicted, k)
+            true = truth(mask, self.labels)
+            if listener is not None:
+                listener(step, image_id, true, predicted)
+            counted = confusion(true, predicted, k)
             total[domain] = total.get(domain, 0) + counted
 
 
@@ -106,10 +122,12 @@ def metrics_entry(step: int, measured: Confusions, images: int) -> dict[str, Any
     return entry
 
 
-def evaluate(run: Run, dataset: Dataset, progress: Progress, device: str = "cpu") -> list[Confusions]:
-    """Measure every step of a run on the validation images of `dataset`."""
+def evaluate(
+    run: Run, dataset: Dataset, progress: Progress, device: str = "cpu", listener: Listener | None = None
+) -> list[Confusions]:
+    """Measure every step of a run on the validation images of `dataset`; `listener` is told of each."""
     validation = Validation(dataset, run.config.data, run.labels, torch.device(device), NoStore())
-    return validation.measure(load_steps(run, device), run.config.method.loss, progress)
+    return validation.measure(load_steps(run, device), run.config.method.loss, progress, listener)
 
 
 def totals(measured: Sequence[Confusions]) -> np.ndarray:

@@ -1,0 +1,235 @@
+"""What a paper's tables need: intervals over images, boundary IoU, seeds in groups, paired tests, formats."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from shapes import tiny_run, write_shapes
+
+from lag_core.boundary import BoundaryCounts, band, distance_of
+from lag_core.cli import main
+from lag_core.comparison import COLUMNS
+from lag_core.groups import grouped, sign_flip
+from lag_core.image_counts import ImageCounts
+from lag_core.metrics import confusion, iou, seen_only
+from lag_core.protocol import LabelSpace
+from lag_core.runs import Run, open_run
+from lag_core.tabulating import FORMATS, tabulated
+
+pytestmark = pytest.mark.usefixtures("no_fsync")
+LABELS = LabelSpace(((0, 1), (2,)), 0)
+Said = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("data") / "shapes", train_images=10)
+
+
+@pytest.fixture(scope="module")
+def runs(root: Path) -> dict[str, Run]:
+    """Two methods on two seeds."""
+    names = ("finetune", "frozen")
+    return {
+        f"{n}-{seed}": tiny_run(root, root.parent / f"{n}-{seed}", n, optim={"seed": seed})
+        for n in names
+        for seed in (0, 1)
+    }
+
+
+@pytest.fixture
+def lag(capsys: pytest.CaptureFixture[str]) -> Said:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        status = main([str(one) for one in arguments])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return call
+
+
+# Intervals over images
+
+
+def pictures(n: int, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    truths = [rng.integers(0, 3, (6, 7)).astype(np.uint8) for _ in range(n)]
+    truths[0][0] = 255
+    return [(true, np.where(rng.random(true.shape) < 0.6, true % 3, rng.integers(0, 3, true.shape))) for true in truths]
+
+
+def counted(images: list[tuple[np.ndarray, np.ndarray]]) -> ImageCounts:
+    found = ImageCounts(LABELS)
+    for place, (true, called) in enumerate(images):
+        for step in (0, 1):
+            found.add(step, str(place), true, called if step else np.minimum(called, 1))
+    return found
+
+
+def test_the_iou_is_that_of_all_images_together() -> None:
+    images = pictures(9)
+    found = counted(images).intervals()
+    for step, seen in enumerate((2, 3)):
+        matrix = sum(confusion(t, c if step else np.minimum(c, 1), 3) for t, c in images)
+        expected = iou(seen_only(matrix, seen))
+        expected[seen:] = np.nan
+        assert np.allclose(found.iou[step, :3], expected, equal_nan=True)
+        assert found.iou[step, 3] == pytest.approx(np.nanmean(expected))
+
+
+def test_the_interval_agrees_with_drawing_images_one_by_one() -> None:
+    images = pictures(12)
+    found = counted(images).intervals(draws=2000)
+    rng = np.random.default_rng(5)
+    drawn = []
+    for _ in range(2000):
+        chosen = rng.integers(0, len(images), len(images))
+        drawn.append(iou(sum(confusion(*images[i], 3) for i in chosen)))
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    assert np.allclose(found.low[1, :3], low, atol=0.01) and np.allclose(found.high[1, :3], high, atol=0.01)
+
+
+def test_equal_images_leave_nothing_to_chance_and_what_is_not_there_has_no_interval() -> None:
+    true = np.zeros((4, 4), np.uint8)
+    true[0] = 1
+    called = np.zeros((4, 4), np.uint8)
+    called[0, :2] = 1
+    found = counted([(true, called)] * 5).intervals()
+    assert found.iou[0, 1] == found.low[0, 1] == found.high[0, 1] == 0.5
+    assert np.isnan(found.low[1, 2]) and found.as_dict(1)["iou"][2] is None
+
+
+# Boundary IoU
+
+
+def test_the_band_is_what_is_near_the_outline() -> None:
+    rng = np.random.default_rng(0)
+    mask = rng.random((12, 15)) < 0.8
+    for distance in (1, 2, 3):
+        padded = np.pad(mask, distance)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * distance + 1, 2 * distance + 1))
+        assert np.array_equal(band(mask, distance), mask & ~windows.all((2, 3)))
+
+
+def test_boundary_iou_sees_an_outline_that_iou_hardly_does() -> None:
+    true = np.zeros((100, 100), np.uint8)
+    true[20:80, 20:80] = 1
+    called = np.zeros_like(true)
+    called[22:78, 22:78] = 1
+    found = BoundaryCounts(LABELS, 1)
+    found.add(0, "a", true, called)
+    distance = distance_of(true.shape)
+    assert distance == 3
+    inner = 56**2 - 50**2
+    both = 58 * 0 + (56**2 - 54**2)
+    assert found.iou()[0, 1] == pytest.approx(both / (60**2 - 54**2 + inner - both))
+    assert found.iou()[0, 1] < 0.5 < iou(confusion(true, called, 3))[1]
+    assert np.isnan(found.iou()[0, 2])
+
+
+def test_pixels_that_are_not_annotated_have_no_outline_of_their_own() -> None:
+    true = np.full((50, 50), 255, np.uint8)
+    true[:, :25] = 0
+    found = BoundaryCounts(LABELS, 1)
+    found.add(0, "a", true, np.zeros_like(true))
+    assert found.iou()[0, 0] == 1.0
+
+
+# Groups and tests
+
+
+def test_seeds_of_one_configuration_are_one_line(lag: Said, runs: dict[str, Run]) -> None:
+    paths = [run.path for run in runs.values()]
+    status, out, _ = lag("compare", *paths, "--group", "--format", "json")
+    found = json.loads(out)
+    assert status == 0 and [g["name"] for g in found["groups"]] == ["finetune", "frozen"]
+    for group in found["groups"]:
+        values = [row["all"] for row in group["runs"]]
+        assert group["seeds"] == [0, 1]
+        assert group["mean"]["all"] == pytest.approx(np.mean(values))
+        assert group["spread"]["all"] == pytest.approx(np.std(values, ddof=1))
+    (pair,) = found["paired"]
+    differences = [a["all"] - b["all"] for a, b in zip(*(g["runs"] for g in found["groups"]), strict=True)]
+    assert pair["difference"] == pytest.approx(np.mean(differences)) and pair["seeds"] == [0, 1]
+    assert pair["p"] in (0.5, 1.0), "two pairs: never below 2 / 4"
+
+
+def test_the_sign_flip_test_counts_all_flips() -> None:
+    assert sign_flip(np.array([1.0, 2.0, 3.0])) == 2 / 8
+    assert sign_flip(np.array([1.0, 2.0, -3.0])) == 1.0
+    assert sign_flip(np.array([0.4, 0.5, 0.6, 0.5, -0.1])) == pytest.approx(4 / 32)
+
+
+def test_groups_of_one_method_are_told_apart_by_their_settings(root: Path, tmp_path: Path) -> None:
+    made = [tiny_run(root, tmp_path / str(e), "frozen", optim={"epochs_later": e}) for e in (1, 2)]
+    from lag_core.comparison import row
+
+    names = [group.name for group in grouped(made, [row(one, one.confusions()) for one in made])]
+    assert names == ["frozen (optim.epochs_later=1)", "frozen (optim.epochs_later=2)"]
+
+
+def test_one_seed_twice_is_refused(lag: Said, runs: dict[str, Run]) -> None:
+    path = runs["frozen-0"].path
+    status, _, err = lag("compare", path, path, "--group")
+    assert status == 2 and "has a seed twice" in err
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("group", [(), ("--group",)])
+def test_every_format_holds_every_number(lag: Said, runs: dict[str, Run], form: str, group: tuple[str, ...]) -> None:
+    paths = [run.path for run in runs.values()]
+    _, plain, _ = lag("compare", *paths, "--json")
+    status, out, _ = lag("compare", *paths, *group, "--format", form)
+    assert status == 0
+    for row in json.loads(plain):
+        assert f"{100 * row['all']:.2f}" in out
+    assert all(heading in out for heading in COLUMNS.values())
+
+
+def test_csv_and_latex_are_what_they_claim_to_be() -> None:
+    heading, rows = ["run", "a,b"], [['x "1"', "1.5 ± 0.2"], ["50 % & lag_x", "-"]]
+    assert list(csv.reader(io.StringIO(tabulated(heading, rows, "csv")))) == [heading, *rows]
+    latex = tabulated(heading, rows, "latex")
+    assert r"50 \% \& lag\_x & - \\" in latex and r"1.5 $\pm$ 0.2" in latex
+    assert latex.startswith(r"\begin{tabular}{lr}") and latex.endswith(r"\end{tabular}")
+    assert tabulated(heading, rows, "markdown").splitlines()[1] == "|---|---:|"
+
+
+# Other images
+
+
+def test_compare_and_evaluate_say_that_other_images_were_measured(
+    lag: Said, runs: dict[str, Run], root: Path, tmp_path: Path
+) -> None:
+    first = runs["finetune-0"]
+    other = write_shapes(tmp_path / "shapes", train_images=12, val_images=3)
+    moved = tiny_run(other, tmp_path / "moved", "frozen")
+    _, _, err = lag("compare", first.path, moved.path)
+    assert "moved was measured on other images than finetune-0" in err
+    _, _, err = lag("compare", first.path, runs["frozen-0"].path)
+    assert err == ""
+    _, out, _ = lag("evaluate", first.path, "--data", other)
+    assert "another dataset was measured than the stored one" in out
+
+
+def test_evaluate_gives_each_class_an_interval_and_its_boundary(lag: Said, runs: dict[str, Run]) -> None:
+    run = runs["frozen-0"]
+    status, out, _ = lag("evaluate", run.path, "--json", "--boundary")
+    steps: list[dict[str, Any]] = json.loads(out)["steps"]
+    confusions = open_run(run.path).confusions()
+    assert status == 0 and confusions is not None
+    for step, found in enumerate(steps):
+        expected = iou(seen_only(confusions[step], run.labels.seen(step)))
+        for k in range(run.labels.seen(step)):
+            if found["classes"]["iou"][k] is not None:
+                assert found["classes"]["iou"][k] == pytest.approx(expected[k], abs=1e-6)
+                assert found["classes"]["low"][k] <= found["classes"]["iou"][k] <= found["classes"]["high"][k]
+        assert len(found["boundary_iou"]) == len(run.classes)
+    _, text, _ = lag("evaluate", run.path, "--boundary")
+    assert "95 % bootstrap interval" in text and "mean of known classes" in text and "Boundary IoU: 2 %" in text
