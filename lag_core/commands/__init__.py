@@ -13,10 +13,11 @@ from lag_core.commands import (
     report,
     splits,
     survey,
+    sweep,
     train,
 )
 
 COMMANDS = (
     train, import_, evaluate, survey, predict, explain, report, compare, splits, doctor, pack, adopt,
-    import_predictions,
+    import_predictions, sweep,
 )  # fmt: skip

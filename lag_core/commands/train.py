@@ -15,11 +15,14 @@ from lag_core.sentences import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from lag_core.event_files import FORMATS
+
     parser.add_argument("--config", type=Path, required=True, help="TOML file, see configs/")
     parser.add_argument("--method", help="a method by name, instead of the file's [method] name")
     parser.add_argument("--out", type=Path, help="run folder (default: checkpoints/CONFIG-METHOD)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--log", nargs="+", default=[], choices=FORMATS, help="write the events in these formats, too")
     parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
 
 
@@ -82,4 +85,15 @@ def run(options: argparse.Namespace) -> int:
     except (NotFiniteError, WorkerLost) as error:
         say(f"lag: {error}; the last saved point is kept in {out}", sys.stderr)
         return 1
+    finally:
+        _export(out, options.log)
     return 0
+
+
+def _export(out: Path, formats: Sequence[str]) -> None:
+    """What there is of the run in other formats, also after an interruption."""
+    from lag_core.event_files import export
+    from lag_core.runs import open_run
+
+    for form in formats if (out / "run.json").exists() else ():
+        export(open_run(out), form)

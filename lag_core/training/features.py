@@ -10,12 +10,14 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from lag_core import reading
@@ -154,8 +156,12 @@ class FeatureStore:
             with reading.opened(path, reading.ARRAYS) as file:
                 return np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError):
-            value = compute()
             path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent.with_suffix(".lock")):  # another worker may be at the same image
+            if path.exists():
+                with suppress(OSError, ValueError, EOFError), reading.opened(path, reading.ARRAYS) as file:
+                    return np.load(file, allow_pickle=False)
+            value = compute()
             partial = path.with_suffix(f".{os.getpid()}.npy")  # a cache: renamed, but not forced to the disk
             np.save(partial, value, allow_pickle=False)
             partial.replace(path)
