@@ -27,6 +27,7 @@ torch.set_num_threads(1)
 
 FAST = ("ssul", "dkd", "plop", "rcil")
 """One of each kind of layout."""
+IMAGES = ("wide", "main")
 VARIANTS = {"ssul": ("frozen", "frozen weights"), "lag": ("frozen",)}
 
 
@@ -46,7 +47,7 @@ def test_logits_and_label_maps_are_the_systems_own(
 ) -> None:
     tensors = _from_file(peer, variant, step, tmp_path) if by_file else peers.state(peer, step, variant)
     model = peers.segmenter(peer, step, tensors)
-    for image in ("wide", "main") if step else ("wide",):
+    for image in IMAGES:
         logits = peers.full_logits(model, image)
         assert peers.difference(peer, logits, variant, image, step) < TOLERANCE
         assert peers.differing_pixels(peer, logits, variant, image, step) <= 1e-4
@@ -54,6 +55,8 @@ def test_logits_and_label_maps_are_the_systems_own(
             _notice_wrong_logits(peer, logits, variant, image)
             if image == "main":
                 _notice_wrong_predictions(peer, logits, variant)
+                if peer == "dkd":
+                    _notice_the_auxiliary_channel(tensors, logits)
 
 
 def _from_file(peer: str, variant: str, step: int, folder: Path) -> dict[str, Tensor]:
@@ -83,6 +86,7 @@ def _softmax(logits: Tensor) -> Tensor:
     return torch.cat([scores[:1] + scores[1:2], scores[2:]]).argmax(0)
 
 
+AUXILIARY = "auxiliary as background"
 WRONG_PREDICTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "no threshold": _no_threshold,
     "unknown dropped": lambda logits: logits[0, 1:].argmax(0),
@@ -98,6 +102,34 @@ def _notice_wrong_predictions(peer: str, logits: Tensor, variant: str) -> None:
             changed = float((WRONG_PREDICTIONS[detail](logits).numpy() != right).mean())
             assert changed == pytest.approx(about["pixels_that_change_class"], abs=1e-3), detail
             assert changed > 1e-3
+
+
+def _notice_the_auxiliary_channel(tensors: dict[str, Tensor], logits: Tensor) -> None:
+    """DKD's first channel in the background's place changes as many pixels as the fixtures say."""
+    model = peers.segmenter("dkd", 1, tensors)
+    first = model.heads[0].classify
+    with torch.no_grad():
+        first.weight[0], first.bias[0] = tensors["cls.0.weight"][0], tensors["cls.0.bias"][0]
+    wrong = peers.full_logits(model, "main")[0].argmax(0).numpy()
+    about = peers.layout("dkd")["wrong"][AUXILIARY]
+    changed = float((wrong != peers.prediction("dkd", logits)).mean())
+    assert changed == pytest.approx(about["pixels_that_change_class"], abs=1e-3)
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_no_answer_and_no_wrong_reading_is_left_out(peer: str) -> None:
+    """Every stored answer is compared by the test above, and every wrong detail noticed by it."""
+    compared = {
+        f"{variant}/{image}/{step}/{what}"
+        for name, variant, step, _ in (one.values for one in cases())
+        for image in IMAGES
+        for what in ("logits", "prediction")
+        if name == peer
+    }
+    stored = set(peers.answers(peer).files)
+    assert {key for key in stored if not key.startswith("wrong/")} == compared
+    noticed = {key.split("/")[1] for key in stored if key.startswith("wrong/")}
+    assert set(peers.layout(peer)["wrong"]) - noticed <= {*WRONG_PREDICTIONS, AUXILIARY}
 
 
 @pytest.mark.slow
