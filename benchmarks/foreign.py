@@ -1,0 +1,297 @@
+"""What it takes to look at networks of other systems: time and memory of each page, with random weights.
+
+    python benchmarks/foreign.py segformer          # SegFormer-B0 of `transformers`, at 512 x 512
+    python benchmarks/foreign.py mask2former        # Mask2Former Swin-T of `transformers`, at 256 x 256
+    python benchmarks/foreign.py resnet101          # PLOP's ResNet-101, task 10-1: 11 steps that share nothing, at 512
+
+Each writes checkpoints as their owner would have them, makes a run of them (`lag adopt`, `lag import`), surveys it
+where that says (two steps), and opens its pages one after another in a process of its own. Pictures are the eight
+photographs that ship. The result goes to benchmarks/results/foreign.json, and its lines into docs/open-your-own.md.
+Times are of this machine, on as many threads as OMP_NUM_THREADS says; processor time counts all threads together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "foreign.json"
+PAGE = ROOT / "docs" / "open-your-own.md"
+PHOTOS = ROOT / "assets" / "photos"
+BEGIN, END = "<!-- table foreign -->", "<!-- end -->"
+NETWORKS = ("segformer", "mask2former", "resnet101")
+TITLES = {
+    "segformer": "SegFormer-B0, 512 x 512, 2 steps",
+    "mask2former": "Mask2Former Swin-T, 256 x 256, 2 steps",
+    "resnet101": "PLOP's ResNet-101, 512 x 512, 11 steps",
+}
+VIEWS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("overview", "Overview", {}),
+    ("steps", "Steps", {}),
+    ("forgetting", "Forgetting", {}),
+    ("channels", "Channels", {}),
+    ("channels", "transplant of a channel", {"channel": "3", "without": "old"}),
+    ("prototypes", "Prototypes", {}),
+    ("relevance", "Relevance", {"method": "gradient-x-input"}),
+    ("why", "Why preserved, with the swap board", {}),
+)
+"""Slug, title and choices of what is opened, in this order."""
+DEEP = ("overview", "steps", "forgetting")
+"""Pages of a run of 11 steps; the others cost what they cost with two steps."""
+
+
+# ---------------------------------------------------------------------- checkpoints
+
+
+def write_transformer(name: str, folder: Path) -> list[Path]:
+    """State dicts of two steps with random weights."""
+    import foreign_adapters
+    import torch
+
+    adapter = getattr(foreign_adapters, foreign_adapters.BY_NAME[name])()
+    paths = []
+    for step in range(len(adapter.steps)):
+        torch.manual_seed(step)
+        path = folder / f"step-{step}.pt"
+        torch.save(adapter.build(sum(adapter.steps[: step + 1])).state_dict(), path)
+        paths.append(path)
+    return paths
+
+
+def write_resnet101(folder: Path, steps: int = 11) -> list[Path]:
+    """Files as PLOP writes them, random weights, everything different at every step."""
+    import torch
+
+    paths = []
+    for step in range(steps):
+        state = {f"module.{key}": value for key, value in plop_state(step).items()}
+        path = folder / f"10-1-voc_PLOP_{step}.pth"
+        torch.save({"epoch": 30, "model_state": state}, path)
+        paths.append(path)
+    return paths
+
+
+def plop_state(step: int, backbone: str = "resnet101", first: int = 11) -> dict[str, Any]:
+    """Keys of PLOP's network after `step` -> random tensors: the reader's own requests, recorded.
+
+    `first`: classes of step 0, the background among them; later steps bring one each.
+    """
+    import torch
+
+    from lag_core.importing.formats import FORMATS
+    from lag_core.importing.normalisation import in_place
+    from lag_core.importing.run_writer import Request, _config, shapes_of
+    from lag_core.protocol import LabelSpace
+
+    asked = _Recorder(torch.Generator().manual_seed(step))
+    config = _config(Request((), Path("run"), "10-1", class_list(), "plop", norm="iabn"), FORMATS["plop"], backbone)
+    labels = LabelSpace((tuple(range(first)), *((i,) for i in range(first, 21))), background=0)
+    FORMATS["plop"].tensors(asked, shapes_of(config, labels, step), in_place)  # type: ignore[arg-type]
+    return asked.given
+
+
+class _Recorder:
+    """In place of a file: gives random numbers for every tensor that is asked for, and remembers them."""
+
+    def __init__(self, generator: Any):
+        self.generator, self.given = generator, dict[str, Any]()
+
+    def take(self, key: str, shape: Sequence[int]) -> Any:
+        import torch
+
+        if key.endswith("running_var"):
+            value = torch.ones(shape)
+        elif len(shape) == 1:
+            value = 0.1 * torch.randn(shape, generator=self.generator) + float(key.endswith("weight"))
+        else:
+            inputs = float(torch.Size(shape[1:]).numel())
+            value = torch.randn(shape, generator=self.generator) * (2 / inputs) ** 0.5
+        self.given[key] = value
+        return value
+
+    def __contains__(self, key: str) -> bool:
+        return False
+
+
+def class_list() -> Any:
+    """Background and 20 classes; the first six are those of the photographs."""
+    from lag_core.data.voc import palette_color
+    from lag_core.importing.classes import ClassList
+    from lag_core.protocol import ClassInfo
+
+    names = [one["name"] for one in json.loads((PHOTOS / "classes.json").read_text("utf-8"))["classes"]]
+    names += [f"class {i}" for i in range(len(names), 21)]
+    return ClassList("folder", "photos", (), tuple(ClassInfo(i, n, palette_color(i)) for i, n in enumerate(names)))
+
+
+# ---------------------------------------------------------------------- measuring
+
+
+def made(name: str, folder: Path) -> tuple[Path, dict[str, float]]:
+    """A run of one network, and what making it took."""
+    from lag_core.cli import main
+
+    files, out, took = folder / "files", folder / "runs" / name, dict[str, float]()
+    files.mkdir()
+    data = photographs(folder / "photos")
+    if name == "resnet101":
+        paths = write_resnet101(files)
+        classes = files / "classes.json"
+        listed = [{"id": c.id, "name": c.name, "color": c.color} for c in class_list().classes]
+        classes.write_text(json.dumps(listed), "utf-8")
+        command = ["import", "plop", *map(str, paths), "--task", "10-1", "--classes", str(classes), "--norm", "iabn"]
+        took["lag import"] = _seconds(lambda: main([*command, "--data", str(data), "--out", str(out)]))
+        took["size_gib"] = sum(path.stat().st_size for path in out.iterdir()) / 2**30
+        return out, took
+    import foreign_adapters
+
+    paths = write_transformer(name, files)
+    adapter = f"foreign_adapters:{foreign_adapters.BY_NAME[name]}"
+    command = ["adopt", *map(str, paths), "--adapter", adapter, "--root", str(data), "--out", str(out)]
+    took["lag adopt"] = _seconds(lambda: main([*command, "--device", "cpu"]))
+    took["lag survey"] = _seconds(lambda: main(["survey", str(out), "--quiet", "--device", "cpu"]))
+    return out, took
+
+
+def photographs(folder: Path) -> Path:
+    """The photographs that ship as a dataset: they are validation images, and a dataset has training images, too."""
+    folder.mkdir()
+    for name in ("images", "masks", "classes.json", "val.txt"):
+        (folder / name).symlink_to(PHOTOS / name)
+    (folder / "train.txt").symlink_to(PHOTOS / "val.txt")
+    return folder
+
+
+def _seconds(work: Callable[[], int]) -> float:
+    began = time.perf_counter()
+    if work() != 0:
+        raise SystemExit("a command failed; see above")
+    return round(time.perf_counter() - began, 1)
+
+
+def pages(run: Path, slugs: Sequence[str]) -> dict[str, Any]:
+    """Open a run's pages in this process: seconds, processor seconds, and the largest size so far, of each.
+
+    The first row is the time from an empty process to the first picture, so the app's imports belong to it.
+    """
+    found: dict[str, Any] = {}
+    began, processor = time.perf_counter(), time.process_time()
+    for slug, title, choices in VIEWS:
+        if slug not in slugs:
+            continue
+        shown = open_page(slug, {"run": run.name, "step": "1", **choices})
+        seconds, used = time.perf_counter() - began, time.process_time() - processor
+        found[title] = {"seconds": round(seconds, 1), "processor_s": round(used, 1), "peak_mib": round(_mib("VmHWM"))}
+        found[title]["says"] = shown
+        began, processor = time.perf_counter(), time.process_time()
+    gc.collect()
+    return {"pages": found, "rest_mib": round(_mib("VmRSS")), "peak_mib": round(_mib("VmHWM"))}
+
+
+def open_page(slug: str, choices: dict[str, str]) -> list[str]:
+    """Draw a page without a browser; what it says is lacking. RuntimeError if it breaks."""
+    from streamlit.testing.v1 import AppTest
+
+    app = AppTest.from_string(f"from dashboard.app import main; main(default={slug!r})", default_timeout=900)
+    app.query_params.update({"image": "dog", "class": "dog", **choices})
+    app.run()
+    if app.exception or app.error:
+        raise RuntimeError(f"{slug}: {[one.value for one in (*app.exception, *app.error)]}")
+    return [one.value for one in app.warning]
+
+
+def _mib(name: str) -> float:
+    """Resident size of this process, now (VmRSS) or at most (VmHWM); MiB, Linux alone."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Make a run and open its pages in fresh processes."""
+    with tempfile.TemporaryDirectory() as made_here:
+        folder = Path(made_here)
+        os.environ |= {
+            "LAG_RUNS": str(folder / "runs"), "LAG_CACHE": str(folder / "cache"), "LAG_DATA": "", "LAG_DEVICE": "cpu",
+        }  # fmt: skip
+        if name != "resnet101":
+            import foreign_adapters
+
+            os.environ["LAG_ADAPTERS"] = f"foreign_adapters:{foreign_adapters.BY_NAME[name]}"
+        run, took = made(name, folder)
+        slugs = DEEP if name == "resnet101" else tuple(dict.fromkeys(slug for slug, _, _ in VIEWS))
+        first = _in_a_process(run, ("steps",))
+        return {**took, "first_picture": first, "all": _in_a_process(run, slugs), "machine": _machine()}
+
+
+def _in_a_process(run: Path, slugs: Sequence[str]) -> dict[str, Any]:
+    command = [sys.executable, str(Path(__file__).resolve()), "--open", str(run), *slugs]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "benchmarks")))}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    load = [round(one, 1) for one in os.getloadavg()]
+    return {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__, "load": load}
+
+
+# ---------------------------------------------------------------------- the page
+
+
+def table(results: dict[str, Any]) -> str:
+    """Lines of docs/open-your-own.md."""
+    lines = ["| network | to the first picture | pages, processor seconds | memory at rest, at most |", "|---|---|---|---|"]
+    for name in (one for one in NETWORKS if one in results):
+        found = results[name]
+        first = next(iter(found["first_picture"]["pages"].values()))
+        shown = ", ".join(f"{title} {one['processor_s']:.0f}" for title, one in found["all"]["pages"].items())
+        memory = f"{found['all']['rest_mib'] / 1024:.1f} GiB, {found['all']['peak_mib'] / 1024:.1f} GiB"
+        took = f"{first['seconds']:.0f} s ({first['processor_s']:.0f} s of processor time)"
+        lines.append(f"| {TITLES[name]} | {took} | {shown} | {memory} |")
+    return "\n".join(lines)
+
+
+def fill(text: str, results: dict[str, Any]) -> str:
+    """The page with its table made anew."""
+    head, rest = text.split(BEGIN, 1)
+    return f"{head}{BEGIN}\n{table(results)}\n{END}{rest.split(END, 1)[1]}"
+
+
+def stored() -> dict[str, Any]:
+    """What was measured before."""
+    return json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"{', '.join(NETWORKS)}; by default all")
+    parser.add_argument("--open", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.open:
+        run, *slugs = options.open
+        print(json.dumps(pages(Path(run), slugs)))
+        return
+    for name in options.networks or NETWORKS:
+        results = {**stored(), name: measure(name)}
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+        PAGE.write_text(fill(PAGE.read_text("utf-8"), results), "utf-8")
+        print(json.dumps({name: results[name]}, indent=1))
+
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+    main()
