@@ -254,7 +254,10 @@ def _machine() -> dict[str, Any]:
 
 def table(results: dict[str, Any]) -> str:
     """Lines of docs/open-your-own.md."""
-    lines = ["| network | to the first picture | pages, processor seconds | memory at rest, at most |", "|---|---|---|---|"]
+    lines = [
+        "| network | to the first picture | pages, processor seconds | memory at rest, at most |",
+        "|---|---|---|---|",
+    ]
     for name in (one for one in NETWORKS if one in results):
         found = results[name]
         first = next(iter(found["first_picture"]["pages"].values()))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lag_core.adapters.adapted_step import HeadDecoder
 from lag_core.explain import decoding
 from lag_core.explain.decoding import OwnDecoder, decoded, logits_of_sets
 from lag_core.model.heads import Head, LinearHead
@@ -118,3 +119,45 @@ def test_any_decoder_is_told_the_picture_of_each_row(images: int) -> None:
         assert torch.equal(logits, expected)
     assert max(len(rows) for rows in decode.asked) <= decoding.ROWS
     assert torch.equal(decoded(decode, latent, images), latent[:, :2] + 100 * decode.offset)
+
+
+def counted(head: nn.Module) -> tuple[HeadDecoder, list[int]]:
+    """An adapter's decoder, and how many maps each of its calls decodes."""
+    calls: list[int] = []
+
+    class Counted(HeadDecoder):
+        def __call__(self, latent: Tensor, rows: Any = None) -> Tensor:
+            calls.append(len(latent))
+            return super().__call__(latent, rows)
+
+    return Counted(head, lambda logits: torch.cat([torch.full_like(logits[:, :1], -9), logits], 1), 2), calls
+
+
+FOREIGN = {
+    "convolution": (nn.Conv2d(C, 3, 1), True),
+    "with what follows": (nn.Sequential(nn.Conv2d(C, 4, 3, padding=1), nn.ReLU(), nn.Upsample(scale_factor=2)), True),
+    "grouped": (nn.Conv2d(C, 4, 1, groups=2), False),
+    "reflected": (nn.Conv2d(C, 4, 3, padding=1, padding_mode="reflect"), False),
+    "no convolution first": (nn.Sequential(nn.ReLU(), nn.Conv2d(C, 3, 1)), False),
+}
+
+
+@pytest.mark.parametrize("name", tuple(FOREIGN))
+@pytest.mark.parametrize("filling", tuple(fillings(2)))
+def test_an_adapters_head_is_summed_up_where_it_begins_with_a_convolution(name: str, filling: str) -> None:
+    head, summed = FOREIGN[name]
+    decode, calls = counted(head)
+    latent, other = maps(2), fillings(2)[filling]
+    found = list(logits_of_sets(decode, latent, other, SETS))
+    assert (calls == []) is summed
+    for own, chosen in zip(found, SETS, strict=True):
+        changed = latent.clone()
+        changed[:, chosen] = other[:, chosen]
+        assert torch.allclose(own, decode(changed), atol=1e-4)
+
+
+def test_as_many_maps_are_changed_at_once_as_the_bound_in_bytes_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode, calls = counted(FOREIGN["no convolution first"][0])
+    monkeypatch.setattr(decoding, "BYTES", 4 * maps(1).nbytes)
+    list(logits_of_sets(decode, maps(2), fillings(2)["old"], SETS))
+    assert calls == [4, 4, 2]

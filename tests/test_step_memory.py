@@ -55,6 +55,21 @@ def test_a_network_larger_than_the_bound_is_still_handed_out() -> None:
     assert memory.get("a", lambda: layer(9)) is memory.get("a", lambda: layer(1))
 
 
+def test_what_has_gone_no_longer_counts() -> None:
+    memory = StepMemory()
+    memory.get("a", lambda: layer(100))
+    memory.get("b", lambda: layer(10))
+    memory.drop(lambda key: key == "a")
+    assert memory.bytes == 40 and memory.find("a") is None
+
+
+def test_asking_again_does_not_look_at_every_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = StepMemory()
+    memory.get("a", lambda: layer(100))
+    monkeypatch.setattr("lag_core.explain.step_memory.storages", lambda module: pytest.fail("looked again"))
+    assert isinstance(memory.get("a", lambda: layer(1)), nn.Linear)
+
+
 @pytest.mark.parametrize(("text", "found"), [("", DEFAULT), ("512MiB", 2**29), ("1.5 GiB", 3 * 2**29), ("77", 77)])
 def test_the_bound_can_be_set(text: str, found: int) -> None:
     assert limit_from(text) == found

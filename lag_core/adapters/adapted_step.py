@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lag_core.adapters.adapter import Adapter, AdapterError
 from lag_core.adapters.replay import Replay, latent_and_logits, rows_of, upstream
 from lag_core.data.transforms import MEAN, STD
+from lag_core.model.linear_start import LinearStart, sums_up
 from lag_core.model.segmenter import Output
 from lag_core.protocol import LabelSpace
 
@@ -21,6 +22,26 @@ TOLERANCE = 1e-4
 """Largest difference of the self-test, of the largest logit."""
 NEVER = -1e4
 """Logit of the unknown class, which a network without a background has no channel for."""
+
+
+class HeadDecoder:
+    """The way from Z to logits through the module that the adapter names as head."""
+
+    def __init__(self, head: nn.Module, complete: Callable[[Tensor], Tensor], pictures: int):
+        self.head, self.complete, self.pictures = head, complete, pictures
+
+    def __call__(self, latent: Tensor, rows: Any = None) -> Tensor:
+        rows_of(rows, len(latent), self.pictures)
+        return self.complete(self.head(latent.clone()))
+
+    def linear_heads(self) -> list[LinearStart]:
+        """The head where it begins with a convolution; see `HasLinearHeads`."""
+        modules = list(self.head) if isinstance(self.head, nn.Sequential) else [self.head]
+        first, rest = modules[0], nn.Sequential(*modules[1:])
+        if not sums_up(first):
+            return []
+        assert isinstance(first, nn.Conv2d)
+        return [LinearStart(first, lambda x: self.complete(rest(x)), first.out_channels)]
 
 
 class AdaptedStep(nn.Module):
@@ -77,13 +98,7 @@ class AdaptedStep(nn.Module):
             raise AdapterError(f"adapter {self.name} names no module for Z: set `latent`")
         if self._head is None:
             return Replay(self._target, self._early, self._logits, images, self.lock)
-        head = self._head
-
-        def decode(latent: Tensor, rows: Any = None) -> Tensor:
-            rows_of(rows, len(latent), len(images))
-            return self._with_unknown(head(latent.clone()))
-
-        return decode
+        return HeadDecoder(self._head, self._with_unknown, len(images))
 
     def _logits(self, images: Tensor) -> Tensor:
         """One logit a training channel."""

@@ -1,16 +1,15 @@
 """From Z to logits: what explanations ask of a decoder, and the logits of many sets of changed channels at once.
 
-The heads of this project begin with a convolution, which is linear: with channels S of Z replaced, its output is that
-of Z plus the sum over S of what each channel's replacement changes. These changes are found once for each channel; the
-outputs of all sets are then one matrix product, and only what lies behind the convolution runs for each set. Any other
-decoder runs once for each set. Both give the same logits up to rounding. Source: ours (docs/method.md, section Fair
-controls).
+The heads of this project begin with a convolution, which is linear, and so do those of many other networks: with
+channels S of Z replaced, its output is that of Z plus the sum over S of what each channel's replacement changes. These
+changes are found once for each channel; the outputs of all sets are then one matrix product, and only what lies behind
+the convolution runs for each set. Any other decoder runs once for each set. Both give the same logits up to rounding.
+Source: ours (docs/method.md, section Fair controls).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lag_core.model.heads import AnyHead, Head, LinearHead
+from lag_core.model.linear_start import HasLinearHeads, LinearStart
 from lag_core.model.segmenter import Segmenter
 
 Decode = Callable[..., Tensor]
@@ -39,11 +39,18 @@ class OwnDecoder:
     def __call__(self, latent: Tensor, rows: Tensor | None = None) -> Tensor:
         return self.model.decode(latent)
 
-    def linear_heads(self, latent: Tensor) -> list[AnyHead]:
-        """The heads if every one begins with a convolution and fits (see `_fits`); else none."""
-        heads = self.model.heads if isinstance(self.model.heads, nn.ModuleList) else ()
-        found = [head for head in heads if _fits(head, latent)]
+    def linear_heads(self) -> list[LinearStart]:
+        """See `HasLinearHeads`."""
+        heads = list(self.model.heads) if isinstance(self.model.heads, nn.ModuleList) else []
+        found = [_linear(head) for head in heads if isinstance(head, Head | LinearHead)]
         return found if len(found) == len(heads) else []
+
+
+def _linear(head: AnyHead) -> LinearStart:
+    """A head of ours; a linear one is a convolution and nothing else."""
+    if not isinstance(head, Head):
+        return LinearStart(head, lambda x: x, head.out_channels)
+    return LinearStart(head.conv, lambda x: head.classify(head.relu(head.norm(x))), head.classify.out_channels)
 
 
 def replaced(latent: Tensor, filling: Tensor, channels: Tensor) -> Tensor:
@@ -59,7 +66,8 @@ def logits_of_sets(decode: Decode, latent: Tensor, filling: Tensor, sets: Sequen
 
     Shape: Z and filling [N, C, h, w]; each set int [k].
     """
-    if isinstance(decode, OwnDecoder) and (heads := decode.linear_heads(latent)):
+    heads = decode.linear_heads() if isinstance(decode, HasLinearHeads) else ()
+    if heads and all(_fits(head.first, latent) for head in heads):
         return _by_sums(heads, latent, filling, sets)
     return _one_by_one(decode, latent, filling, sets)
 
@@ -74,32 +82,28 @@ def decoded(decode: Decode, latent: Tensor, images: int) -> Tensor:
 
 @torch.no_grad()
 def _one_by_one(decode: Decode, latent: Tensor, filling: Tensor, sets: Sequence[np.ndarray]) -> Iterator[Tensor]:
-    """Any decoder: as many sets at once as fit into ROWS."""
+    """Any decoder: as many sets at once as fit into ROWS and BYTES."""
     images = len(latent)
-    at_once = max(1, ROWS // images)
+    at_once = max(1, min(ROWS, BYTES // max(1, latent[0].nbytes)) // images)
     for first in range(0, len(sets), at_once):
         chosen = [torch.as_tensor(one, device=latent.device) for one in sets[first : first + at_once]]
-        changed = torch.cat([replaced(latent, filling, one) for one in chosen])
+        changed = latent.repeat(len(chosen), 1, 1, 1)
+        for own, channels in zip(changed.split(images), chosen, strict=True):
+            own[:, channels] = filling[:, channels]
         yield from decoded(decode, changed, images).split(images)
 
 
-def _fits(head: nn.Module, latent: Tensor) -> TypeGuard[AnyHead]:
-    """Whether a head begins with a convolution and the channels' changes of one image stay within BYTES."""
-    if not isinstance(head, Head | LinearHead):
-        return False
-    width = _first(head).out_channels
-    return latent[0].numel() * width * latent.element_size() <= BYTES
-
-
-def _first(head: AnyHead) -> nn.Conv2d:
-    """The convolution that a head begins with; a linear head is one."""
-    return head.conv if isinstance(head, Head) else head
+def _fits(first: nn.Conv2d, latent: Tensor) -> bool:
+    """Whether the channels' changes of one image stay within BYTES."""
+    return latent[0].numel() * first.out_channels * latent.element_size() <= BYTES
 
 
 @torch.no_grad()
-def _by_sums(heads: Sequence[AnyHead], latent: Tensor, filling: Tensor, sets: Sequence[np.ndarray]) -> Iterator[Tensor]:
-    """Heads of ours: one matrix product for all sets. All logits of a group of sets are held at once."""
-    outputs = sum(head.classify.out_channels for head in heads)
+def _by_sums(
+    heads: Sequence[LinearStart], latent: Tensor, filling: Tensor, sets: Sequence[np.ndarray]
+) -> Iterator[Tensor]:
+    """One matrix product for all sets. All logits of a group of sets are held at once."""
+    outputs = sum(head.outputs for head in heads)
     one = len(latent) * outputs * latent[0, 0].numel() * latent.element_size()
     at_once = max(1, BYTES // one)
     for first in range(0, len(sets), at_once):
@@ -119,16 +123,15 @@ def _masks(sets: Sequence[np.ndarray], latent: Tensor) -> Tensor:
     return masks
 
 
-def _of_head(head: AnyHead, z: Tensor, filling: Tensor, masks: Tensor) -> Tensor:
+def _of_head(head: LinearStart, z: Tensor, filling: Tensor, masks: Tensor) -> Tensor:
     """Logits of one image and one head. Shape: twice [1, C, h, w], [S, C] -> [S, classes, h, w]."""
-    first = _first(head)
-    base = first(z)
+    base = head.first(z)
     used = masks.any(0).nonzero()[:, 0]
-    changes = _changes(first, (filling - z)[:, used], used)
+    changes = _changes(head.first, (filling - z)[:, used], used)
     found = []
     for part in masks[:, used].split(ROWS):
         summed = torch.addmm(base.reshape(1, -1), part, changes).view(len(part), *base.shape[1:])
-        found.append(head.classify(head.relu(head.norm(summed))) if isinstance(head, Head) else summed)
+        found.append(head.rest(summed))
     return torch.cat(found)
 
 

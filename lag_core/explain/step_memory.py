@@ -39,6 +39,7 @@ class StepMemory:
     def __init__(self, limit: int = DEFAULT):
         self.limit = limit
         self._kept: OrderedDict[Hashable, nn.Module] = OrderedDict()
+        self._places: dict[Hashable, dict[int, int]] = {}
         self._lock = threading.RLock()
 
     def get(self, key: Hashable, load: Callable[[], nn.Module]) -> nn.Module:
@@ -47,9 +48,10 @@ class StepMemory:
             found = self._kept.get(key)
             if found is None:
                 found = self._kept[key] = load()
+                self._places[key] = dict(storages(found))
+                while len(self._kept) > 1 and self.bytes > self.limit:
+                    self._forget(next(iter(self._kept)))
             self._kept.move_to_end(key)
-            while len(self._kept) > 1 and self.bytes > self.limit:
-                self._kept.popitem(last=False)
             return found
 
     def find(self, key: Hashable) -> nn.Module | None:
@@ -61,13 +63,16 @@ class StepMemory:
         """Forget the networks whose key is wanted gone."""
         with self._lock:
             for key in [key for key in self._kept if wanted(key)]:
-                del self._kept[key]
+                self._forget(key)
+
+    def _forget(self, key: Hashable) -> None:
+        del self._kept[key], self._places[key]
 
     @property
     def bytes(self) -> int:
         """Bytes of all tensors here, one that several networks share counted once."""
         with self._lock:
-            return sum({place: size for one in self._kept.values() for place, size in storages(one)}.values())
+            return sum({place: size for one in self._places.values() for place, size in one.items()}.values())
 
     def __len__(self) -> int:
         return len(self._kept)
