@@ -206,3 +206,14 @@ def test_counts_out_of_range_are_refused(decode: nn.Module) -> None:
     latent, _ = latents()
     with pytest.raises(ValueError, match=r"0\.\.8"):
         curve(ablation(latent, decode), np.arange(8), [9], class_iou(truths(2), LABELS, "bce"))
+
+
+def test_fewer_control_sets_where_the_pass_is_replayed() -> None:
+    """Enough for p = 0.05 either way."""
+    from lag_core.adapters.adapted_step import HeadDecoder
+    from lag_core.explain.interventions import CONTROLS, CONTROLS_REPLAYED, control_sets
+    from lag_core.explain.verdict import LEAST_CONTROLS
+
+    assert control_sets(HeadDecoder(torch.nn.Conv2d(2, 1, 1), lambda x: x, 1)) == CONTROLS
+    assert control_sets(lambda latent, rows=None: latent) == CONTROLS_REPLAYED
+    assert LEAST_CONTROLS <= CONTROLS_REPLAYED < CONTROLS

@@ -28,7 +28,16 @@ from lag_core.explain import channels, controls, similarity, stored_shares, verd
 from lag_core.explain.cache import ResultCache, key_of
 from lag_core.explain.controls import Matched
 from lag_core.explain.hybrids import pair_of
-from lag_core.explain.interventions import CONTROLS, GRID, Intervention, Measure, ablation, curve, transplantation
+from lag_core.explain.interventions import (
+    CONTROLS,
+    GRID,
+    Intervention,
+    Measure,
+    ablation,
+    control_sets,
+    curve,
+    transplantation,
+)
 from lag_core.explain.networks import Networks, Passes
 from lag_core.explain.shares import Shares
 from lag_core.explain.shares_pass import Pictures, shares_on
@@ -485,7 +494,7 @@ def _effect_curve(
     """The effect on a single measure of the first k of `ranked`, one number of channels at a time."""
     found = []
     for k in counts:
-        found.append(curve(question, ranked, [k], measure, CONTROLS, seed + k, draw))
+        found.append(curve(question, ranked, [k], measure, control_sets(question.decode), seed + k, draw))
         yield len(found) / len(counts)
     return EffectCurve(
         np.array(counts),

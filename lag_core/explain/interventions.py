@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lag_core.explain.decoding import Decode, decoded, logits_of_sets, replaced
 from lag_core.metrics import confusion, iou, seen_only
+from lag_core.model.linear_start import HasLinearHeads
 from lag_core.model.prediction import label_map
 from lag_core.model.segmenter import upsample
 from lag_core.protocol import LabelSpace
@@ -33,7 +34,14 @@ Draw = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 GRID = 128
 """Longest side of the grid on which IoUs are measured."""
 CONTROLS = 200
-"""Control sets beside each tested one."""
+"""Control sets beside each tested one: a p-value can be as small as 1 in 201."""
+CONTROLS_REPLAYED = 39
+"""The same where the pass is replayed for each set, which takes some tenths of a second: 1 in 40."""
+
+
+def control_sets(decode: Decode) -> int:
+    """How many control sets are drawn beside a tested one."""
+    return CONTROLS if isinstance(decode, HasLinearHeads) else CONTROLS_REPLAYED
 
 
 def ablate(latent: Tensor, channels: Channels, mean: Tensor | None = None) -> Tensor:

@@ -23,7 +23,6 @@ from lag_core.explain.channels import Moved
 from lag_core.explain.controls import Matched, alive, energy
 from lag_core.explain.forgetting import Provenance
 from lag_core.explain.interventions import (
-    CONTROLS,
     GRID,
     Channels,
     Curve,
@@ -31,6 +30,7 @@ from lag_core.explain.interventions import (
     Measure,
     ablation,
     class_iou,
+    control_sets,
     curve,
     transplantation,
 )
@@ -242,13 +242,13 @@ class Trace:
         *,
         mean: np.ndarray | None = None,
         counts: Sequence[int] | None = None,
-        controls: int = CONTROLS,
+        controls: int | None = None,
         seed: int = 0,
     ) -> Effect:
         """What carries the memory? The first k of `channels` are set to 0, or to `mean` [C], for each k of `counts`.
 
         Default: all of them at once. `controls`: random sets of k channels beside each, alive and of equal energy
-        (explain.controls). No network is touched.
+        (explain.controls); default: interventions.control_sets. No network is touched.
         """
         self.run.checked_step(step)
         require(self.run, "latent")
@@ -264,7 +264,7 @@ class Trace:
         source: int | None = None,
         *,
         counts: Sequence[int] | None = None,
-        controls: int = CONTROLS,
+        controls: int | None = None,
         seed: int = 0,
     ) -> Effect:
         """What was lost? The first k of `channels` get their values of `source` (default: the step before) back.
@@ -284,7 +284,7 @@ class Trace:
         step: int,
         channels: Channels,
         counts: Sequence[int] | None,
-        controls: int,
+        controls: int | None,
         seed: int,
         living: tuple[np.ndarray, np.ndarray],
     ) -> Effect:
@@ -295,7 +295,7 @@ class Trace:
             raise ValueError(f"{largest} channels are to be changed, but only {len(chosen)} are named")
         others = np.setdiff1d(np.arange(question.latent.shape[1]), chosen)
         names, measure = self._measure(step)
-        draw = Matched(*living)
+        draw, controls = Matched(*living), control_sets(question.decode) if controls is None else controls
         found = curve(question, np.concatenate([chosen, others]), numbers, measure, controls, seed, draw)
         with torch.no_grad():
             logits = question.decode(question.change(chosen[:largest]))

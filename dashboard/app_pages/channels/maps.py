@@ -158,6 +158,13 @@ def _changed(
     return np.ascontiguousarray(found[sampled]), sure
 
 
+def control_sets(run: Run, picture: Picture, step: int) -> int:
+    """Random sets of channels that are drawn beside a tested one at `step`."""
+    from lag_core.explain import interventions
+
+    return interventions.control_sets(loaders.trace(run, picture).passes.decoder(step))
+
+
 def _intervention(run: Run, trace: Trace, step: int, how: How, old: int) -> Intervention:
     """ValueError where the mean is asked for and nobody has measured it."""
     import torch

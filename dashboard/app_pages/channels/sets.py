@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 VIEWER = "channels-viewer"
 EFFECT_HEIGHT, VIEWER_HEIGHT = 330, 330
-CONTROLS = 200
-"""Control sets: with 200, a p-value can be as small as 1 in 201."""
 SIGNIFICANT = 0.05
 
 
@@ -40,7 +38,7 @@ def draw_sets(scene: Scene) -> None:
         slug="sets",
         inline=True,
         formula=r"\Delta(k) = m(D(Z'_k)) - m(D(Z)), \qquad p = \frac{1 + |\{\text{random sets with as much}\}|}{1 + n}",
-        source=f"docs/method.md#channels; n = {CONTROLS} random sets of k channels, alive and of equal energy (ours)",
+        source="docs/method.md#channels; n random sets of k channels, alive and of equal energy (ours)",
     ) as view:
         picture = scene.image()
         left, right = st.columns((1, 1.1), gap="medium")
@@ -123,11 +121,11 @@ def first_order(orders: tuple[str, ...], how: How) -> str:
 def random_channels(scene: Scene, how: How, order: str, report: Callable[[float, str], object]) -> Curve:
     """Control sets for an order at all numbers, one number after another: a click meanwhile stops it."""
     points = []
-    numbers = sizes(scene, how)
+    numbers, controls = sizes(scene, how), maps.control_sets(scene.run, scene.image(), scene.pair.new)
     tested = ranked(scene, order, how)
     for i, size in enumerate(numbers):
-        report(i / len(numbers), f"Random channels: {CONTROLS} sets of {size}")
-        found = maps.effect(scene.run, scene.image(), scene.pair.new, how, scene.pair.old, tested, (size,), CONTROLS)
+        report(i / len(numbers), f"Random channels: {controls} sets of {size}")
+        found = maps.effect(scene.run, scene.image(), scene.pair.new, how, scene.pair.old, tested, (size,), controls)
         points.append(found.curve)
     return maps.joined(points)
 
@@ -220,7 +218,8 @@ def _verdict(scene: Scene, curve: Any, controls: Any, how: How, measure: int, ch
     if not np.isfinite(p):
         return f"{sentence}."
     if p <= SIGNIFICANT + 1e-9:
-        floor = f", the floor with {CONTROLS} sets" if p <= 1 / (CONTROLS + 1) + 1e-9 else ""
+        drawn = maps.control_sets(scene.run, scene.image(), scene.pair.new)
+        floor = f", the floor with {drawn} sets" if p <= 1 / (drawn + 1) + 1e-9 else ""
         return f"{sentence}, {chance}: more than chance (p = {p:.3f}{floor})."
     return f"{sentence}, {chance}: not more than chance (p = {p:.2f})."
 
