@@ -28,7 +28,7 @@ class ConfigError(Said, ValueError):
 class DataConfig:
     """Which images, which task, how they are cut."""
 
-    dataset: Literal["aerial", "folder", "voc", "ade20k", "isprs"] = "aerial"
+    dataset: Literal["aerial", "folder", "voc", "ade20k", "isprs", "cityscapes", "coco"] = "aerial"
     root: str = ""
     """Folder of the dataset; unused by `aerial`."""
     task: str = "2-2-1"

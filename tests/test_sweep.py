@@ -129,9 +129,9 @@ def test_a_results_file_of_another_kind_is_left_alone(folder: Path, capsys: pyte
 
 
 def test_a_run_that_fails_stops_no_other(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "runs.toml").write_text(RUNS.replace('"optim.epochs_later=2"', '"optim.lr_head_later=100.0"'))
-    monkey = RUNS.replace('"optim.epochs_later=2"', "\"model.weights='nowhere.pt'\"")
-    (folder / "runs.toml").write_text(monkey)
+
+    broken = RUNS.replace('"optim.epochs_later=2"', "\"model.weights='nowhere.pt'\"")
+    (folder / "runs.toml").write_text(broken)
     assert call(folder, "--seeds", "0") == 1
     assert "frozen, long, seed 0, failed:" in capsys.readouterr().out and [r["name"] for r in rows(folder)] == [
         "frozen"

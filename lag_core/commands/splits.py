@@ -23,7 +23,7 @@ Listing = tuple[dict[str, frozenset[int]], LabelSpace, Callable[[str], str]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", default="aerial", help="aerial, folder, voc, ade20k or isprs")
+    parser.add_argument("--dataset", default="aerial", help="aerial, folder, voc, ade20k, isprs, cityscapes or coco")
     parser.add_argument("--root", default="", help="folder of the dataset")
     parser.add_argument("--task", required=True, help='such as "15-1" or "2-2-1"')
     parser.add_argument(

@@ -23,13 +23,13 @@ import os
 import shutil
 import tempfile
 import time
-import tomllib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lag_core import reading
 from lag_core.config import Config, ConfigError
 from lag_core.sentences import say
 
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
 def jobs_of(sweep: Path, common: Sequence[str], seeds: Sequence[int] | None = None) -> list[Job]:
     """Every run of a sweep file, seed by seed. ConfigError for a file that cannot be used."""
     try:
-        content = tomllib.loads(sweep.read_text("utf-8"))
+        content = reading.from_toml(reading.read_text(sweep, reading.CONFIG))
         base = (sweep.parent / content["base"]).resolve()
         found = [
             Job(one["name"], one["method"], seed, base, (*content.get("set", ()), *one.get("set", ()), *common))
@@ -283,7 +283,7 @@ def read_rows(results: Path) -> list[dict[str, Any]]:
     if not results.exists():
         return []
     try:
-        rows = json.loads(results.read_text("utf-8"))
+        rows = reading.read_json(results)
         if not all(isinstance(row, dict) and {"name", "seed"} <= row.keys() for row in rows):
             raise ValueError("its rows have no name and seed")
         return rows

@@ -8,6 +8,8 @@ from pathlib import Path
 from lag_core.config import ConfigError, DataConfig
 from lag_core.data.ade20k import open_ade20k
 from lag_core.data.aerial_dataset import open_aerial
+from lag_core.data.cityscapes import open_cityscapes
+from lag_core.data.coco_panoptic import open_coco_panoptic
 from lag_core.data.dataset import Dataset, DatasetInfo, DatasetMissing, FileDataset
 from lag_core.data.folder import open_folder
 from lag_core.data.isprs import open_isprs
@@ -20,7 +22,10 @@ __all__ = ["DataError", "Dataset", "DatasetInfo", "DatasetMissing", "open_datase
 VAL_TILES = 60
 """`aerial`: validation tiles of each domain."""
 
-_LOADERS = {"folder": open_folder, "voc": open_voc, "ade20k": open_ade20k, "isprs": open_isprs}
+_LOADERS = {
+    "folder": open_folder, "voc": open_voc, "ade20k": open_ade20k, "isprs": open_isprs,
+    "cityscapes": open_cityscapes, "coco": open_coco_panoptic,
+}  # fmt: skip
 
 
 def open_dataset(config: DataConfig) -> Dataset:

@@ -90,12 +90,16 @@ class FileDataset:
         images: Mapping[str, Path],
         masks: Mapping[str, Path],
         domain_of: Callable[[str], str] = lambda name: "",
+        read: Callable[[Path], np.ndarray] = read_mask,
+        rules: str = "",
     ):
+        """`read` gives a mask file's ids; `rules` names what it does, for the cache of what is in which image."""
         self.info = info
         self._splits = {split: tuple(names) for split, names in splits.items()}
         self._images = images
         self._masks = masks
         self._domain_of = domain_of
+        self._read, self._rules = read, rules
         self._crop: int | None = None
         self._range: tuple[float, ...] = ()
         self._known = np.zeros(256, bool)
@@ -138,7 +142,7 @@ class FileDataset:
             self.present(split)
 
     def mask(self, name: str) -> np.ndarray:
-        mask = read_mask(self._masks[name])
+        mask = self._read(self._masks[name])
         found = np.bincount(mask.ravel(), minlength=256) > 0
         foreign = np.flatnonzero(found & ~self._known)
         if foreign.size:
@@ -159,7 +163,7 @@ class FileDataset:
     def present(self, split: str) -> dict[str, frozenset[int]]:
         names = self.ids(split)
         part = split if self._crop is None else f"{split}/{self._crop}"
-        key = presence.key_of_files(self.info.name, part, [self._masks[name] for name in names])
+        key = presence.key_of_files(self.info.name, part + self._rules, [self._masks[name] for name in names])
         return presence.cached(self.info.name, key, names, self.mask)
 
 
@@ -209,11 +213,12 @@ def find_home(root: Path, below: tuple[str, ...], mark: str, dataset: str, sourc
 
 
 def files_in(
-    folder: Path, suffixes: Sequence[str], dataset: str, source: str, *, below: bool = False
+    folder: Path, suffixes: Sequence[str], dataset: str, source: str, *, below: bool = False, suffix: str = ""
 ) -> dict[str, Path]:
     """Name without ending -> file, for the files of a folder with one of the endings (lower case, with their dot).
 
     With `below`, folders in it are searched too; a name is then the path from `folder` with "/", as "aachen/000".
+    With `suffix`, only files whose name ends in it count, and it is no part of the name.
     DatasetMissing if there is no such folder, DataError if two files have one name."""
     try:
         paths = sorted(_walk(folder) if below else (Path(e.path) for e in os.scandir(folder)))
@@ -223,6 +228,9 @@ def files_in(
     for path in paths:
         if path.suffix.lower() in suffixes:
             name = path.relative_to(folder).with_suffix("").as_posix()
+            if not name.endswith(suffix):
+                continue
+            name = name.removesuffix(suffix)
             if name in found:
                 raise DataError(f"{found[name]} and {path.name} have one name, {name!r}: keep one of them")
             found[name] = path

@@ -4,6 +4,7 @@ A line of `train.txt` or `val.txt` is one id, blanks in it included; an id may l
 may carry the image's ending. Masks have one 8-bit channel of class ids; 255 is ignored. `classes.json` is a list of
 classes, or an object whose "classes" is one; a class is {"id": 0..254, "name": "cat", "color": [R, G, B]}. The class
 called "background" (or "Background", "_background_", "bg") is the background; without one, every id is a real class.
+Masks with other ids, ids to ignore or colours: lag_core/data/labels.py.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from lag_core.data.dataset import (
     require,
     require_once,
 )
+from lag_core.data.labels import LabelRules, ordered, rules_of
 from lag_core.data.pictures import DataError
 from lag_core.protocol import IGNORE, ClassInfo
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+MASK_ENDINGS = (".png", ".tif", ".tiff")
 BACKGROUND_NAMES = ("background", "bg")
 """Names of the background, in lower case and without what is no letter."""
 SOURCE = "a dataset folder holds images/, masks/, classes.json, train.txt and val.txt"
@@ -39,14 +42,15 @@ def open_folder(root: Path, listed_in: Sequence[str] = SPLITS) -> FileDataset:
 
     DatasetMissing or DataError, each with one sentence."""
     name = root.resolve().name
-    classes = _read_classes(root / "classes.json", name)
-    images = files_in(root / "images", IMAGE_ENDINGS, name, SOURCE, below=True)
-    masks = files_in(root / "masks", (".png",), name, SOURCE, below=True)
+    classes, rules = _read_classes(root / "classes.json", name)
+    images = files_in(root / "images", IMAGE_ENDINGS, name, SOURCE, below=True, suffix=rules.image_suffix)
+    masks = files_in(root / "masks", MASK_ENDINGS, name, SOURCE, below=True, suffix=rules.mask_suffix)
     splits = {s: _names(root / f"{s}.txt", name, images) if s in listed_in else [] for s in SPLITS}
     listed = list(dict.fromkeys(splits["train"] + splits["val"]))
     require(listed, images, "images", name, root / "images", SOURCE)
     require(listed, masks, "masks", name, root / "masks", SOURCE)
-    return FileDataset(DatasetInfo(name, classes, _background(classes, root)), splits, images, masks)
+    info = DatasetInfo(name, ordered(classes, rules.order), _background(classes, root))
+    return FileDataset(info, splits, images, masks, read=rules.reader, rules=repr(rules))
 
 
 def _names(path: Path, dataset: str, images: Mapping[str, Path]) -> list[str]:
@@ -71,7 +75,7 @@ def _background(classes: Sequence[ClassInfo], root: Path) -> int | None:
     return found[0].id if found else None
 
 
-def _read_classes(path: Path, dataset: str) -> tuple[ClassInfo, ...]:
+def _read_classes(path: Path, dataset: str) -> tuple[tuple[ClassInfo, ...], LabelRules]:
     try:
         stored = reading.read_json(path)
     except FileNotFoundError:
@@ -87,7 +91,7 @@ def _read_classes(path: Path, dataset: str) -> tuple[ClassInfo, ...]:
     twice = [one.name for one, after in pairwise(sorted(classes, key=lambda c: c.name)) if one.name == after.name]
     if twice:
         raise DataError(f"{path} gives the name {twice[0]!r} to two classes: each needs a name of its own")
-    return tuple(classes)
+    return tuple(classes), rules_of(stored, classes, path)
 
 
 def _class(entry: Any, path: Path) -> ClassInfo:

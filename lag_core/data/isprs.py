@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +47,10 @@ class City:
     """One domain: how its files are called, and which areas are for what."""
 
     domain: str
-    image: str
-    label: str
+    images: tuple[str, ...]
+    """Names of an image, the first that is there."""
+    labels: tuple[str, ...]
+    """Names of its labels; those without boundaries (black) stand in for the full ones."""
     train: tuple[str, ...]
     val: tuple[str, ...]
 
@@ -63,8 +65,8 @@ def _areas(text: str) -> tuple[str, ...]:
 CITIES = (
     City(
         "potsdam",
-        "top_potsdam_{}_RGB.tif",
-        "top_potsdam_{}_label.tif",
+        ("top_potsdam_{}_RGB.tif", "top_potsdam_{}_RGBIR.tif"),
+        ("top_potsdam_{}_label.tif", "top_potsdam_{}_label_noBoundary.tif"),
         _areas(
             "2_10 2_11 2_12 3_10 3_11 3_12 4_10 4_11 4_12 5_10 5_11 5_12 "
             "6_7 6_8 6_9 6_10 6_11 6_12 7_7 7_8 7_9 7_10 7_11 7_12"
@@ -73,8 +75,8 @@ CITIES = (
     ),
     City(
         "vaihingen",
-        "top_mosaic_09cm_area{}.tif",
-        "top_mosaic_09cm_area{}.tif",
+        ("top_mosaic_09cm_area{}.tif",),
+        ("top_mosaic_09cm_area{}.tif", "top_mosaic_09cm_area{}_noBoundary.tif"),
         _areas("1 3 5 7 11 13 15 17 21 23 26 28 30 32 34 37"),
         _areas("2 4 6 8 10 12 14 16 20 22 24 27 29 31 33 35 38"),
     ),
@@ -114,7 +116,7 @@ def _find_sources(root: Path) -> dict[tuple[City, str], tuple[Path, Path]]:
     for city in CITIES:
         lacking: list[str] = []
         for area in city.areas():
-            pair = pictures.get(city.image.format(area)), labels.get(city.label.format(area))
+            pair = _first(pictures, city.images, area), _first(labels, city.labels, area)
             if pair[0] and pair[1]:
                 found[city, area] = pair[0], pair[1]
             else:
@@ -127,6 +129,11 @@ def _find_sources(root: Path) -> dict[tuple[City, str], tuple[Path, Path]]:
     return found
 
 
+def _first(files: Mapping[str, Path], patterns: Sequence[str], area: str) -> Path | None:
+    """The file of an area by the first of the names that there is."""
+    return next((files[p.format(area)] for p in patterns if p.format(area) in files), None)
+
+
 def _index(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     """File name -> file, of images and of label pictures. Vaihingen's are called alike: only the folder
     tells."""
@@ -135,7 +142,7 @@ def _index(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     for folder, _, names in os.walk(root):
         place = Path(folder)
         for name in names:
-            is_label = name.endswith("_label.tif") or ("_area" in name and place.name != "top")
+            is_label = name.endswith(("_label.tif", "_noBoundary.tif")) or ("_area" in name and place.name != "top")
             (labels if is_label else pictures).setdefault(name, place / name)
     return pictures, labels
 

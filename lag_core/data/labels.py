@@ -1,0 +1,152 @@
+"""Masks as people have them, turned into ids: other ids, ids to ignore, colours, and images called differently.
+
+`classes.json` may be an object with, beside "classes":
+
+| key | says |
+|---|---|
+| "ignore": [0, 34] | these ids of a mask are not annotated (255) |
+| "remap": {"7": 0, "8": 1} | ids of a mask -> ids of classes; those that are not named stay as they are |
+| "others": "ignore" | ids of a mask that are, in the end, no class are not annotated; without it they are an error |
+| "reduce_zero_label": true | id 0 is not annotated, and all others are one less |
+| "palette": true | masks are RGB pictures in the classes' colours |
+| "order": ["car", "tree"] | names of classes in the order in which steps introduce them, then the others by id |
+| "image_suffix", "mask_suffix" | what stands behind the id in a file's name, as "_leftImg8bit" |
+
+Reducing comes first, then "ignore" and "remap", which speak of the ids after it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lag_core.data.pictures import DataError, read_image, read_mask
+from lag_core.protocol import IGNORE, ClassInfo
+
+KEYS = {
+    "classes", "ignore", "remap", "others", "reduce_zero_label", "palette", "order", "image_suffix", "mask_suffix",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """What a mask's values mean."""
+
+    table: tuple[int, ...] = tuple(range(256))
+    """A mask's id -> a class's id, 255 ignored."""
+    colors: Mapping[int, int] | None = None
+    """Colour as one number (red first) -> a class's id, of RGB masks; None: masks hold ids."""
+    others: bool = False
+    """Whether colours of no class are ignored."""
+    image_suffix: str = ""
+    mask_suffix: str = ""
+    order: tuple[str, ...] = field(default=())
+
+    @property
+    def reader(self) -> Callable[[Path], np.ndarray]:
+        """What reads a mask file. Shape: -> uint8 [H, W] ids of classes, 255 ignored."""
+        return read_mask if self == LabelRules(order=self.order) else self._read
+
+    def _read(self, path: Path) -> np.ndarray:
+        if self.colors is None:
+            return np.array(self.table, np.uint8)[read_mask(path)]
+        return ids_of_palette(read_image(path), self.colors, self.others, path)
+
+
+def ids_of_palette(pixels: np.ndarray, colors: Mapping[int, int], others: bool, path: Path) -> np.ndarray:
+    """Ids of an RGB mask. DataError names the first colour that is none. Shape: uint8 [H, W, 3] -> uint8 [H, W]."""
+    packed = (pixels.astype(np.int32) << np.array([16, 8, 0], np.int32)).sum(-1)
+    found, places = np.unique(packed, return_inverse=True)
+    foreign = [value for value in found.tolist() if value not in colors]
+    if foreign and not others:
+        red, green, blue = foreign[0] >> 16, foreign[0] >> 8 & 255, foreign[0] & 255
+        raise DataError(
+            f"{path} holds the colour [{red}, {green}, {blue}], which is no class's; give it to a class, or say "
+            '"others": "ignore" in classes.json'
+        )
+    ids = np.array([colors.get(value, IGNORE) for value in found.tolist()], np.uint8)
+    return ids[places].reshape(packed.shape)
+
+
+def rules_of(stored: Any, classes: Sequence[ClassInfo], path: Path) -> LabelRules:
+    """The rules in a classes.json that was read. DataError for a key or value that cannot be meant."""
+    if not isinstance(stored, dict):
+        return LabelRules()
+    for key in sorted(map(str, stored.keys() - KEYS)):  # others may be notes of the dataset's maker
+        if close := difflib.get_close_matches(key, KEYS, 1, cutoff=0.8):
+            raise DataError(f"{path}: {key!r} means nothing here; did you mean {close[0]!r}?")
+    for key, kind in (("reduce_zero_label", bool), ("palette", bool), ("image_suffix", str), ("mask_suffix", str)):
+        if not isinstance(stored.get(key, kind()), kind):
+            raise DataError(f"{path}: {key} = {stored[key]!r}: expected {kind.__name__}")
+    if stored.get("others", "ignore") != "ignore":
+        raise DataError(f'{path}: others = {stored["others"]!r}: "ignore" is all that is known')
+    others = "others" in stored
+    return LabelRules(
+        _table(stored, classes, others, path),
+        _colors(classes, path) if stored.get("palette") else None,
+        others,
+        stored.get("image_suffix", ""),
+        stored.get("mask_suffix", ""),
+        _order(stored.get("order", []), classes, path),
+    )
+
+
+def _table(stored: Mapping[str, Any], classes: Sequence[ClassInfo], others: bool, path: Path) -> tuple[int, ...]:
+    """A mask's id -> a class's id."""
+    after = np.arange(256)
+    for number in _ids(stored.get("ignore", []), "ignore", path):
+        after[number] = IGNORE
+    remap = stored.get("remap", {})
+    if not isinstance(remap, dict):
+        raise DataError(f'{path}: remap = {remap!r}: expected an object such as {{"7": 0}}')
+    sources, targets = _ids([_number(key) for key in remap], "remap", path), _ids([*remap.values()], "remap", path)
+    after[sources] = targets
+    if others:
+        known = {one.id for one in classes}
+        after = np.array([value if value in known else IGNORE for value in after.tolist()])
+    if stored.get("reduce_zero_label"):
+        after = np.array([IGNORE, *after[:254], IGNORE])  # 255 stays ignored
+    return tuple(after.tolist())
+
+
+def _number(text: str) -> Any:
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
+def _ids(values: Any, key: str, path: Path) -> list[int]:
+    if not isinstance(values, list) or not all(type(value) is int and 0 <= value <= IGNORE for value in values):
+        raise DataError(f"{path}: {key} = {values!r}: expected ids 0..{IGNORE}")
+    return values
+
+
+def _colors(classes: Sequence[ClassInfo], path: Path) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for one in classes:
+        value = one.color[0] << 16 | one.color[1] << 8 | one.color[2]
+        if value in found:
+            raise DataError(f"{path}: with a palette, each class needs a colour of its own; {one.name!r} shares one")
+        found[value] = one.id
+    return found
+
+
+def _order(names: Any, classes: Sequence[ClassInfo], path: Path) -> tuple[str, ...]:
+    known = {one.name for one in classes}
+    if not isinstance(names, list) or not all(name in known for name in names) or len(set(names)) < len(names):
+        raise DataError(f"{path}: order = {names!r}: expected names of classes, each once")
+    return tuple(names)
+
+
+def ordered(classes: Sequence[ClassInfo], order: Sequence[str]) -> tuple[ClassInfo, ...]:
+    """The classes with those of `order` in front, in its order; the others stay by id."""
+    rank = {name: place for place, name in enumerate(order)}
+    return tuple(sorted(classes, key=lambda one: (rank.get(one.name, len(rank)), one.id)))
+
+
+def without_suffix(files: Mapping[str, Path], suffix: str) -> dict[str, Path]:
+    """Names without `suffix`, of the files that have it."""
+    return {name.removesuffix(suffix): path for name, path in files.items() if name.endswith(suffix)}
