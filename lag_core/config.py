@@ -100,6 +100,8 @@ class OptimConfig:
     epochs: int = 12
     """Epochs of step 0."""
     epochs_later: int = 8
+    min_iterations_first: int = 0
+    """Lower bound of step 0's iterations."""
     min_iterations: int = 0
     """Lower bound of a later step's iterations: a step with few images hardly trains else (docs/method.md#tried)."""
     batch: int = 16
@@ -343,6 +345,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "model.pooling_window": (0, 4096),
     "optim.epochs": (0, 10_000),
     "optim.epochs_later": (0, 10_000),
+    "optim.min_iterations_first": (0, 10_000_000),
     "optim.min_iterations": (0, 10_000_000),
     "optim.batch": (1, 4096),
     "optim.lr_head": (0.0, 100.0),

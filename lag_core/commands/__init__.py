@@ -3,6 +3,7 @@
 from lag_core.commands import (
     adopt,
     compare,
+    data,
     doctor,
     evaluate,
     explain,
@@ -19,5 +20,5 @@ from lag_core.commands import (
 
 COMMANDS = (
     train, import_, evaluate, survey, predict, explain, report, compare, splits, doctor, pack, adopt,
-    import_predictions, sweep,
+    import_predictions, sweep, data,
 )  # fmt: skip

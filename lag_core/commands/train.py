@@ -16,9 +16,11 @@ from lag_core.sentences import say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from lag_core.event_files import FORMATS
+    from lag_core.recipes import RECIPES
 
     parser.add_argument("--config", type=Path, required=True, help="TOML file, see configs/")
     parser.add_argument("--method", help="a method by name, instead of the file's [method] name")
+    parser.add_argument("--recipe", choices=tuple(RECIPES), help="settings for what the file leaves open")
     parser.add_argument("--out", type=Path, help="run folder (default: checkpoints/CONFIG-METHOD)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
@@ -26,13 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
 
 
-def read_config(path: Path, method: str | None = None, overrides: Sequence[str] = ()) -> Config:
-    """The resolved configuration: defaults < the method's preset < the file < overrides.
+def read_config(
+    path: Path, method: str | None = None, overrides: Sequence[str] = (), recipe: str | None = None
+) -> Config:
+    """The resolved configuration: defaults < the recipe < the method's preset < the file < overrides.
 
     A table [methods.NAME] in the file holds what is meant for that method alone.
     """
     from lag_core.method.presets import preset
+    from lag_core.recipes import RECIPES
 
+    below = RECIPES[recipe] if recipe is not None else {}
     file = configuration.load(path)
     special = file.pop("methods", {})
     changes = configuration.merge(configuration.parse_override(text) for text in overrides)
@@ -44,7 +50,7 @@ def read_config(path: Path, method: str | None = None, overrides: Sequence[str] 
     own = special.get(name, {}) if isinstance(special, dict) else special
     if not isinstance(own, dict):
         raise ConfigError(f"{path}: [methods.{name}] must be a table")
-    return configuration.resolve(configuration.merge([preset(name), file, own, changes, named]))
+    return configuration.resolve(configuration.merge([below, preset(name), file, own, changes, named]))
 
 
 def command_for(config: Config, folder: Path = Path("configs")) -> str:
@@ -76,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     from lag_core.training.loop import NotFiniteError
     from lag_core.training.reporting import Reporter
 
-    config = read_config(options.config, options.method, options.set)
+    config = read_config(options.config, options.method, options.set, options.recipe)
     out = options.out or Path("checkpoints") / f"{options.config.stem}-{config.method.name.replace('+', 'plus')}"
     reporter = Reporter(options.quiet)
     reporter.say(f"{config.method.name} on {config.data.dataset} {config.data.task} ({config.data.setting}) -> {out}")

@@ -118,10 +118,19 @@ class FileDataset:
         return other
 
     def value_range(self) -> tuple[float, ...]:
-        """The range of the training images (deep_pixels.range_of); () if none has more than 8 bits a channel."""
-        deep = [name for name in spread(self.ids("train"), deep_pixels.READ) if is_deep(self._images[name])]
+        """The range of the training images (deep_pixels.range_of); () if none has more than 8 bits a channel.
+
+        Damaged images are left out here: `check` names them.
+        """
+        deep = [name for name in spread(self.ids("train"), deep_pixels.READ) if self._is_deep(name)]
         bar = tqdm(deep, f"range of values of {self.info.name}", unit="img", disable=None, leave=False)
         return deep_pixels.range_of(read_values(self._images[name]) for name in bar) if deep else ()
+
+    def _is_deep(self, name: str) -> bool:
+        try:
+            return is_deep(self._images[name])
+        except DataError:
+            return False
 
     def ids(self, split: str) -> tuple[str, ...]:
         return self._splits[split]

@@ -129,7 +129,7 @@ class Batches:
         optim = self.config.optim
         per_epoch = iterations_per_epoch(len(self.views), optim.batch)
         if self.step == 0:
-            return per_epoch * optim.epochs
+            return max(per_epoch * optim.epochs, optim.min_iterations_first)
         return max(per_epoch * optim.epochs_later, optim.min_iterations)
 
     def __call__(self, iteration: int) -> Batch:
