@@ -356,7 +356,7 @@ def test_splits_counts_the_images_of_each_step(lag: Lag, root: Path, tmp_path: P
     assert_sentence(lag("splits", "--lists", lists, "--task", "15-5"), "--lists works with --dataset voc or ade20k")
     assert_sentence(lag(*common, "--task", "9-9"), "names 18 classes|names .* classes, but there are 4")
     assert_sentence(lag(*common, "--task", "2-2", "--fraction", "0"), r"data\.fraction = 0\.0")
-    assert_sentence(lag("splits", "--dataset", "coco", "--task", "2-2"), "data.dataset = 'coco': allowed are")
+    assert_sentence(lag("splits", "--dataset", "kitti", "--task", "2-2"), "data.dataset = 'kitti': allowed are")
 
 
 def test_help_shows_defaults(lag: Lag) -> None:
