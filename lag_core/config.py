@@ -71,6 +71,11 @@ class ModelConfig:
     weights_sha256: str = ""
     """Expected digest of the local file; empty: unchecked."""
     output_stride: Literal[8, 16] = 16
+    depth: Literal["layer3", "layer4"] = "layer4"
+    """Last stage that the backbone has. "layer3" leaves the deepest one out: it is the most work at stride 8."""
+    skip: Literal["none", "layer1", "layer2", "layer3"] = "none"
+    """From this stage on, the trunk keeps what each stage returns: the later ones enlarged and put beside it, so that
+    the latent map is as fine as this stage's."""
     shared: Literal["layer3", "layer4"] = "layer4"
     """Last backbone stage of the trunk: what is frozen after step 0 and so shared by all steps."""
     latent: int = 128
@@ -114,6 +119,8 @@ class OptimConfig:
     lr_aspp_later: float = 1e-3
     lr_stage: float = 1e-3
     """Backbone stages at step 0; 0 keeps the backbone as loaded."""
+    first_stage: Literal["stem", "layer1", "layer2", "layer3", "layer4"] = "stem"
+    """First of the backbone stages that train at step 0; those before it stay as loaded."""
     lr_stage_later: float = 0.0
     """Stages behind the trunk after step 0 (only with shared = "layer3")."""
     extractor_delay: float = 0.3
@@ -409,6 +416,7 @@ def _check(config: Config) -> None:
         rates = list(config.model.aspp_rates)
         raise ConfigError(f"model.aspp_rates = {rates}: expected one or more rates of at least 1")
     _check_switches(config.model)
+    _check_depth(config.model)
     if config.optim.lr_stage_later > 0 and config.model.shared == "layer4":
         raise ConfigError('optim.lr_stage_later > 0 needs model.shared = "layer3": layer4 is part of the frozen trunk')
     _check_method(config.method)
@@ -430,6 +438,16 @@ def _check_method(method: MethodConfig) -> None:
         )
     if method.replay_balance and method.replay_at != "latent":
         raise ConfigError('method.replay_balance needs method.replay_at = "latent"')
+
+
+def _check_depth(model: ModelConfig) -> None:
+    """What goes with a backbone that ends early, or that joins two of its stages."""
+    if model.depth == "layer3" and model.shared == "layer3":
+        raise ConfigError('model.shared = "layer3" needs model.depth = "layer4": no stage is left behind the trunk')
+    if model.skip != "none" and model.shared != "layer4":
+        raise ConfigError(f'model.skip = "{model.skip}" needs model.shared = "layer4": the trunk ends behind it')
+    if model.skip == model.depth:
+        raise ConfigError(f'model.skip = "{model.skip}": model.depth = "{model.depth}" leaves no later stage to join')
 
 
 def _check_switches(model: ModelConfig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
+import torch
 import torchvision.models as tv
 from torch import Tensor, nn
 
@@ -14,8 +15,38 @@ from lag_core.model.activation import replace_relus
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 
+class SkipStage(nn.Sequential):
+    """A stage that returns what it is given beside its own output, enlarged to the same size.
+
+    Of what it is given, the stage itself sees the last channels alone, from `carried` on, and of these every
+    `thinned`-th row and column: they were enlarged so many times by the stage before. `enlarged` is the same for
+    its own output.
+
+    Shape: [B, cin, h, w] -> [B, cin + cout, h, w]. Source: as DeepLabV3+ joins an earlier map (arXiv 1802.02611),
+    but with nearest neighbours, which lose nothing, and without projections.
+    """
+
+    def __init__(self, stage: nn.Sequential, carried: int, thinned: int, enlarged: int):
+        super().__init__(*stage)
+        self.carried, self.thinned, self.enlarged = carried, thinned, enlarged
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.join(x, super().forward(self.seen(x)))
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What the stage itself sees of its input."""
+        return x[:, self.carried :, :: self.thinned, :: self.thinned]
+
+    def join(self, x: Tensor, output: Tensor) -> Tensor:
+        """The input with the stage's own output beside it."""
+        large = output.repeat_interleave(self.enlarged, 2).repeat_interleave(self.enlarged, 3)
+        return torch.cat([x, large[..., : x.shape[-2], : x.shape[-1]]], 1)
+
+
 class Backbone(nn.Module):
     """Five stages in a row. `channels[i]` is the number of channels that stage i returns.
+
+    The last stage is empty, and returns what it is given, where `model.depth` is "layer3".
 
     Shape: [B, 3, H, W] -> [B, channels[4], H / output_stride, W / output_stride].
     """
@@ -29,6 +60,10 @@ class Backbone(nn.Module):
     def stages_until(self, last: str) -> list[nn.Module]:
         """The stages from the stem to `last`, included."""
         return [getattr(self, name) for name in STAGES[: STAGES.index(last) + 1]]
+
+    def stages_from(self, first: str) -> list[nn.Module]:
+        """`first` and the stages behind it."""
+        return [getattr(self, name) for name in STAGES[STAGES.index(first) :]]
 
     def stages_after(self, last: str) -> list[nn.Module]:
         """The stages behind `last`."""
@@ -79,7 +114,23 @@ def backbone_of(net: nn.Module, config: ModelConfig) -> Backbone:
     if config.activation != "relu":
         for stage in stages:
             replace_relus(stage, config.activation)
-    return Backbone(stages, channels)
+    return _ended(stages, channels, config)
+
+
+def _ended(stages: list[nn.Sequential], channels: tuple[int, ...], config: ModelConfig) -> Backbone:
+    """The backbone with its last stage as `depth` and `skip` want it."""
+    last, widths = STAGES.index(config.depth), list(channels)
+    if config.skip != "none":
+        first = STAGES.index(config.skip)
+        strides = (2, 4, 8, min(16, config.output_stride), config.output_stride)
+        finer = [max(1, stride // strides[first]) for stride in strides]
+        for i in range(first + 1, last + 1):
+            carried = widths[i - 1] - channels[i - 1]
+            stages[i] = SkipStage(stages[i], carried, finer[i - 1], finer[i])
+            widths[i] = widths[i - 1] + channels[i]
+    if config.depth == "layer3":
+        stages[4], widths[4] = nn.Sequential(), widths[3]
+    return Backbone(stages, tuple(widths))
 
 
 def _resnet_stages(net: nn.Module) -> list[nn.Sequential]:

@@ -103,6 +103,8 @@ def trunk_digest(model: Segmenter) -> str:
     digest = hashlib.sha256(f"{one.backbone}/{one.output_stride}/{one.shared}".encode())
     if (one.activation, one.stem_activation, one.dilated_first_block) != ("relu", True, False):
         digest.update(f"/{one.activation}/{one.stem_activation}/{one.dilated_first_block}".encode())
+    if (one.depth, one.skip) != ("layer4", "none"):
+        digest.update(f"/{one.depth}/{one.skip}".encode())
     for name, value in state_arrays(model).items():
         if name.startswith(model.trunk_names()):
             digest.update(name.encode() + value.tobytes())

@@ -19,6 +19,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import SqueezeExcitation
 
 from lag_core.model.aspp import ASPP, ImagePooling
+from lag_core.model.backbone import SkipStage
 from lag_core.model.heads import Head
 from lag_core.relevance.rules import (
     Ledger,
@@ -387,6 +388,29 @@ class Parallel:
         return Flow(torch.cat([f.value for f in flows], 1), all(f.nonnegative for f in flows)), back
 
 
+class Skip:
+    """A stage that returns its input beside its own output; an enlarged cell's relevance is the sum of its copies'."""
+
+    def __init__(self, stage: SkipStage):
+        self.stage, self.body = stage, chain_of(list(stage))
+
+    def run(self, x: Flow) -> tuple[Flow, Back]:
+        stage = self.stage
+        own, back_own = self.body.run(Flow(stage.seen(x.value), x.nonnegative))
+        height, width = own.value.shape[-2:]
+        times = stage.enlarged
+
+        def back(relevance: Tensor, way: Way) -> Tensor:
+            kept, copies = relevance.split([x.value.shape[1], own.value.shape[1]], 1)
+            missing = (0, width * times - copies.shape[-1], 0, height * times - copies.shape[-2])
+            cells = F.pad(copies, missing).unflatten(-1, (width, times)).unflatten(-3, (height, times))
+            result = kept.clone()
+            stage.seen(result).add_(back_own(cells.sum((-3, -1)), way))
+            return result
+
+        return Flow(stage.join(x.value, own.value), x.nonnegative and own.nonnegative), back
+
+
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardswish)
 IGNORED = (nn.Identity, nn.Dropout)
 """Modules that do nothing in evaluation mode."""
@@ -409,7 +433,7 @@ def chain_of(module: nn.Module | Sequence[nn.Module]) -> Chain:
 
 def _opened(modules: Iterable[nn.Module]) -> Iterable[nn.Module]:
     for module in modules:
-        if isinstance(module, nn.Sequential):
+        if isinstance(module, nn.Sequential) and not isinstance(module, SkipStage):
             yield from _opened(module)
         elif not isinstance(module, IGNORED):
             yield module
@@ -460,6 +484,7 @@ TRANSLATIONS: dict[type[nn.Module], Callable[..., Layer]] = {
     InvertedResidualV2: _inverted_residual_v2,
     InvertedResidualV3: _inverted_residual_v3,
     SqueezeExcitation: Gate,
+    SkipStage: Skip,
     ImagePooling: PooledBranch,
     ASPP: _aspp,
     Head: _head,

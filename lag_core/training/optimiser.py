@@ -34,7 +34,7 @@ def parts(model: Segmenter, config: Config, labels: LabelSpace, step: int) -> li
             [
                 Part("heads", tuple(model.heads), optim.lr_head),
                 Part("aspp", (model.aspp,), optim.lr_aspp),
-                Part("backbone", (model.backbone,), optim.lr_stage),
+                Part("backbone", tuple(model.backbone.stages_from(optim.first_stage)), optim.lr_stage),
             ]
         )
     found = [Part("heads", tuple(_trained_heads(model, config, labels)), optim.lr_head_later)]
