@@ -129,6 +129,9 @@ class OptimConfig:
     """Share of a later step over which a part's learning rate grows from 0, from when it joins."""
     clip: float = 0.0
     """Largest norm of all gradients together after step 0; 0: no limit."""
+    steadiness: float = 0.0
+    """Bound of the rate of what joins the heads after step 0, as a share of the largest one at which the loss, as steep
+    as it is when the part joins, is stable; 0: no bound. 0.5 is a good value (lag_core/training/sharpness.py)."""
     momentum: float = 0.9
     weight_decay: float = 1e-4
     power: float = 0.9
@@ -364,6 +367,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "optim.extractor_delay": (0.0, 1.0),
     "optim.warmup": (0.0, 1.0),
     "optim.clip": (0.0, 1e6),
+    "optim.steadiness": (0.0, 1.0),
     "optim.momentum": (0.0, 1.0),
     "optim.weight_decay": (0.0, 10.0),
     "optim.power": (0.0, 100.0),

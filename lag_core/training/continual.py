@@ -242,6 +242,7 @@ class ContinualTraining:
             student.load_state_dict(states["student"])
             schedule.optimiser.load_state_dict(states["optimiser"])
             objective.load_state_dict(states["objective"])
+            schedule.curvature = states.get("curvature")
         elif teacher is not None:
             if config.method.transfer and config.method.transfer_from == "nearest":
                 self._start_from_kin(student, teacher, batches)
@@ -395,6 +396,7 @@ class ContinualTraining:
             "images_per_second": round(rate, 1),
             "trained": [part.name for part in loop.schedule.found],
             "dead_terms": sorted(loop.dead),
+            **({} if loop.schedule.curvature is None else {"curvature": round(loop.schedule.curvature, 3)}),
         }
         info = self.journal.info
         info["hours"] = round(info.get("hours", 0.0) + seconds / 3600, 5)

@@ -16,6 +16,7 @@ from lag_core.model.segmenter import Output, Segmenter
 from lag_core.sentences import Said
 from lag_core.training.allocation import Allocation
 from lag_core.training.optimiser import Schedule, set_modes, trunk_trains
+from lag_core.training.sharpness import largest_curvature
 
 
 class NotFiniteError(Said, RuntimeError):
@@ -71,6 +72,7 @@ class StepLoop:
             "optimiser": self.schedule.optimiser.state_dict(),
             "objective": self.objective.state_dict(),
             "dead": sorted(self.dead),
+            "curvature": self.schedule.curvature,
             **({} if self.allocation is None else {"shares": self.allocation.state_dict()}),
         }
 
@@ -89,6 +91,9 @@ class StepLoop:
         if self.allocation is not None and self.allocation.measures(iteration):
             self.allocation.before_update(iteration, self._by_source(result))
         loss = weighted_sum(result.terms)
+        if self.schedule.wants_curvature(progress):
+            weighted = [term.value.float() * term.weight for term in result.terms.values()]
+            self.schedule.curvature = largest_curvature(weighted, self.schedule.shared(progress))
         loss.backward()
         rates = self.schedule.step(progress)
         if self.allocation is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from torch import nn
 from lag_core.config import Config
 from lag_core.model.segmenter import Segmenter
 from lag_core.protocol import LabelSpace
+from lag_core.training.sharpness import largest_rate
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,8 @@ class Schedule:
     """SGD with momentum under a poly schedule; each part joins after its delay, and after step 0 warms up.
 
     lr(t) = lr * min(1, (t - delay) / warmup) * (1 - t)**power, t in [0, 1) the progress of the step. Source:
-    docs/method.md#schedule; each part's delay and warm-up and the bound of the gradients' norm are ours: a new head
-    starts with a large loss, and a live ASPP that joins then can be thrown off.
+    docs/method.md#schedule; each part's delay and warm-up, the bound of its rate by the curvature and that of the
+    gradients' norm are ours: a live ASPP that joins can be thrown off.
     """
 
     def __init__(self, found: list[Part], config: Config, step: int = 0):
@@ -95,6 +97,9 @@ class Schedule:
         self.warmup = config.optim.warmup if step else 0.0
         self.power = config.optim.power
         self.clip = config.optim.clip if step else 0.0
+        self.steadiness = config.optim.steadiness if step else 0.0
+        self.curvature: float | None = None
+        """Of the loss, where the first part joined the heads; None before it is measured."""
         self.momentum, self.decay = config.optim.momentum, config.optim.weight_decay
         self.factor = 1.0
         """What the last update multiplied the gradients by, to keep within `clip`."""
@@ -112,12 +117,23 @@ class Schedule:
         joined = [part for part in self.found if part.name != "heads" and progress >= part.delay]
         return [parameter for part in joined for parameter in part.parameters()]
 
+    def wants_curvature(self, progress: float) -> bool:
+        """Whether a part has joined whose rate is to be bounded, and the bound is not known yet."""
+        return self.steadiness > 0 and self.curvature is None and bool(self.shared(progress))
+
+    def bound(self, part: Part) -> float:
+        """Largest rate of a part."""
+        if self.curvature is None or part.name == "heads":
+            return math.inf
+        return self.steadiness * largest_rate(self.curvature, self.momentum)
+
     def step(self, progress: float) -> dict[str, float]:
         """Update the parts that have joined; returns each part's learning rate."""
         rates = {}
         for group, part in zip(self.optimiser.param_groups, self.found, strict=True):
             joined = progress >= part.delay
-            group["lr"] = part.lr * self._warm(progress - part.delay) * (1 - progress) ** self.power if joined else 0.0
+            rate = min(part.lr, self.bound(part)) if joined else 0.0
+            group["lr"] = rate * self._warm(progress - part.delay) * (1 - progress) ** self.power
             rates[part.name] = group["lr"]
             if not joined:
                 for parameter in group["params"]:
