@@ -165,6 +165,7 @@ def acts(config: Config, root: Path, out: Path, step: int) -> tuple[Any, ...]:
     views = training._views(model, step_images(config, training.dataset, training.labels, step), trunk_moves=False)
     total = Batches(views, training.labels, step, config, training.device).total
     schedule = Schedule(parts(model, config, training.labels, step), config, step)
+    schedule.curvature = 1e4  # as if it were measured
     return total, schedule.clip, [tuple(schedule.step(i / total).items()) for i in range(total)]
 
 
@@ -175,7 +176,7 @@ def test_each_advice_changes_what_the_step_does(root: Path, tmp_path: Path, step
     advised = set(re.findall(r"optim\.\w+", f"{steadier(step)} {silent_class(step, 'red')}"))
     assert advised
     for key in sorted(advised):
-        value = {"optim.epochs": 5, "optim.clip": 1.0, "optim.warmup": 0.5}.get(key, 1e-4)
+        value = {"optim.epochs": 5, "optim.clip": 1.0, "optim.warmup": 0.5, "optim.steadiness": 0.5}.get(key, 1e-4)
         changed = resolve(merge(to_dict(config), parse_override(f"{key}={value}")))
         assert acts(changed, root, tmp_path / key, step) != before, f"{key} does nothing at step {step}"
 

@@ -41,7 +41,7 @@ def steadier(step: int) -> str:
     """What makes a step less abrupt: settings that act at `step`."""
     if step == 0:
         return "lower optim.lr_aspp or optim.lr_head"
-    return "bound the gradients (optim.clip), lengthen optim.warmup, or lower optim.lr_aspp_later"
+    return "set optim.steadiness to 0.5, bound the gradients (optim.clip), or lower optim.lr_aspp_later"
 
 
 def silent_class(step: int, name: str) -> str:
