@@ -123,7 +123,7 @@ class Schedule:
 
     def bound(self, part: Part) -> float:
         """Largest rate of a part."""
-        if self.curvature is None or part.name == "heads":
+        if self.steadiness == 0 or self.curvature is None or part.name == "heads":
             return math.inf
         return self.steadiness * largest_rate(self.curvature, self.momentum)
 
