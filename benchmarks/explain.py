@@ -4,6 +4,7 @@ steps in memory and operations; the dashboard's questions in seconds.
     python benchmarks/explain.py                 # ResNet-101 DeepLab, 256 px, 2 threads; some minutes
     python benchmarks/explain.py --backbone resnet18 --size 64 --rounds 3 --out /tmp/explain.json
     python benchmarks/explain.py --only steps --only seconds     # the parts named; the file keeps the others
+    python benchmarks/explain.py --only shares --data …          # the folder of animals-3-1-lagplus's pictures
 
 Every round runs each contender once, next to a plain forward pass without gradient; a contender's cost is
 the median over the rounds of its time divided by that round's forward pass. Wall time is what counts; the
@@ -39,11 +40,17 @@ from zennit.torchvision import ResNetCanonizer
 
 import lag_core
 from lag_core.config import ModelConfig
+from lag_core.explain import why
+from lag_core.explain.evidence import ValidationPictures, finish
+from lag_core.explain.hybrids import pair_of
+from lag_core.explain.shares_pass import Kept, shares_on
+from lag_core.explain.survey import read_survey
 from lag_core.model.segmenter import Segmenter
 from lag_core.relevance.latent import latent_relevance
 from lag_core.relevance.lrp import FoldedSegmenter, Target
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "aerial-2-2-1-lag"
+SHARED_PHOTOGRAPHS = SHIPPED.with_name("animals-3-1-lagplus")
 
 Contender = Callable[[], tuple[Tensor, Tensor | float]]
 """Runs once; returns the relevance of the pixels and what was absorbed."""
@@ -180,6 +187,46 @@ def small_questions(rounds: int) -> dict[str, object]:
     return {"run": run.name, "aims": {"an ablation or a transplant": 1.0, "relevance": 0.05}, **taken}
 
 
+def shares_of_a_class(data: Path | None, rounds: int) -> dict[str, object]:
+    """Seconds for all shares of one old class since its step: on the validation set, and from the survey."""
+    run = lag_core.open_run(SHARED_PHOTOGRAPHS)
+    pictures = ValidationPictures(run.open_dataset(data), run)
+    held = [pictures[place] for place in range(len(pictures))]
+    networks, cls, step = run.networks, run.class_index("dog"), run.last_step
+    pair = pair_of((networks, run.labels.step_of(cls)), (networks, step))
+    kept: Kept = {}
+    whole = seconds(lambda: finish(shares_on(pair, [cls], held, kept=kept)))
+    cached = [seconds(lambda: finish(shares_on(pair, [cls], held, kept=kept))) for _ in range(rounds)]
+    everyone = list(run.labels.class_indices(run.labels.step_of(cls)))
+    together = seconds(lambda: finish(shares_on(pair, everyone, held, kept=kept)))
+
+    def from_survey() -> None:
+        survey = read_survey(lag_core.open_run(SHARED_PHOTOGRAPHS))
+        assert survey is not None and survey.shares is not None
+        shares = survey.shares.of(cls, step)
+        assert shares is not None
+        why.cause_sentence(why.answer(shares))
+
+    surveyed = [seconds(from_survey) for _ in range(rounds)]
+    wall, processor = (statistics.median(one[i] for one in cached) for i in (0, 1))
+    return {
+        "run": run.name,
+        "class": run.classes[cls].name,
+        "steps": list(pair.steps),
+        "images": len(held),
+        "parts": list(pair.parts(cls)),
+        "bytes of kept features": sum(one.nbytes for one in kept.values()),
+        "aims": {"from kept features": 10.0, "from the survey": 0.1},
+        "with the trunk": round(whole[0], 2),
+        "with the trunk, processor": round(whole[1], 2),
+        "from kept features": round(wall, 2),
+        "from kept features, processor": round(processor, 2),
+        f"{len(everyone)} classes from kept features": round(together[0], 2),
+        f"{len(everyone)} classes from kept features, processor": round(together[1], 2),
+        "from the survey, read anew": round(statistics.median(one[0] for one in surveyed), 4),
+    }
+
+
 def machine() -> dict[str, object]:
     """What the numbers depend on; no names."""
     return {
@@ -255,7 +302,7 @@ def costs_of_steps(steps: int) -> dict[str, object]:
         }
 
 
-PARTS = ("lrp", "steps", "seconds")
+PARTS = ("lrp", "steps", "seconds", "shares")
 
 
 def main() -> None:
@@ -264,6 +311,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=19)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--data", type=Path, help="folder of the pictures of animals-3-1-lagplus (for shares)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", action="append", choices=PARTS, help="measure this part alone; may be repeated")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/explain.json"))
@@ -274,6 +322,7 @@ def main() -> None:
         "lrp": lambda: lrp_costs(options.backbone, options.size, options.rounds),
         "steps": lambda: costs_of_steps(options.steps),
         "seconds": lambda: small_questions(options.rounds),
+        "shares": lambda: shares_of_a_class(options.data, min(options.rounds, 2)),
     }
     kept = json.loads(options.out.read_text()) if options.only and options.out.exists() else {}
     result = {part: kept[part] for part in PARTS if part in kept}

@@ -232,9 +232,9 @@ class LogConfig:
     """Iterations between two lines of events.jsonl."""
     gradients_every: int = 20
     """Iterations between two measurements of each term's gradient norm."""
-    shares_every: int = 0
+    shares_every: int = 20
     """Iterations between two measurements of what each loss term does to the old classes (needs data.holdout > 0);
-    0: off."""
+    0: off. Where it is a multiple of gradients_every, most gradients are measured once for both."""
     resume_seconds: float = 20.0
     """Seconds between two writes of resume.pt."""
 

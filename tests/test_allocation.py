@@ -16,9 +16,9 @@ from torch import Tensor
 from lag_core.method.terms import SOURCES
 from lag_core.runs import Run
 from lag_core.training.allocation import ALL, DECAY, Allocation, Track
-from lag_core.training.continual import ContinualTraining
+from lag_core.training.continual import ContinualTraining, train
 from lag_core.training.features import FeatureStore
-from lag_core.training.loop import StepLoop
+from lag_core.training.loop import StepLoop, term_gradients
 from lag_core.training.probe import flat, probe_images
 from lag_core.training.reporting import Reporter
 
@@ -165,7 +165,7 @@ def test_sources_add_up_to_the_segmentation_term(root: Path, tmp_path: Path) -> 
 def test_training_is_the_same_to_the_bit_without_the_recorder(
     root: Path, recorded: dict[str, Run], tmp_path: Path, name: str
 ) -> None:
-    run = tiny_run(root, tmp_path / "run", name, method=EAGER)
+    run = tiny_run(root, tmp_path / "run", name, method=EAGER, log={"shares_every": 0})
     other = next(r for key, r in recorded.items() if key.rsplit(" ", 1)[0] == name)
     for step in range(len(run.steps)):
         mine, theirs = run.tensors(step), other.tensors(step)
@@ -178,12 +178,34 @@ def test_training_is_the_same_to_the_bit_without_the_recorder(
 
 
 def test_without_held_out_images_it_says_that_nothing_is_recorded(root: Path, tmp_path: Path) -> None:
-    run = tiny_run(root, tmp_path / "run", "lag", data={"holdout": 0.0}, log={"shares_every": 1})
-    assert not shares_of(run)
-    assert sum("shares of the terms are not recorded" in warning for warning in run.warnings) == 2
+    said: list[str] = []
+
+    class Told(Reporter):
+        def say(self, sentence: str) -> None:
+            said.append(sentence)
+
+    run = train(tiny_config(root, "lag", data={"holdout": 0.0}), tmp_path / "run", reporter=Told(quiet=True))
+    assert not shares_of(run) and not any("shares" in warning for warning in run.warnings)
+    assert sum("not recorded: no held-out image" in sentence for sentence in said) == 2
 
 
 def test_the_probe_takes_the_first_images_of_the_class() -> None:
     present = {f"{k:02d}": frozenset({k % 2}) for k in range(40)}
-    found = probe_images(list(present), present, 1)
+    found = probe_images(list(present), present, 1, 12)
     assert found == [f"{k:02d}" for k in range(1, 24, 2)]
+
+
+def test_gradients_that_the_norms_took_are_the_same(root: Path, tmp_path: Path) -> None:
+    """Measured once for both, or by the recorder alone: the parts of segmentation come out alike."""
+    loop = loop_of(root, tmp_path / "run", "lag", log={"shares_every": 1}, optim={"extractor_delay": 0.0})
+    recorder = loop.allocation
+    assert recorder is not None
+    for iteration in range(2):
+        loop.advance(iteration)
+    result = loop._forward(loop.batch_of(2), 0.5, 2, frozenset())
+    losses, wanted = loop._by_source(result), recorder.wanted(2)
+    alone = recorder._gradients(2, losses, {})
+    shared = recorder._gradients(2, losses, term_gradients(result.terms, wanted))
+    assert set(alone) == set(shared)
+    for name, gradient in alone.items():
+        assert float((gradient - shared[name]).abs().max()) <= 1e-5 * float(gradient.abs().max()) + 1e-7, name

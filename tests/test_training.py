@@ -22,7 +22,7 @@ from lag_core.runs import Run, open_run
 from lag_core.training.continual import LOCK, ContinualTraining, alone, label_spaces, step_images, train
 from lag_core.training.evaluation import evaluate, totals
 from lag_core.training.features import FeatureStore, batch_order, iterations_per_epoch
-from lag_core.training.loop import NotFiniteError, gradient_norms, weighted_sum
+from lag_core.training.loop import NotFiniteError, gradient_norms, term_gradients, weighted_sum
 from lag_core.training.optimiser import Part, Schedule
 from lag_core.training.reporting import Reporter
 
@@ -392,7 +392,7 @@ def test_gradient_norms_against_one_backward_a_term() -> None:
         "b": Term(torch.tensor(2.0), 1.0),
         "c": Term(weight[0] * 2, 2.0),
     }
-    norms = gradient_norms(terms, [weight])
+    norms = gradient_norms(terms, term_gradients(terms, [weight]), [weight])
     assert norms == pytest.approx({"a": 5.0, "b": 0.0, "c": 4.0})
     assert float(weighted_sum(terms).detach()) == pytest.approx(0.5 * 25 + 2 + 12)
     weighted_sum(terms).backward()

@@ -236,59 +236,94 @@ class Decisions:
     """Scores of the counted pixels of one picture for one Z: what every choice of heads decides.
 
     Shape: logits then [channels, P], now [channels, P] at P pixels. NumPy: each operation is small, and torch's threads
-    would wait for one another.
+    would wait for one another. What all classes have in common is found once.
     """
 
     def __init__(self, then: Tensor, now: Tensor, labels: LabelSpace, rule: str, seen: tuple[int, int]):
         self.labels, self.rule, self.seen = labels, rule, seen
-        self._rivals: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
         scores = (_comparable(one, labels, rule) for one in (then, now))
         self.scores = tuple(one.cpu().numpy() for one in scores)
-        known, first = seen[0] + labels.offset, int(labels.background is not None)
-        self.first = first
-        self.old = [one[labels.offset + first : known] for one in self.scores]
-        later = self.scores[1][known:]
+        self.first = int(labels.background is not None)
+        later = self.scores[1][seen[0] + labels.offset :]
         self.later = later.max(0) if len(later) else None
-        self.folded: dict[tuple[int, int], np.ndarray] = {}
+        self._folded: dict[tuple[int, int], np.ndarray] = {}
+
+    @cached_property
+    def highest_two(self) -> tuple[Highest, Highest]:
+        """The two highest of the old foreground classes, then and now."""
+        start, end = self.labels.offset + self.first, self.seen[0] + self.labels.offset
+        then, now = (highest_two(one[start:end]) for one in self.scores)
+        return then, now
 
     def background(self, unknown: int, background: int) -> np.ndarray | None:
         """Score of the background, the unknown folded in; each from then (0) or now (1). None without background."""
         if self.labels.background is None:
             return None
         key = unknown, background
-        if key not in self.folded:
+        if key not in self._folded:
             own = self.scores[background][self.labels.offset]
             if self.labels.unknown:
                 other = self.scores[unknown][0]
                 own = own + other if self.rule == "bce" else np.logaddexp(own, other)
-            self.folded[key] = own
-        return self.folded[key]
+            self._folded[key] = own
+        return self._folded[key]
 
-    def rivals(self, state: int, place: int) -> tuple[np.ndarray, np.ndarray]:
-        """Largest score of the old foreground classes in front of a place, and of those behind it. Shape: [P] each."""
-        if (state, place) not in self._rivals:
-            scores = self.old[state]
-            self._rivals[state, place] = _largest(scores[:place]), _largest(scores[place + 1 :])
-        return self._rivals[state, place]
-
-    def won(self, cls: int, own: int, others: int, catch_all: int, competition: bool) -> np.ndarray:
-        """Whether a class is the decision, its parts then (0) or now (1). Shape: bool [P].
+    def contest(self, cls: int) -> Contest:
+        """One class against the others, at the pixels that it wins in some hybrid at most.
 
         Among equal scores the lower class index wins, as in `label_map`.
         """
         if cls < self.first:  # the background: it has no lower index
-            score = self.background(catch_all, own)
-            assert score is not None
-            rest = self.scores[others][self.labels.offset + self.first : self.seen[0] + self.labels.offset]
-            found = score >= rest.max(0) if len(rest) else np.ones(len(score), bool)
+            own = {(catch_all, state): self._background(catch_all, state) for catch_all in (0, 1) for state in (0, 1)}
+            rivals = [two.value for two in self.highest_two]
+            ties = [np.ones(len(one), bool) for one in rivals]
         else:
             place = cls - self.first
-            score = self.scores[own][cls + self.labels.offset]
-            below, above = self.rivals(others, place)
-            found = (score > below) & (score >= above)
-            background = self.background(catch_all, catch_all)
-            if background is not None:
-                found &= score > background
+            scores = [one[cls + self.labels.offset] for one in self.scores]
+            own = {(catch_all, state): scores[state] for catch_all in (0, 1) for state in (0, 1)}
+            others = [two.without(place) for two in self.highest_two]
+            rivals, ties = [value for value, _ in others], [index > place for _, index in others]
+        most = np.maximum.reduce(list(own.values()))
+        where = np.flatnonzero(most >= np.minimum(*rivals))
+        shadows = [None if cls < self.first else self.background(state, state) for state in (0, 1)]
+        return Contest(
+            where=where,
+            own={key: one[where] for key, one in own.items()},
+            rivals=[one[where] for one in rivals],
+            wins_ties=[one[where] for one in ties],
+            background=[None if one is None else one[where] for one in shadows],
+            later=None if self.later is None else self.later[where],
+        )
+
+    def _background(self, unknown: int, background: int) -> np.ndarray:
+        score = self.background(unknown, background)
+        assert score is not None
+        return score
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A class's scores beside its rivals' at Q of a picture's counted pixels. Everything by then (0) and now (1)."""
+
+    where: np.ndarray
+    """int [Q]; elsewhere the class wins in no hybrid."""
+    own: Mapping[tuple[int, int], np.ndarray]
+    """By (unknown head, own head), float [Q]."""
+    rivals: Sequence[np.ndarray]
+    """Highest score of the other old foreground classes, float [Q]."""
+    wins_ties: Sequence[np.ndarray]
+    """Whether the class comes before that rival, bool [Q]."""
+    background: Sequence[np.ndarray | None]
+    """Score of the background; None where there is none, or it is the class itself."""
+    later: np.ndarray | None
+    """Highest score of the later classes now; None without any."""
+
+    def won(self, own: int, others: int, catch_all: int, competition: bool) -> np.ndarray:
+        """Whether the class is the decision, its parts then (0) or now (1). Shape: bool [Q]."""
+        score, rival, background = self.own[catch_all, own], self.rivals[others], self.background[catch_all]
+        found = (score > rival) | ((score == rival) & self.wins_ties[others])
+        if background is not None:
+            found &= score > background
         if competition and self.later is not None:
             found &= score >= self.later
         return found
@@ -307,9 +342,32 @@ def _comparable(logits: Tensor, labels: LabelSpace, rule: str) -> Tensor:
     return logits
 
 
-def _largest(scores: np.ndarray) -> np.ndarray:
-    """Largest score over the rows; minus infinity where there is no row. Shape: [K, P] -> [P]."""
-    return scores.max(0) if len(scores) else np.full(scores.shape[1], -np.inf, scores.dtype)
+@dataclass(frozen=True)
+class Highest:
+    """The highest and the second highest score of K rows, with the first rows that have them. Shape: [P] each."""
+
+    value: np.ndarray
+    row: np.ndarray
+    second: np.ndarray
+    second_row: np.ndarray
+
+    def without(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """(highest score, first row that has it) of all rows but one. Minus infinity where there is no other."""
+        mine = self.row == row
+        return np.where(mine, self.second, self.value), np.where(mine, self.second_row, self.row)
+
+
+def highest_two(scores: np.ndarray) -> Highest:
+    """A running maximum over whole rows. Shape: [K, P]."""
+    count, pixels = scores.shape
+    value, second = (np.full(pixels, -np.inf, scores.dtype) for _ in range(2))
+    row, second_row = (np.full(pixels, count, np.int32) for _ in range(2))
+    for place, one in enumerate(scores):
+        better, next_best = one > value, one > second
+        second_row = np.where(better, row, np.where(next_best, place, second_row))
+        second = np.where(better, value, np.where(next_best, one, second))
+        row, value = np.where(better, place, row), np.where(better, one, value)
+    return Highest(value, row, second, second_row)
 
 
 # ---------------------------------------------------------------------- counting
@@ -382,11 +440,12 @@ class HybridCounts:
     ) -> None:
         then_seen, now_seen = self.pair.seen
         counted = truth < max(now_seen, then_seen)
-        where = torch.from_numpy(counted).to(both[0].device)
         size = (truth.shape[0], truth.shape[1])
-        logits = [
-            full_size(one[row : row + 1], geometry.square, geometry.insides[row], size)[0][:, where] for one in both
-        ]
+        logits = [full_size(one[row : row + 1], geometry.square, geometry.insides[row], size)[0] for one in both]
+        if not counted.all():
+            where = torch.from_numpy(np.flatnonzero(counted)).to(both[0].device)
+            logits = [one.flatten(1).index_select(1, where) for one in logits]
+        logits = [one.flatten(1) for one in logits]
         decisions = Decisions(logits[0], logits[1], self.pair.labels, self.pair.rule, self.pair.seen)
         shown = truth[counted]
         fixed = shown < then_seen
@@ -398,14 +457,15 @@ class HybridCounts:
     def _count_class(
         self, place: int, at: int, features: int, decisions: Decisions, mine: np.ndarray, fixed: np.ndarray
     ) -> None:
-        one = self.asked[at]
+        one, contest = self.asked[at], decisions.contest(self.asked[at].cls)
+        mine, fixed = mine[contest.where], fixed[contest.where]
         known: dict[tuple[int, int, int, bool], tuple[int, int, int]] = {}
         for column, mask in enumerate(one.plan.masks):
             if one.feature_set(mask) != features:
                 continue
             choice = one.choice(mask)
             if choice not in known:
-                won = decisions.won(one.cls, *choice)
+                won = contest.won(*choice)
                 called = int(np.count_nonzero(won & fixed))
                 known[choice] = int(np.count_nonzero(won & mine)), called, int(np.count_nonzero(won)) - called
             self.hits[at][place, column], self.called[at][place, column], newly = known[choice]

@@ -178,6 +178,11 @@ class Passes:
             self._kept = digest, self._run_trunk(self.networks.steps[step]).contiguous()
         return self._kept[1]
 
+    def take_features(self, digest: str, features: Tensor) -> None:
+        """Take over what the trunk of this digest made of these pictures. Shape: float32 [B, T, h, w]."""
+        self._trunks.add(digest)
+        self._kept = digest, features
+
     def _run_trunk(self, model: Segmenter) -> Tensor:
         if not (self.keep_stages and hasattr(model, "backbone")):
             return model.trunk(self.inputs)

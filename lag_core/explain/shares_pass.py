@@ -36,16 +36,31 @@ def geometry_of(truths: Sequence[np.ndarray], square: int) -> Geometry:
     return Geometry(square, insides, [measured_at(true, square) for true in truths])
 
 
+Kept = dict[tuple[str, int], torch.Tensor]
+"""Trunk features float32 [B, T, h, w] by (digest of the trunk, place of a batch's first picture)."""
+
+
 def shares_on(
-    pair: Pair, classes: Sequence[int], pictures: Pictures, repeats: int = REPEATS, seed: int = 0
+    pair: Pair,
+    classes: Sequence[int],
+    pictures: Pictures,
+    repeats: int = REPEATS,
+    seed: int = 0,
+    kept: Kept | None = None,
 ) -> Generator[float, None, list[Shares]]:
-    """The shares of some classes between the two states of a pair, on these pictures. Yields the share done."""
+    """The shares of some classes between the two states of a pair, on these pictures. Yields the share done.
+
+    `kept`: where the trunk's features of these pictures are left for the next question on them, and looked up.
+    """
     counts = HybridCounts(pair, classes, len(pictures), seed)
     square = pair.networks[1].run.config.data.size
     for place in range(0, len(pictures), BATCH):
         batch = [pictures[i] for i in range(place, min(place + BATCH, len(pictures)))]
         inputs = torch.from_numpy(to_input(np.stack([fit(image, square)[0] for image, _ in batch])))
-        counts.add(place, _both(pair, inputs), geometry_of([true for _, true in batch], square))
+        passes = _both(pair, inputs)
+        if kept is not None:
+            _with_kept_features(pair, passes, place, kept)
+        counts.add(place, passes, geometry_of([true for _, true in batch], square))
         yield (place + len(batch)) / len(pictures)
     return results(counts, repeats, seed)
 
@@ -66,6 +81,18 @@ def _both(pair: Pair, inputs: torch.Tensor) -> tuple[Passes, Passes]:
     then, now = pair.networks
     passes = now.passes(inputs)
     return (passes if then is now else then.passes(inputs)), passes
+
+
+def _with_kept_features(pair: Pair, passes: tuple[Passes, Passes], place: int, kept: Kept) -> None:
+    """Give passes the features of a batch that are kept, or keep those that they compute. The trunk must be shared."""
+    trunks = [networks.trunk(step) for networks, step in zip(pair.networks, pair.steps, strict=True)]
+    if trunks[0] != trunks[1]:
+        return
+    key = trunks[1], place
+    if key in kept:
+        passes[1].take_features(trunks[1], kept[key])
+    else:
+        kept[key] = passes[1].features(pair.steps[1])
 
 
 def all_pairs(networks: Networks) -> Iterator[tuple[Pair, list[int]]]:

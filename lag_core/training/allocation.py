@@ -25,8 +25,18 @@ from lag_core.model.segmenter import Segmenter
 from lag_core.training.optimiser import Part, Schedule
 from lag_core.training.probe import Probe, flat
 
+LARGEST = 20_000_000
+"""Trained parameters up to which shares are recorded: for each term, two numbers are kept for each of them."""
+
+Gradients = dict[int, Tensor]
+"""Gradients by `id` of their parameter; one that a loss does not reach is left out."""
+
 DECAY = "weight decay"
 """The optimiser's own term."""
+
+SEGMENTATION = "segmentation"
+SOURCE = SEGMENTATION + "."
+"""In front of the names of the parts of the segmentation term."""
 
 ALL = "all"
 """The mean over the old classes."""
@@ -89,9 +99,20 @@ class Allocation:
         """Whether this iteration's losses are asked for."""
         return iteration % self.every == 0
 
-    def before_update(self, iteration: int, losses: Mapping[str, Tensor]) -> None:
-        """Measure P, its gradient and each term's gradient. `losses` are unweighted; their graph is left alive."""
-        gradients = self._gradients(iteration, losses)
+    def wanted(self, iteration: int) -> list[nn.Parameter]:
+        """What the terms' gradients are asked on: the parts that have joined by the next measurement."""
+        until = (iteration + self.every - 1) / self.total
+        return [p for part in self.schedule.found if until >= part.delay for p in part.parameters()]
+
+    def before_update(
+        self, iteration: int, losses: Mapping[str, Tensor], known: Mapping[str, Gradients] | None = None
+    ) -> None:
+        """Measure P, its gradient and each term's gradient.
+
+        `losses` are unweighted, segmentation in its parts; their graph is left alive. `known`: gradients on `wanted`
+        that somebody has measured, by term, segmentation as a whole; they are not measured again.
+        """
+        gradients = self._gradients(iteration, losses, known or {})
         self._close(iteration, gradients)
         for name, gradient in gradients.items():
             self._track(name).gradient = gradient
@@ -131,22 +152,34 @@ class Allocation:
             self._tracks[name] = Track(zero, None, {part.name: Segment() for part in self.schedule.found})
         return self._tracks[name]
 
-    def _gradients(self, iteration: int, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _gradients(
+        self, iteration: int, losses: Mapping[str, Tensor], known: Mapping[str, Gradients]
+    ) -> dict[str, Tensor]:
         """Each term's gradient, and what weight decay adds. Parts that join after the next measurement are 0."""
-        until = (iteration + self.every - 1) / self.total
-        joined = [p for part in self.schedule.found if until >= part.delay for p in part.parameters()]
+        joined = self.wanted(iteration)
+        last = next(
+            (name for name in reversed(list(losses)) if name.startswith(SOURCE) and losses[name].requires_grad), None
+        )
+        rest = last if SEGMENTATION in known else None  # what the whole has beyond the other parts
         found: dict[str, Tensor] = {}
         reached = torch.zeros_like(self._track(DECAY).buffer, dtype=torch.bool)
         for name, loss in losses.items():
-            gradients: Sequence[Tensor | None] = [None] * len(joined)
-            if loss.requires_grad:
-                gradients = torch.autograd.grad(loss, joined, retain_graph=True, allow_unused=True)
-            by_parameter = {id(p): g for p, g in zip(joined, gradients, strict=True)}
-            row = [by_parameter.get(id(p)) for p in self.parameters]
-            found[name] = flat(row, self.parameters)
-            reached |= torch.cat([_filled(p, g is not None) for p, g in zip(self.parameters, row, strict=True)])
+            if name != rest:
+                own = known[name] if name in known else gradients_of(loss, joined)
+                found[name] = self._flat(own)
+                reached |= self._reached(own)
+        if rest is not None:
+            others = [value for name, value in found.items() if name.startswith(SOURCE)]
+            found[rest] = self._flat(known[SEGMENTATION]) - sum(others, torch.zeros_like(self._track(DECAY).buffer))
+            reached |= self._reached(known[SEGMENTATION])
         found[DECAY] = flat(self.parameters, self.parameters) * reached
         return found
+
+    def _flat(self, gradients: Gradients) -> Tensor:
+        return flat([gradients.get(id(p)) for p in self.parameters], self.parameters)
+
+    def _reached(self, gradients: Gradients) -> Tensor:
+        return torch.cat([_filled(p, id(p) in gradients) for p in self.parameters])
 
     def _close(self, updates: int, gradients: Mapping[str, Tensor]) -> None:
         """End the segment that led to the state after so many updates: add its shares, and log."""
@@ -214,6 +247,14 @@ class Allocation:
         }
         self._probed, self._event = state["probed"], state["event"]
         self._net, self._gross = state["net"], state["gross"]
+
+
+def gradients_of(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Gradients:
+    """A loss's gradient on some parameters. The graph stays alive."""
+    if not (loss.requires_grad and parameters):
+        return {}
+    found = torch.autograd.grad(loss, list(parameters), retain_graph=True, allow_unused=True)
+    return {id(p): g for p, g in zip(parameters, found, strict=True) if g is not None}
 
 
 def _slices(found: Sequence[Part]) -> dict[str, slice]:

@@ -32,7 +32,7 @@ from lag_core.model.weights import load_segmenter, pretrained_backbone
 from lag_core.protocol import LabelSpace
 from lag_core.runs import Run, open_run
 from lag_core.training import surroundings
-from lag_core.training.allocation import Allocation
+from lag_core.training.allocation import LARGEST, Allocation
 from lag_core.training.evaluation import Validation, metrics_entry, whole
 from lag_core.training.features import FeatureStore, Views, batch_order, collect_views, iterations_per_epoch
 from lag_core.training.health import silent_class
@@ -40,7 +40,7 @@ from lag_core.training.journal import Journal, new_info
 from lag_core.training.loading import Order, WorkerLost
 from lag_core.training.loop import NotFiniteError, StepLoop
 from lag_core.training.optimiser import Schedule, freeze_all_but, parts, trunk_trains
-from lag_core.training.probe import ClassProbe, Probe, probe_images
+from lag_core.training.probe import FEWEST, IMAGES, ClassProbe, Probe, probe_images
 from lag_core.training.reporting import Reporter
 from lag_core.training.resume import Cursor
 from lag_core.training.watch import Watch
@@ -265,16 +265,20 @@ class ContinualTraining:
         return batches, loop
 
     def _allocation(self, loop: StepLoop, states: Mapping[str, Any]) -> Allocation | None:
-        """The recorder of what each term does to the old classes; None, with a warning, where it cannot be measured."""
+        """The recorder of what each term does to the old classes; None, with a sentence, where there is none."""
         every = self.config.log.shares_every
         if not every or loop.teacher is None:
             return None
-        classes = tuple(self._class_probes(loop.student, loop.step))
-        if not classes:
-            self._tell([f"step {loop.step}: shares of the terms are not recorded: no held-out image of an old class"])
-            return None
-        if states and "shares" not in states:
-            self._tell([f"step {loop.step}: shares of the terms are not recorded: it was begun without them"])
+        trained = sum(p.numel() for part in loop.schedule.found for p in part.parameters())
+        classes = tuple(self._class_probes(loop.student, loop.step)) if trained <= LARGEST else ()
+        reason = (
+            f"{trained:,} parameters train, more than {LARGEST:,}" if trained > LARGEST
+            else "no held-out image of an old class" if not classes
+            else "it was begun without them" if states and "shares" not in states
+            else ""
+        )  # fmt: skip
+        if reason:
+            self.reporter.say(f"step {loop.step}: shares of the terms are not recorded: {reason}")
             return None
         probe = Probe(classes, loop.objective.activation)
         allocation = Allocation(loop.student, probe, loop.schedule, every, loop.total)
@@ -282,13 +286,17 @@ class ContinualTraining:
             allocation.load_state_dict(states["shares"])
         return allocation
 
-    def _class_probes(self, model: Segmenter, step: int) -> Iterator[ClassProbe]:
-        """Each old class on held-out training images with their true labels, if there are any that show it."""
+    def _class_probes(self, model: Segmenter, step: int, images: int = IMAGES) -> Iterator[ClassProbe]:
+        """Each old class on held-out training images with their true labels, if there are any that show it.
+
+        `images`: of all classes together, about.
+        """
         _, held = hold_out(list(self.dataset.ids("train")), self.config.data.holdout, seed=0)
         present, table = self.dataset.present("train"), torch.from_numpy(self.labels.truth_table())
-        for channel in self.labels.old_channels(step):
+        old = self.labels.old_channels(step)
+        for channel in old:
             index = channel - self.labels.offset
-            ids = probe_images(held, present, self.labels.order[index])
+            ids = probe_images(held, present, self.labels.order[index], max(FEWEST, images // len(old)))
             if not ids:
                 continue
             rows = list(range(len(ids)))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lag_core.method.objective import Batch, Objective, Result, Term, losses_by_source, weights_by_source
 from lag_core.model.segmenter import Output, Segmenter
 from lag_core.sentences import Said
-from lag_core.training.allocation import Allocation
+from lag_core.training.allocation import Allocation, Gradients, gradients_of
 from lag_core.training.optimiser import Schedule, set_modes, trunk_trains
 from lag_core.training.sharpness import largest_curvature
 
@@ -60,6 +60,15 @@ class StepLoop:
         for iteration in range(first, self.total):
             listener(iteration, self._iterate(iteration, batches))
 
+    def advance(self, iteration: int, without: frozenset[str] = frozenset()) -> None:
+        """Make one update and report nothing; the terms named in `without` are left out."""
+        progress = iteration / self.total
+        set_modes(self.student, self.schedule.found, self.step)
+        result = self._forward(self.batch_of(iteration), progress, iteration, without)
+        check_finite(result.terms)
+        weighted_sum(result.terms).backward()
+        self.schedule.step(progress)
+
     def take_findings(self) -> list[str]:
         """Sentences on dead terms that nobody has been told yet."""
         found, self._findings = self._findings, []
@@ -87,9 +96,14 @@ class StepLoop:
         result = self._forward(batch, progress, iteration, skip)
         check_finite(result.terms)
         self._look_for_dead(result.terms)
-        norms = gradient_norms(result.terms, self.schedule.shared(progress)) if measures else None
-        if self.allocation is not None and self.allocation.measures(iteration):
-            self.allocation.before_update(iteration, self._by_source(result))
+        recorder = self.allocation if self.allocation is not None and self.allocation.measures(iteration) else None
+        shared = self.schedule.shared(progress) if measures else []
+        wanted = shared if recorder is None else recorder.wanted(iteration)
+        gradients = term_gradients(result.terms, wanted) if measures or recorder is not None else {}
+        norms = gradient_norms(result.terms, gradients, shared) if measures else None
+        if recorder is not None:
+            recorder.before_update(iteration, self._by_source(result), gradients)
+        del gradients
         loss = weighted_sum(result.terms)
         if self.schedule.wants_curvature(progress):
             weighted = [term.value.float() * term.weight for term in result.terms.values()]
@@ -154,13 +168,17 @@ def check_finite(terms: Mapping[str, Term]) -> None:
             raise NotFiniteError(f"term {name} is {term.value.item()}; lower its weight or the learning rate")
 
 
-def gradient_norms(terms: Mapping[str, Term], parameters: list[nn.Parameter]) -> dict[str, float]:
+def term_gradients(terms: Mapping[str, Term], parameters: list[nn.Parameter]) -> dict[str, Gradients]:
+    """Each raw term's gradient on `parameters`; what a term does not reach is left out. The graph stays alive."""
+    return {name: gradients_of(term.value, parameters) for name, term in terms.items()}
+
+
+def gradient_norms(
+    terms: Mapping[str, Term], gradients: Mapping[str, Gradients], parameters: list[nn.Parameter]
+) -> dict[str, float]:
     """Euclidean norm of each weighted term's gradient on `parameters`; 0 for a term that does not reach them."""
     norms = {}
     for name, term in terms.items():
-        gradients: tuple[Tensor | None, ...] = ()
-        if parameters and term.value.requires_grad:
-            weighted = term.value * term.weight
-            gradients = torch.autograd.grad(weighted, parameters, retain_graph=True, allow_unused=True)
-        norms[name] = math.sqrt(sum(float(g.double().square().sum()) for g in gradients if g is not None))
+        reached = [gradients[name][id(p)] for p in parameters if id(p) in gradients[name]]
+        norms[name] = term.weight * math.sqrt(sum(float(g.double().square().sum()) for g in reached))
     return norms

@@ -38,6 +38,9 @@ from lag_core.training.model_card import model_card
 EVENT_LINES = 400
 """At most about so many lines of events.jsonl ship with a run."""
 
+RICH = frozenset({"gradient_norms", "shares"})
+"""Keys of the lines that are kept first."""
+
 SHARED_BYTES = 16 * 1024
 """Tensors that are shared by the same runs are stored apart if they have at least this size together."""
 
@@ -229,12 +232,12 @@ def neutral_info(info: Mapping[str, Any], files: Sequence[Sequence[Mapping[str, 
 def thinned(events: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str, Any]]:
     """At most `limit` events and two more for each step, evenly spread.
 
-    The first and last of each step stay; those with gradient norms go before those without.
+    The first and last of each step stay; those with gradient norms or shares go before those without.
     """
     if len(events) <= limit:
         return list(events)
-    rich = [i for i, event in enumerate(events) if "gradient_norms" in event]
-    plain = [i for i, event in enumerate(events) if "gradient_norms" not in event]
+    rich = [i for i, event in enumerate(events) if RICH & event.keys()]
+    plain = [i for i, event in enumerate(events) if not RICH & event.keys()]
     kept = set(_spread(rich, limit))
     kept |= set(_spread(plain, limit - len(kept)))
     for i, event in enumerate(events):

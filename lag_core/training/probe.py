@@ -12,8 +12,10 @@ from torch.nn import functional as F
 from lag_core.method.regions import size_of
 from lag_core.model.segmenter import Segmenter, upsample
 
-IMAGES_PER_CLASS = 12
-"""Held-out images that an old class is probed on, at most."""
+IMAGES = 16
+"""Held-out images that all old classes together are probed on, about: a probe costs a pass for each of them."""
+FEWEST = 2
+"""Held-out images of a class, if there are so many."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,6 @@ def flat(gradients: Sequence[Tensor | None], parameters: Sequence[nn.Parameter])
     return torch.cat([(torch.zeros_like(p) if g is None else g).detach().float().reshape(-1) for g, p in pairs])
 
 
-def probe_images(held: Sequence[str], present: Mapping[str, frozenset[int]], dataset_id: int) -> list[str]:
-    """The first `IMAGES_PER_CLASS` held-out images that show a class, in their order."""
-    return [name for name in held if dataset_id in present[name]][:IMAGES_PER_CLASS]
+def probe_images(held: Sequence[str], present: Mapping[str, frozenset[int]], dataset_id: int, most: int) -> list[str]:
+    """The first held-out images that show a class, in their order."""
+    return [name for name in held if dataset_id in present[name]][:most]

@@ -16,7 +16,7 @@ import streamlit as st
 
 from dashboard.app_pages.training import figures, terms
 from dashboard.page import Empty, Page, guarded
-from dashboard.shell import following
+from dashboard.shell import following, which_term
 from dashboard.state import selection, settings
 from dashboard.ui import untrusted
 from lag_core.explain.effects import Findings, StepEffects, effects, findings, heads_only
@@ -97,6 +97,8 @@ def _draw(page: Page, window: figures.Window) -> None:
         _top(page, window, told, other)
         _middle(page, window, told, other)
         _bottom(page, window, told, other)
+        if page.step > 0:
+            which_term.draw(page, page.run, _probed(page), page.step)
 
 
 @st.cache_resource(max_entries=LOGS_KEPT, show_spinner=False)
@@ -186,6 +188,11 @@ def _compared(page: Page, other: Told) -> str:
     if found is None:
         return ""
     return f"Compared, {untrusted.name(other.run.name)}, step {found.step}: {terms.verdict(found)}"
+
+
+def _probed(page: Page) -> int | None:
+    """The chosen class where it was old at the chosen step, else the mean over the old classes."""
+    return page.cls if page.run.labels.step_of(page.cls) < page.step else None
 
 
 def _top(page: Page, window: figures.Window, told: Told, other: Told | None) -> None:

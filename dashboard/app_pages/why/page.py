@@ -11,6 +11,7 @@ from dashboard.app_pages.why.account import Account, Where
 from dashboard.app_pages.why.waterfall import height_of, waterfall_figure
 from dashboard.cache import loaders
 from dashboard.page import Page, guarded
+from dashboard.shell import which_term
 from dashboard.state import selection, settings
 from dashboard.ui import untrusted
 from lag_core.explain.shares import Shares, waterfall
@@ -43,6 +44,7 @@ def render(page: Page) -> None:
         top.markdown(_answer(page, found, beside))
         _waterfall(page, found)
         _beside(page, beside)
+    which_term.draw(page, page.run, page.cls, page.step)
     _still_holds(page)
     if settings.switch("Detail: channels, relevance, drift", "detail"):
         detail.draw(page, where)
