@@ -29,18 +29,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--boundary", action="store_true", help="boundary IoU of each class, too")
+    parser.add_argument(
+        "--windows",
+        type=float,
+        nargs="?",
+        const=0.5,
+        metavar="OVERLAP",
+        help="measure at each image's own resolution, by windows that overlap by this share (0.5 if none is given)",
+    )
     parser.add_argument("--write", action="store_true", help="replace the stored metrics")
 
 
 def run(options: argparse.Namespace) -> int:
     from lag_core.boundary import BoundaryCounts
     from lag_core.commands.measuring import measured as measure
+    from lag_core.commands.predict import checked_overlap
     from lag_core.comparison import step_rows, table
     from lag_core.device import device_named
     from lag_core.image_counts import ImageCounts
     from lag_core.training.evaluation import measured_ids, totals, write_metrics
     from lag_core.training.reporting import Reporter
 
+    checked_overlap(options.windows)
     opened = open_run(options.run)
     opened.checked_step()
     dataset = opened.open_dataset(options.data)
@@ -53,7 +63,14 @@ def run(options: argparse.Namespace) -> int:
         if edges is not None:
             edges.add(*image)
 
-    by_domain = measure(opened, dataset, bar if options.json else _announced(bar), device_named(options.device), count)
+    by_domain = measure(
+        opened,
+        dataset,
+        bar if options.json else _announced(bar),
+        device_named(options.device),
+        count,
+        options.windows,
+    )
     measured = totals(by_domain)
     verdict = "different" if options.write else _verdict(opened, measured)
     if options.write:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lag_core.capabilities import require
 from lag_core.data.dataset import Dataset
 from lag_core.runs import Run
 from lag_core.sentences import say
@@ -16,12 +17,24 @@ if TYPE_CHECKING:
 
 
 def measured(
-    run: Run, dataset: Dataset, bar: Progress, device: str, listener: Listener | None = None
+    run: Run,
+    dataset: Dataset,
+    bar: Progress,
+    device: str,
+    listener: Listener | None = None,
+    windows: float | None = None,
 ) -> list[dict[str, np.ndarray]]:
-    """Confusion matrices int64 [K, K] by domain, of each step, on the images that the run measures on."""
-    from lag_core.explain.measuring import confusions
+    """Confusion matrices int64 [K, K] by domain, of each step, on the images that the run measures on.
+
+    `windows`: overlap of windows at an image's own resolution; None: as the run measures.
+    """
+    from lag_core.explain.measuring import confusions, window_confusions
     from lag_core.training.evaluation import evaluate, measured_ids
 
+    if windows is not None:
+        require(run, "logits")
+        names = bar(measured_ids(dataset, run.config.data), "validation")
+        return window_confusions(run, dataset, names, windows, device, listener)
     if run.kind == "segmenter":
         return evaluate(run, dataset, bar, device, listener)
     return confusions(run, dataset, bar(measured_ids(dataset, run.config.data), "validation"), device, listener)

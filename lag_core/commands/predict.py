@@ -15,6 +15,9 @@ from lag_core.commands.adopt import add_device
 from lag_core.config import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from lag_core.explain.networks import Networks
     from lag_core.explain.trace import Trace
 
 
@@ -30,6 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="overlay: a pixel is grey where no class has a probability above P, 0 to 1 (default: 0.5 for networks "
         "that score each class by itself, 0 for softmax); masks always hold the most probable class",
+    )
+    parser.add_argument(
+        "--windows",
+        type=float,
+        nargs="?",
+        const=0.5,
+        metavar="OVERLAP",
+        help="predict at the picture's own resolution, by windows of the network's square that overlap by this share "
+        "(0.5 if none is given); else a large picture is scaled down",
     )
     add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
@@ -47,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"--opacity {options.opacity}: must lie between 0 and 1")
     if options.none_below is not None and not 0 <= options.none_below <= 1:
         raise ConfigError(f"--none-below {options.none_below}: must lie between 0 and 1")
+    checked_overlap(options.windows)
     opened = open_run(options.run)
     step = opened.checked_step(options.step)
     sources = _outputs(options.images, options.out)
@@ -56,11 +69,36 @@ def run(options: argparse.Namespace) -> int:
     networks = Networks(opened, device_named(options.device))
     for source in reporter.bar(list(sources), "predict"):
         image = read_image(source, opened.config.data.range)
-        contents = _pictures(Trace(networks, image), step, options.opacity, options.none_below)
+        if options.windows is None:
+            contents = _pictures(Trace(networks, image), step, options.opacity, options.none_below)
+        else:
+            contents = _by_windows(networks, image, step, options)
         for path, content in zip(sources[source], contents, strict=True):
             write_atomically(path, content)
     reporter.say(f"{len(sources)} images, step {step} of {opened.name} -> {options.out}")
     return 0
+
+
+def checked_overlap(overlap: float | None) -> None:
+    """ConfigError for an overlap that windows cannot have."""
+    if overlap is not None and not 0 <= overlap <= 0.9:
+        raise ConfigError(f"--windows {overlap:g}: windows may overlap by 0 to 0.9 of their side")
+
+
+def _by_windows(networks: Networks, image: np.ndarray, step: int, options: argparse.Namespace) -> tuple[bytes, bytes]:
+    """(mask, overlay) of a picture at its own resolution, as PNG files."""
+    from lag_core.capabilities import require
+    from lag_core.data.painting import overlay_png, palette_png
+    from lag_core.data.remap import dataset_ids
+    from lag_core.data.undecided import least_probability
+    from lag_core.explain.measuring import windowed
+
+    run = networks.run
+    require(run, "logits")
+    found = windowed(networks, image, step, options.windows)
+    least = least_probability(run.config.method.loss) if options.none_below is None else options.none_below
+    ids = dataset_ids(found.labels, run.labels)
+    return palette_png(ids, run.classes), overlay_png(image, ids, run.classes, options.opacity, found.certainty > least)
 
 
 def _pictures(trace: Trace, step: int, opacity: float, least: float | None) -> tuple[bytes, bytes]:

@@ -11,7 +11,43 @@ from lag_core.data.remap import truth
 from lag_core.explain.networks import Networks
 from lag_core.explain.trace import Trace
 from lag_core.metrics import confusion
+from lag_core.model.windows import Decided, predict_windows
 from lag_core.runs import Run
+
+
+def windowed(networks: Networks, image: np.ndarray, step: int, overlap: float) -> Decided:
+    """What a step makes of a picture of any size, by windows at its own resolution (model.windows)."""
+    config = networks.run.config
+    return predict_windows(
+        image,
+        lambda inputs: networks.passes(inputs).output(step).logits,
+        networks.run.labels,
+        config.method.loss,
+        config.data.size,
+        overlap,
+    )
+
+
+def window_confusions(
+    run: Run,
+    dataset: Dataset,
+    names: Iterable[str],
+    overlap: float,
+    device: str = "cpu",
+    listener: Callable[[int, str, np.ndarray, np.ndarray], object] | None = None,
+) -> list[dict[str, np.ndarray]]:
+    """As `confusions`, each image predicted by overlapping windows at its own resolution."""
+    networks, classes = Networks(run, device), len(run.classes)
+    totals: list[dict[str, np.ndarray]] = [{} for _ in range(len(networks))]
+    for name in names:
+        image, true, domain = dataset.image(name), truth(dataset.mask(name), run.labels), dataset.domain(name)
+        for step, total in enumerate(totals):
+            predicted = windowed(networks, image, step, overlap).labels
+            if listener is not None:
+                listener(step, name, true, predicted)
+            counted = confusion(true, predicted, classes)
+            total[domain] = total.get(domain, np.zeros_like(counted)) + counted
+    return totals
 
 
 def confusions(

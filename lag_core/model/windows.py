@@ -1,0 +1,116 @@
+"""Predicting pictures larger than the network's square at their own resolution: windows that overlap, band by band.
+
+Where windows overlap, class probabilities are averaged with weights that fall towards a window's border, as a network
+knows least there. Only one band of windows is kept: memory grows with a picture's width and the number of classes, not
+with its height. Source: sliding-window inference as the field does it; the weights and the bands are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lag_core.data.transforms import PADDING, to_input
+from lag_core.model.prediction import class_probabilities, highest
+from lag_core.model.segmenter import upsample
+from lag_core.protocol import LabelSpace
+
+BATCH = 8
+"""Windows that pass through the network at once."""
+
+Logits = Callable[[Tensor], Tensor]
+"""Normalised pictures float32 [n, 3, S, S] -> logits [n, channels, h, w]."""
+
+
+class Decided(NamedTuple):
+    """What the windows decide together."""
+
+    labels: np.ndarray
+    """Class indices, uint8 [H, W]."""
+    certainty: np.ndarray
+    """Probability of that class, float32 [H, W]."""
+
+
+def starts(length: int, size: int, overlap: float) -> list[int]:
+    """Where windows of `size` begin along a side: evenly, the last one flush, neighbours sharing at least `overlap`."""
+    if length <= size:
+        return [0]
+    stride = max(1, int(size * (1 - overlap)))
+    count = -((length - size) // -stride) + 1
+    return [round(i * (length - size) / (count - 1)) for i in range(count)]
+
+
+@torch.no_grad()
+def predict_windows(
+    image: np.ndarray, logits: Logits, labels: LabelSpace, loss: str, size: int, overlap: float = 0.5
+) -> Decided:
+    """Label map of a picture of any size. ValueError for an overlap outside [0, 0.9].
+
+    Shape: uint8 [H, W, 3] -> `Decided`.
+    """
+    if not 0 <= overlap <= 0.9:
+        raise ValueError(f"windows may overlap by 0 to 0.9 of their side, not {overlap:g}")
+    height, width = image.shape[:2]
+    found = Decided(np.empty((height, width), np.uint8), np.empty((height, width), np.float32))
+    padded = _at_least(image, size)
+    tops, lefts = starts(height, size, overlap), starts(width, size, overlap)
+    band = weight = torch.empty(0)
+    taper = _taper(size)
+    for place, top in enumerate(tops):
+        fresh, own = _band(padded[top : top + size], lefts, logits, labels, loss, size, taper)
+        if place:
+            kept = tops[place - 1] + size - top
+            fresh[:, :kept] += band[:, size - kept :]
+            own[:kept] += weight[size - kept :]
+        band, weight = fresh, own
+        end = tops[place + 1] if place + 1 < len(tops) else height
+        _write(found, band[:, : end - top, :width], weight[: end - top, :width], slice(top, end))
+    return found
+
+
+def _band(
+    rows: np.ndarray, lefts: Sequence[int], logits: Logits, labels: LabelSpace, loss: str, size: int, taper: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sums of weighted probabilities over one row of windows, and of the weights. Shape: [K, S, W], [S, W]."""
+    total = torch.empty(0)
+    weight = torch.zeros(size, rows.shape[1])
+    for group in _groups(lefts):
+        inputs = torch.from_numpy(to_input(np.stack([rows[:, left : left + size] for left in group])))
+        scores = class_probabilities(upsample(logits(inputs), (size, size)), labels, loss).float().cpu()
+        if total.numel() == 0:
+            total = torch.zeros(scores.shape[1], size, rows.shape[1])
+        for left, one in zip(group, scores, strict=True):
+            total[:, :, left : left + size] += one * taper
+            weight[:, left : left + size] += taper
+    return total, weight
+
+
+def _groups(lefts: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (lefts[i : i + BATCH] for i in range(0, len(lefts), BATCH))
+
+
+def _write(found: Decided, band: Tensor, weight: Tensor, rows: slice) -> None:
+    found.labels[rows] = highest(band[None])[0].numpy()
+    found.certainty[rows] = (band.amax(0) / weight).numpy()
+
+
+def _taper(size: int) -> Tensor:
+    """Weights that fall linearly from a window's middle to its border, never to 0. Shape: [S, S]."""
+    side = torch.arange(1, size + 1)
+    ramp = torch.minimum(side, side.flip(0)).float()
+    ramp = ramp / ramp.max()
+    return ramp[:, None] * ramp[None]
+
+
+def _at_least(image: np.ndarray, size: int) -> np.ndarray:
+    """The picture, padded at the bottom and on the right to the square's side where it is smaller."""
+    height, width = image.shape[:2]
+    if height >= size and width >= size:
+        return image
+    canvas = np.broadcast_to(PADDING, (max(height, size), max(width, size), 3)).copy()
+    canvas[:height, :width] = image
+    return canvas
