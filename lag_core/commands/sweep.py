@@ -9,6 +9,8 @@ A sweep file names a base configuration, seeds, and runs:
     method = "lag"
     set = ["method.spm=0"]
 
+and, if it likes, a recipe and `set` for all of them.
+
 The results file gets a row for each run and seed. Rows that are there are not made again, and a run that was
 interrupted goes on: call the same command again, or name another --out to repeat everything. Runs of one seed that
 train step 0 alike share it, and all share their trunk features, also between workers.
@@ -31,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from lag_core import reading
 from lag_core.config import Config, ConfigError
+from lag_core.recipes import RECIPES
 from lag_core.sentences import say
 
 if TYPE_CHECKING:
@@ -63,6 +66,7 @@ class Job:
     seed: int
     base: Path
     overrides: tuple[str, ...]
+    recipe: str | None = None
 
     @property
     def words(self) -> str:
@@ -107,8 +111,11 @@ def jobs_of(sweep: Path, common: Sequence[str], seeds: Sequence[int] | None = No
     try:
         content = reading.from_toml(reading.read_text(sweep, reading.CONFIG))
         base = (sweep.parent / content["base"]).resolve()
+        recipe = content.get("recipe")
+        if recipe is not None and recipe not in RECIPES:
+            raise ValueError(f"recipe {recipe!r} is unknown; known: {', '.join(RECIPES)}")
         found = [
-            Job(one["name"], one["method"], seed, base, (*content.get("set", ()), *one.get("set", ()), *common))
+            Job(one["name"], one["method"], seed, base, (*content.get("set", ()), *one.get("set", ()), *common), recipe)
             for one in content["runs"]
             for seed in (seeds or one.get("seeds") or content["seeds"])
         ]
@@ -147,7 +154,8 @@ def config_of(job: Job) -> Config:
     """The configuration of a job."""
     from lag_core.commands.train import read_config
 
-    return read_config(job.base, job.method, [*job.overrides, f"optim.seed={job.seed}", "optim.threads=1"])
+    overrides = [*job.overrides, f"optim.seed={job.seed}", "optim.threads=1"]
+    return read_config(job.base, job.method, overrides, job.recipe)
 
 
 def _train_all(jobs: Sequence[Job], places: Places, workers: int) -> bool:
