@@ -19,7 +19,7 @@ CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
 
 MOST: dict[str, frozenset[str]] = {
     "segmenter": frozenset(CAPABILITIES),
-    "adapter": frozenset(CAPABILITIES) - {"lrp"},
+    "adapter": frozenset(CAPABILITIES),
     "stored": frozenset({"labels"}),
 }
 """Kind of a run's networks -> what they can at most."""
@@ -57,8 +57,9 @@ def lacking(run: Run, needs: Iterable[str]) -> str:
         )
     if missing == ["lrp"]:
         return (
-            f"There is no LRP for the network of {run.name}: its rules cover the layers of this project's own networks "
-            "alone. The gradient methods and Grad-CAM at Z are offered."
+            f"There is no LRP for the network of {run.name}: "
+            f"{str(run.network.get('without_lrp') or 'it was adopted without')[:200]}. "
+            "The gradient methods and Grad-CAM at Z are offered."
         )
     return (
         f"The adapter of {run.name} gives no {names}. Name the module whose output is Z as `latent` in the adapter, "

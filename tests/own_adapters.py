@@ -159,6 +159,15 @@ class Own(Shapes):
         return Linear(classes)
 
 
+class Smooth(Shapes):
+    """Something between Z and the logits that LRP has no rule for."""
+
+    latent = "0"
+
+    def build(self, classes: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 6, 1), nn.GELU(), nn.Conv2d(6, classes, 1))
+
+
 def write_checkpoints(adapter: Shapes, folder: Path, seed: int = 0) -> list[Path]:
     """Random weights of every step, with batch norms that know pictures of noise, so that numbers are of order 1."""
     torch.manual_seed(seed)

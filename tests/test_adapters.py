@@ -24,13 +24,14 @@ from lag_core.explain.networks import Networks
 from lag_core.explain.survey import open_survey
 from lag_core.explain.trace import Trace
 from lag_core.protocol import LabelSpace
+from lag_core.relevance.target import Target
 from lag_core.runs import open_run, read_json, write_json
 
 LABELS = LabelSpace(((0, 1, 2), (3, 4)), background=0)
 
 NEEDS = {"SegFormer": "transformers", "SegFormerReplayed": "transformers", "Mask2Former": "transformers",
          "UNet": "segmentation_models_pytorch"}  # fmt: skip
-NETWORKS = ("Own", "DeepLab", "DeepLabReplayed", "FCN", "LRASPP", *NEEDS)
+NETWORKS = ("Own", "Smooth", "DeepLab", "DeepLabReplayed", "FCN", "LRASPP", *NEEDS)
 
 
 def adapter_of(name: str) -> Shapes:
@@ -283,7 +284,8 @@ def test_adopt_writes_a_run_that_answers(name: str, data: Path, tmp_path: Path) 
     adapter = adapter_of(name)
     run = open_run(adopted(adapter, data, tmp_path))
     assert [c.name for c in run.classes] == list(own_adapters.CLASSES) and run.kind == "adapter"
-    assert capabilities(run) == {"labels", "logits", "gradients", "latent"}
+    lrp = {"lrp"} if name in ("Own", "DeepLab", "UNet") else set()
+    assert capabilities(run) == {"labels", "logits", "gradients", "latent"} | lrp
     dataset = run.open_dataset()
     image, mask = dataset.image("s20"), dataset.mask("s20")
     trace = Trace(Networks(run), image, mask, "s20")
@@ -312,13 +314,31 @@ def test_questions_about_channels_and_why(data: Path, tmp_path: Path) -> None:
     assert np.array_equal(effect.prediction, trace.prediction(1, expected))
     for method in ("gradient-x-input", "grad-cam"):
         assert np.isfinite(trace.relevance(1, 1, method).map).all()
-    with pytest.raises(Lacks, match="no LRP"):
-        trace.relevance(1, 1, "lrp")
+    for method in ("lrp", "lrp-epsilon"):
+        assert trace.relevance(1, 1, method).conservation < 1e-3
     found = run.why_preserved("red", trace)
     assert found.evidence.effects is not None and found.verdict.status
     shares = found.evidence.shares
     assert shares is not None and shares.parts[1] == "features"
     assert abs(shares.points.sum() - (shares.end - shares.start)) < 1e-6
+
+
+def test_a_network_with_a_layer_that_has_no_rule_gets_no_lrp(data: Path, tmp_path: Path) -> None:
+    import lag_core
+
+    trace = lag_core.open_run(adopted(own_adapters.Smooth(), data, tmp_path)).trace("s20")
+    with pytest.raises(Lacks, match=r"There is no LRP .* no rule for gelu"):
+        trace.relevance(1, 1, "lrp")
+
+
+def test_an_unknown_class_that_the_network_has_not_takes_no_relevance(tmp_path: Path) -> None:
+    adapter = Own()
+    net = adapter.load(write_checkpoints(adapter, tmp_path)[1], 1, "cpu")
+    step = AdaptedStep(adapter, net, 1, LabelSpace(((0, 1, 2), (3, 4)), None, unknown=True))
+    found = step.recording(noise(1)).relevance(Target(2), "epsilon")
+    with torch.no_grad():
+        assert float(found.score) == pytest.approx(float(net(noise(1))[0, 1].double().sum()), rel=1e-4)
+    assert float(found.error) < 1e-3
 
 
 def test_a_run_names_its_adapter_and_its_checkpoints(
@@ -345,7 +365,7 @@ def test_a_kind_cannot_claim_more_than_it_can(data: Path, tmp_path: Path) -> Non
     info["network"]["can"] = ["lrp", "labels", "magic"]
     write_json(out / "run.json", info)
     run = open_run(out)
-    assert capabilities(run) == {"labels"} and "Name the module" in lacking(run, ["latent"])
+    assert capabilities(run) == {"labels", "lrp"} and "Name the module" in lacking(run, ["latent"])
     info["network"]["kind"] = "magic"
     write_json(out / "run.json", info)
     with pytest.raises(Exception, match="of the kind 'magic'"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from own_adapters import Own, write_checkpoints
+from own_adapters import Own, Smooth, write_checkpoints
 from PIL import Image
 from shapes import write_shapes
 from streamlit.testing.v1 import AppTest
@@ -25,10 +25,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("LAG_RUNS", str(out))
         patch.setenv("LAG_DATA", "")
         patch.setenv("LAG_CACHE", str(root / "cache"))
-        patch.setenv("LAG_ADAPTERS", "own_adapters:Own")
+        patch.setenv("LAG_ADAPTERS", "own_adapters:Own,own_adapters:Smooth")
         paths = map(str, write_checkpoints(Own(), root / "checkpoints"))
         common = ["--root", str(data), "--out"]
         assert main(["adopt", *paths, "--adapter", "own_adapters:Own", *common, str(out / "mine")]) == 0
+        smooth = map(str, write_checkpoints(Smooth(), root / "smooth"))
+        assert main(["adopt", *smooth, "--adapter", "own_adapters:Smooth", *common, str(out / "smooth")]) == 0
         folders = [str(label_maps(data, root / f"step-{step}", step)) for step in range(2)]
         assert main(["import-predictions", *folders, "--task", "2-2", *common, str(out / "maps")]) == 0
         for name in ("mine", "maps"):
@@ -67,8 +69,15 @@ def test_what_label_maps_lack_is_said_with_a_remedy(runs: Path, page: str) -> No
     assert sentences and all("lag adopt" in one for one in sentences)
 
 
-def test_no_lrp_is_offered_for_an_adapters_network(runs: Path) -> None:
+def test_lrp_is_offered_where_every_layer_has_a_rule(runs: Path) -> None:
     app = drawn("relevance", "mine")
+    chosen = next(one for one in app.selectbox if one.label == "Method")
+    assert "LRP, composite" in chosen.options
+    assert any("nothing is lost or made up" in one.value for one in app.caption)
+
+
+def test_no_lrp_is_offered_for_a_network_with_gelu(runs: Path) -> None:
+    app = drawn("relevance", "smooth")
     offered = next(one.options for one in app.selectbox if one.label == "Method")
     assert "gradient × input" in offered and not any("LRP" in one for one in offered)
     assert any("Conservation error" in one.value for one in app.caption)

@@ -1,60 +1,55 @@
-"""Converted runs of two layouts through doctor, evaluate, survey and every page."""
+"""Converted runs of all eight systems through doctor, evaluate, survey and every page."""
 
 from __future__ import annotations
 
 import copy
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import peers
 import pytest
 import torch
+from peers import PEERS
 from shapes import write_shapes
 from streamlit.testing.v1 import AppTest
 
 from dashboard.app import PAGES
 from lag_core.cli import main
-from lag_core.runs import open_run
+from lag_core.importing.formats import FORMATS
+from lag_core.runs import Run, open_run
 
 pytestmark = pytest.mark.slow
 torch.set_num_threads(1)
 
-LAYOUTS = ("plop", "star")
-"""Softmax with InPlaceABN; sigmoids without a background's logit."""
-BLOCKS = re.compile(r"^(?:body\.mod4\.block|backbone\.layer3\.)(\d+)\.")
+BLOCKS = re.compile(r"^(?:body\.mod4\.block|(?:backbone|encoder)\.layer3\.)(\d+)\.")
+"""Key of a block of the third layer."""
 
 
 def shallow(peer: str, folder: Path) -> list[Path]:
     """Files of two steps as the system writes them, of a ResNet-50: the fixtures' ResNet-101 without 17 blocks."""
     layout = copy.deepcopy(peers.layout(peer))
-    first = 1 if peer == "plop" else 0
+    first = 1 if any(entry[0].startswith("body.") for entry in layout["keys"]) else 0
     layout["keys"] = [entry for entry in layout["keys"] if not (m := BLOCKS.match(entry[0])) or int(m[1]) < 6 + first]
     layout["bias"] = {}
-    return [peers.rule().write(layout, step, folder / peers.rule().file_name(layout, step)) for step in (0, 1)]
+    variant = "frozen" if peer in ("ssul", "lag") else "moving"
+    named = [(step, folder / peers.rule().file_name(layout, step)) for step in (0, 1)]
+    return [peers.rule().write(layout, step, path, variant) for step, path in named]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    root = tmp_path_factory.mktemp("imported")
-    data, out = write_shapes(root / "shapes"), root / "runs"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAG_RUNS", str(out))
-        patch.setenv("LAG_DATA", "")
-        patch.setenv("LAG_CACHE", str(root / "cache"))
-        for peer in LAYOUTS:
-            paths = shallow(peer, root / "files")
-            options = ["--task", "3-1", "--dataset", "folder", "--data", str(data), "--size", "33"]
-            norm = ["--norm", "iabn"] if peer == "plop" else []
-            assert main(["import", peer, *map(str, paths), *options, *norm, "--out", str(out / peer)]) == 0
-            shutil.rmtree(root / "files")
-        yield out
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("imported") / "shapes", 4, 2)
 
 
-@pytest.mark.parametrize("peer", LAYOUTS)
-def test_a_converted_run_is_measured_and_drawn(peer: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = open_run(runs / peer)
+@pytest.mark.parametrize("peer", PEERS)
+def test_a_converted_run_is_measured_and_drawn(
+    peer: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "runs"
+    for name, value in (("LAG_RUNS", str(runs)), ("LAG_DATA", ""), ("LAG_CACHE", str(tmp_path / "cache"))):
+        monkeypatch.setenv(name, value)
+    run = imported(peer, data, runs)
     assert run.config.model.backbone == "resnet50"
     assert main(["evaluate", str(run.path), "--write"]) == 0
     assert main(["survey", str(run.path), "--quiet"]) == 0
@@ -68,3 +63,14 @@ def test_a_converted_run_is_measured_and_drawn(peer: str, runs: Path, capsys: py
         app.query_params.update({"run": peer, "image": run.open_dataset().ids("val")[0], "step": "1"})
         app.run()
         assert not app.exception and not app.error, (entry.slug, [one.value for one in app.error])
+    shutil.rmtree(runs)
+
+
+def imported(peer: str, data: Path, runs: Path) -> Run:
+    """A run of two steps; the checkpoints do not stay."""
+    files = runs.parent / "files"
+    options = ["--task", "3-1", "--dataset", "folder", "--data", str(data), "--size", "33", "--out", str(runs / peer)]
+    norm = ["--norm", "iabn"] if FORMATS[peer].in_place else []
+    assert main(["import", peer, *map(str, shallow(peer, files)), *options, *norm]) == 0
+    shutil.rmtree(files)
+    return open_run(runs / peer)

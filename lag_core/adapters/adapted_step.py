@@ -15,11 +15,16 @@ from lag_core.data.transforms import MEAN, STD
 from lag_core.model.linear_start import LinearStart, sums_up
 from lag_core.model.segmenter import Output
 from lag_core.protocol import LabelSpace
+from lag_core.relevance.lrp import NotFinite
+from lag_core.relevance.tape import NoRule, TapedPass
+from lag_core.relevance.target import Target
 
 SIDE = 128
 """Side of the pictures of the self-test, where the network takes such; else the adapter's own."""
 TOLERANCE = 1e-4
 """Largest difference of the self-test, of the largest logit."""
+CONSERVED = 1e-3
+"""Largest conservation error with which LRP is offered."""
 NEVER = -1e4
 """Logit of the unknown class, which a network without a background has no channel for."""
 
@@ -99,6 +104,27 @@ class AdaptedStep(nn.Module):
         if self._head is None:
             return Replay(self._target, self._early, self._logits, images, self.lock)
         return HeadDecoder(self._head, self._with_unknown, len(images))
+
+    def recording(self, images: Tensor) -> TapedPass:
+        """A pass of these images for LRP. `NoRule` for a network with a layer that has none (relevance.tape)."""
+        if self._target is None:
+            raise NoRule("a network without Z")
+        inputs = self._normalised(images).contiguous()
+        own, hidden = self.adapter, int(self.labels.unknown)
+        with self.lock:
+            return TapedPass(lambda x: own.logits(self.net, x), self._target, inputs, own.mean, own.std, hidden)
+
+    def without_lrp(self) -> str:
+        """Why LRP is not offered for this network, as found on pictures of noise; empty if it is."""
+        try:
+            recording = self.recording(self._pictures()[:1])
+            for composite in ("epsilon", "composite"):
+                error = float(recording.relevance(Target(int(self.labels.unknown)), composite).error.max())
+                if not error < CONSERVED:
+                    return f"relevance is not conserved (error {error:.1g})"
+        except (NoRule, NotFinite) as reason:
+            return str(reason)
+        return ""
 
     def _logits(self, images: Tensor) -> Tensor:
         """One logit a training channel."""

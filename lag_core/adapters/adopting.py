@@ -66,16 +66,18 @@ def adopt(name: str, adapter: Adapter, checkpoints: Sequence[Path], dataset: Dat
     if len(checkpoints) > len(adapter.steps):
         raise ConfigError(f"{len(checkpoints)} checkpoints, but the adapter has {len(adapter.steps)} steps")
     labels = label_space(adapter.classes, adapter.steps, dataset)
-    width, entries = 0, []
+    width, entries, without_lrp = 0, [], ""
     for step, path in enumerate(checkpoints):
         if not path.is_file():
             raise ConfigError(f"there is no checkpoint {path}")
-        width = _width(adapted(adapter, path, step, labels, device))
+        network_of_step = adapted(adapter, path, step, labels, device)
+        width, without_lrp = _width(network_of_step), without_lrp or network_of_step.without_lrp()
         entries.append({"path": str(path.resolve()), "bytes": path.stat().st_size, "sha256": file_digest(path)})
     network = {
         "kind": "adapter",
         "adapter": name,
-        "can": ["labels", "logits", "gradients", *(["latent"] if adapter.latent else [])],
+        "can": ["labels", "logits", "gradients", *(["latent"] if adapter.latent else []), *_lrp(without_lrp)],
+        "without_lrp": without_lrp,
         "checkpoints": entries,
     }
     task = "-".join(map(str, [len(labels.steps[0]) - int(labels.background is not None), *adapter.steps[1:]]))
@@ -90,6 +92,10 @@ def adopt(name: str, adapter: Adapter, checkpoints: Sequence[Path], dataset: Dat
     if width:
         tables["model"] = {"latent": width}
     return write_foreign_run(out, configuration.resolve(tables), labels, dataset, network, len(checkpoints))
+
+
+def _lrp(reason: str) -> list[str]:
+    return [] if reason else ["lrp"]
 
 
 def _width(step: AdaptedStep) -> int:

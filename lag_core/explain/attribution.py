@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lag_core.model.segmenter import Segmenter, upsample
 from lag_core.relevance.latent import latent_relevance
 from lag_core.relevance.lrp import FoldedSegmenter, NotFinite, Recording
+from lag_core.relevance.tape import TapedPass
 from lag_core.relevance.target import Target
 
 Method = Literal["lrp", "lrp-epsilon", "gradient-x-input", "grad-cam", "integrated-gradients", "occlusion"]
@@ -60,7 +61,7 @@ class Subject(NamedTuple):
     model: Segmenter
     images: Tensor
     target: Target
-    recording: Recording | Forward
+    recording: Recording | TapedPass | Forward
     decode: Callable[[Tensor], Tensor]
 
 
@@ -89,13 +90,15 @@ def attribute(
         raise ValueError(f"expected one image, found a batch of {len(images)}")
     if any(module.training for module in model.modules()):
         raise ValueError("the model is in training mode: call model.eval() first")
-    return METHODS[method](_subject(model, images.detach(), target, view))
+    return METHODS[method](_subject(model, images.detach(), target, view, method.startswith("lrp")))
 
 
-def _subject(model: Segmenter, images: Tensor, target: Target, view: FoldedSegmenter | None) -> Subject:
+def _subject(model: Segmenter, images: Tensor, target: Target, view: FoldedSegmenter | None, by_lrp: bool) -> Subject:
     if isinstance(model, Segmenter):
         seen = view or FoldedSegmenter(model)
         return Subject(model, images, target, seen.record(images), model.decode)
+    if by_lrp:
+        return Subject(model, images, target, model.recording(images), model.decoder(images))
     with torch.no_grad():
         found = model(images)
     return Subject(model, images, target, Forward(found.latent, found.logits), model.decoder(images))

@@ -132,7 +132,7 @@ class Recording:
         latent = self._back_heads(start, decoder)
         values = latent if to == "latent" else self._below_latent(latent, rules, decoder, to)
         found = Relevance(values, latent, start.double().flatten(1).sum(1), ledger.absorbed)
-        return _checked(found, rules.name)
+        return checked(found, rules.name)
 
     def _below_latent(self, latent: Tensor, rules: Composite, decoder: Way, to: Depth) -> Tensor:
         backbone = Way(rules.backbone, decoder.ledger, rules.image)
@@ -144,7 +144,8 @@ class Recording:
         return self._back_trunk(features, backbone)
 
 
-def _checked(found: Relevance, composite: str) -> Relevance:
+def checked(found: Relevance, composite: str) -> Relevance:
+    """`found`. NotFinite where a value is not finite."""
     finite = all(bool(x.isfinite().all()) for x in (found.values, found.latent, found.score, found.absorbed))
     if not finite:
         raise NotFinite(

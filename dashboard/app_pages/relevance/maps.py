@@ -263,6 +263,7 @@ def _by_method(asked: Asked, recordings: dict[str, Recording], tick: Tick | None
 
 def _attributed(asked: Asked, trace: Trace, model: Segmenter, features: Tensor | None = None) -> Explained:
     """Any method by a network that is the step's own or a copy. features: of its trunk, where they are there."""
+    from lag_core.adapters.adapted_step import AdaptedStep
     from lag_core.explain.attribution import FoldedSegmenter, attribute
 
     target, images = _target(asked, trace), _images(trace)
@@ -270,6 +271,8 @@ def _attributed(asked: Asked, trace: Trace, model: Segmenter, features: Tensor |
     if asked.depth == "latent":
         inputs = (model.trunk(images) if features is None else features).detach()
     if asked.method.startswith("lrp"):
+        if isinstance(model, AdaptedStep):
+            return _lrp(asked, trace, model.recording(images))
         return _lrp(asked, trace, FoldedSegmenter(model).record(inputs))
     if asked.method == "gradient-x-input" and asked.depth == "latent":
         return _gradient_at_latent(asked, trace, model, inputs)
@@ -309,6 +312,8 @@ def _gradient_at_latent(asked: Asked, trace: Trace, model: Segmenter, features: 
 
 def _recording(asked: Asked, trace: Trace, recordings: dict[str, Recording]) -> Recording:
     """The step's forward pass; a trunk that steps share runs once per call, or not at all."""
+    if asked.run.kind != "segmenter":
+        return trace.networks.steps[asked.step].recording(_images(trace))
     view = _view(asked.run, asked.step)
     if asked.depth == "latent":
         return view.record(trace.features(asked.step))
