@@ -39,7 +39,13 @@ def test_old_leads_without_the_background() -> None:
     page, found = told("animals-3-1-finetune")
     assert "background apart, stand at a mean IoU of **0.0 %**" in overview._answer(page, found, None)  # type: ignore[arg-type]
     now = found.headline(page.step)
-    assert overview._beside("old_without_background", now) == "with background 20.3"
+    assert overview._beside("old_without_background", now, True) == "with background 20.3"
+
+
+def test_a_background_that_is_never_right_is_still_there() -> None:
+    nothing = {"old_without_background": 0.0, "old": 0.0}
+    assert overview._beside("old_without_background", nothing, True) == "with background 0.0"
+    assert overview._beside("old_without_background", nothing, False) == "there is no background"
 
 
 def test_classes_that_were_never_learned_are_named() -> None:

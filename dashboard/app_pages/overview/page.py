@@ -99,17 +99,16 @@ def _headline(page: Page, found: Scores, other: Scores | None) -> None:
                 help=_MEANING[name],
             )
             if name in BESIDE:
-                column.caption(_beside(name, now))
+                column.caption(_beside(name, now, page.run.labels.background is not None))
         name = untrusted.name(page.run2.name) if page.run2 else ""
         against = f"; small numbers: difference to {name}" if name else ""
         st.caption(f"IoU in percent after step {page.step}{against}.{_never_learned(page, found)}")
 
 
-def _beside(name: str, now: Mapping[str, float]) -> str:
+def _beside(name: str, now: Mapping[str, float], background: bool) -> str:
     """The other reading of a measure, as a few words under its tile."""
     other, words = BESIDE[name]
-    same = other == "old" and now[other] == now[name]
-    return "there is no background" if same else f"{words} {_percent(now[other])}"
+    return "there is no background" if other == "old" and not background else f"{words} {_percent(now[other])}"
 
 
 def _never_learned(page: Page, found: Scores) -> str:
@@ -188,7 +187,7 @@ def _difference(one: float, other: float) -> str | None:
 def _timeline(page: Page) -> None:
     run = page.run
     steps = [[run.classes[i] for i in info.classes] for info in run.steps]
-    notes = [f"{s.images:,} images · {_duration(s.seconds)}" for s in run.steps]
+    notes = [f"{s.images:,} images · {_duration(s.seconds)}" if s.images else "trained elsewhere" for s in run.steps]
     with page.section(
         "Steps",
         "Each box is a step with the classes that it introduces; click one to go there.",
@@ -409,7 +408,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "dataset": f"{data.dataset}, task {data.task}, {data.setting}",
         "domains": ", ".join(data.domains) or "one for all steps",
         "network": f"{run.config.model.backbone}, output stride {run.config.model.output_stride}",
-        "training time": _duration(seconds),
+        "training time": _duration(seconds) if seconds else "not recorded: trained elsewhere",
         "throughput": f"{images / seconds:.0f} images/s" if seconds else "unknown",
         "peak memory": f"{info['peak_memory_mib']:.0f} MiB" if "peak_memory_mib" in info else "unknown",
         "seed": info.get("seed", run.config.optim.seed),
