@@ -4,8 +4,8 @@
     python benchmarks/foreign.py mask2former        # Mask2Former Swin-T of `transformers`, at 256 x 256
     python benchmarks/foreign.py resnet101          # PLOP's ResNet-101, task 10-1: 11 steps that share nothing, at 512
 
-Each writes checkpoints as their owner would have them, makes a run of them (`lag adopt`, `lag import`), surveys it
-where that says (two steps), and opens its pages one after another in a process of its own. Pictures are the eight
+Each writes checkpoints as their owner would have them, makes a run of them (`lag adopt`, `lag import`), and opens its
+pages one after another in a process of its own, Steps first, without a survey. Pictures are the eight
 photographs that ship. The result goes to benchmarks/results/foreign.json, and its lines into docs/open-your-own.md.
 Times are of this machine, on as many threads as OMP_NUM_THREADS says; processor time counts all threads together.
 """
@@ -36,8 +36,8 @@ TITLES = {
     "resnet101": "PLOP's ResNet-101, 512 x 512, 11 steps",
 }
 VIEWS: tuple[tuple[str, str, dict[str, str]], ...] = (
-    ("overview", "Overview", {}),
     ("steps", "Steps", {}),
+    ("overview", "Overview", {}),
     ("forgetting", "Forgetting", {}),
     ("channels", "Channels", {}),
     ("channels", "transplant of a channel", {"channel": "3", "without": "old"}),
@@ -146,9 +146,7 @@ def made(name: str, folder: Path) -> tuple[Path, dict[str, float]]:
     data = photographs(folder / "photos")
     if name == "resnet101":
         paths = write_resnet101(files)
-        classes = files / "classes.json"
-        listed = [{"id": c.id, "name": c.name, "color": c.color} for c in class_list().classes]
-        classes.write_text(json.dumps(listed), "utf-8")
+        classes = data / "classes.json"
         command = ["import", "plop", *map(str, paths), "--task", "10-1", "--classes", str(classes), "--norm", "iabn"]
         took["lag import"] = _seconds(lambda: main([*command, "--data", str(data), "--out", str(out)]))
         took["size_gib"] = sum(path.stat().st_size for path in out.iterdir()) / 2**30
@@ -158,17 +156,18 @@ def made(name: str, folder: Path) -> tuple[Path, dict[str, float]]:
     paths = write_transformer(name, files)
     adapter = f"foreign_adapters:{foreign_adapters.BY_NAME[name]}"
     command = ["adopt", *map(str, paths), "--adapter", adapter, "--root", str(data), "--out", str(out)]
-    took["lag adopt"] = _seconds(lambda: main([*command, "--device", "cpu"]))
-    took["lag survey"] = _seconds(lambda: main(["survey", str(out), "--quiet", "--device", "cpu"]))
+    took["lag adopt"] = _seconds(lambda: main([*command, "--device", "cpu", "--no-metrics"]))
     return out, took
 
 
 def photographs(folder: Path) -> Path:
     """The photographs that ship as a dataset: they are validation images, and a dataset has training images, too."""
     folder.mkdir()
-    for name in ("images", "masks", "classes.json", "val.txt"):
+    for name in ("images", "masks", "val.txt"):
         (folder / name).symlink_to(PHOTOS / name)
     (folder / "train.txt").symlink_to(PHOTOS / "val.txt")
+    listed = [{"id": one.id, "name": one.name, "color": one.color} for one in class_list().classes]
+    (folder / "classes.json").write_text(json.dumps({"classes": listed, "ignore_index": 255}), "utf-8")
     return folder
 
 
@@ -207,6 +206,8 @@ def open_page(slug: str, choices: dict[str, str]) -> list[str]:
     app.run()
     if app.exception or app.error:
         raise RuntimeError(f"{slug}: {[one.value for one in (*app.exception, *app.error)]}")
+    if missing := [one.value for one in app.info if "dataset" in one.value]:
+        raise RuntimeError(f"{slug}: {missing}")
     return [one.value for one in app.warning]
 
 
@@ -229,8 +230,7 @@ def measure(name: str) -> dict[str, Any]:
             os.environ["LAG_ADAPTERS"] = f"foreign_adapters:{foreign_adapters.BY_NAME[name]}"
         run, took = made(name, folder)
         slugs = DEEP if name == "resnet101" else tuple(dict.fromkeys(slug for slug, _, _ in VIEWS))
-        first = _in_a_process(run, ("steps",))
-        return {**took, "first_picture": first, "all": _in_a_process(run, slugs), "machine": _machine()}
+        return {**took, "all": _in_a_process(run, slugs), "machine": _machine()}
 
 
 def _in_a_process(run: Path, slugs: Sequence[str]) -> dict[str, Any]:
@@ -260,9 +260,10 @@ def table(results: dict[str, Any]) -> str:
     ]
     for name in (one for one in NETWORKS if one in results):
         found = results[name]
-        first = next(iter(found["first_picture"]["pages"].values()))
+        first = next(iter(found["all"]["pages"].values()))
         shown = ", ".join(f"{title} {one['processor_s']:.0f}" for title, one in found["all"]["pages"].items())
         memory = f"{found['all']['rest_mib'] / 1024:.1f} GiB, {found['all']['peak_mib'] / 1024:.1f} GiB"
+        memory += f" ({found['size_gib']:.1f} GiB on disk)" if "size_gib" in found else ""
         took = f"{first['seconds']:.0f} s ({first['processor_s']:.0f} s of processor time)"
         lines.append(f"| {TITLES[name]} | {took} | {shown} | {memory} |")
     return "\n".join(lines)
@@ -289,7 +290,8 @@ def main() -> None:
         print(json.dumps(pages(Path(run), slugs)))
         return
     for name in options.networks or NETWORKS:
-        results = {**stored(), name: measure(name)}
+        found = measure(name)
+        results = {**stored(), name: found}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
         PAGE.write_text(fill(PAGE.read_text("utf-8"), results), "utf-8")
         print(json.dumps({name: results[name]}, indent=1))

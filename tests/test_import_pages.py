@@ -19,7 +19,7 @@ from lag_core.cli import main
 from lag_core.importing.formats import FORMATS
 from lag_core.runs import Run, open_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 torch.set_num_threads(1)
 
 BLOCKS = re.compile(r"^(?:body\.mod4\.block|(?:backbone|encoder)\.layer3\.)(\d+)\.")
