@@ -43,7 +43,7 @@ VIEWS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("channels", "transplant of a channel", {"channel": "3", "without": "old"}),
     ("prototypes", "Prototypes", {}),
     ("relevance", "Relevance", {"method": "gradient-x-input"}),
-    ("why", "Why preserved, with the swap board", {}),
+    ("why", "Why preserved (swap board)", {}),
 )
 """Slug, title and choices of what is opened, in this order."""
 DEEP = ("overview", "steps", "forgetting")
@@ -261,7 +261,7 @@ def table(results: dict[str, Any]) -> str:
     for name in (one for one in NETWORKS if one in results):
         found = results[name]
         first = next(iter(found["all"]["pages"].values()))
-        shown = ", ".join(f"{title} {one['processor_s']:.0f}" for title, one in found["all"]["pages"].items())
+        shown = ", ".join(f"{title} {one['processor_s']:.1f}" for title, one in found["all"]["pages"].items())
         memory = f"{found['all']['rest_mib'] / 1024:.1f} GiB, {found['all']['peak_mib'] / 1024:.1f} GiB"
         memory += f" ({found['size_gib']:.1f} GiB on disk)" if "size_gib" in found else ""
         took = f"{first['seconds']:.0f} s ({first['processor_s']:.0f} s of processor time)"
