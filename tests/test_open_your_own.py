@@ -122,7 +122,7 @@ def test_checkpoints_of_eight_systems(here: Path, monkeypatch: pytest.MonkeyPatc
         torch.save({"model_state": {f"module.{key}": value for key, value in state.items()}}, f"step_{step}.pth")
     run_lines(of("Checkpoints of eight systems", "bash"), monkeypatch, ("--size", "65"))
     run = open_run(here / "runs" / "plop-15-1")
-    assert [one.name for one in run.classes[15:17]] == ["person", "potted plant"] and run.labels.seen(1) == 17
+    assert [one.name for one in run.classes[15:17]] == ["person", "pottedplant"] and run.labels.seen(1) == 17
     assert run.confusions() is not None
 
 
