@@ -36,6 +36,7 @@ from truth_tests import (
     planted,
     pointing,
     randomisation,
+    terms,
     variants,
     verdicts,
 )
@@ -45,6 +46,7 @@ from lag_core.data.catalogue import DatasetMissing
 from lag_core.runs import RunError, write_atomically
 
 RESULTS = ROOT / "benchmarks" / "results" / "faithfulness.json"
+TERMS = RESULTS.with_name("term-shares.json")
 PAGE = ROOT / "docs" / "faithfulness.md"
 
 
@@ -174,7 +176,13 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
         if check in results["checks"]:
             found[name] = table(results["checks"][check]["rows"], results["runs"])
     found["machine"] = machine_words(results)
-    return found
+    return found | term_tables()
+
+
+def term_tables() -> dict[str, str]:
+    """What benchmarks/term_shares.py measured."""
+    measured = json.loads(TERMS.read_text("utf-8"))
+    return {"term-remainder": terms.remainder_table(measured), "term-agreement": terms.agreement_table(measured)}
 
 
 def machine_words(results: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,8 @@ IMAGES = 36
 """Held-out images of the probe, of all old classes together."""
 EVERY = (5, 10, 20, 30)
 """Iterations between two measurements."""
+COSTS = (10, 20)
+"""Distances whose cost is measured."""
 FEWER = 4
 """Held-out images of a class in the smaller probe."""
 ROLLOUTS = ((60, 30), (100, 30))
@@ -82,8 +85,13 @@ class SharedProbe(Probe):
         return self.memo["probe"]
 
 
-def prepared(data: Path, first: Run, overrides: Sequence[str], folder: Path, store: FeatureStore) -> StepLoop:
-    """Step 1 of `lag` with the first step of a run, ready to train, with a recorder."""
+def prepared(
+    data: Path, first: Run, overrides: Sequence[str], folder: Path, store: FeatureStore, images: int | None = IMAGES
+) -> StepLoop:
+    """Step 1 of `lag` with the first step of a run, ready to train, with a recorder.
+
+    images: of its probe; None: as many as in any training.
+    """
     changes = [f'data.root="{data}"', "optim.threads=1", "log.shares_every=1", *overrides]
     config = read_config(ROOT / "configs" / "animals-3-1.toml", "lag", changes)
     training = ContinualTraining(config, folder, Reporter(quiet=True), store)
@@ -93,8 +101,9 @@ def prepared(data: Path, first: Run, overrides: Sequence[str], folder: Path, sto
     previous = load_segmenter(lag_core.open_run(folder), 0, "cpu")
     loop = training._prepare(previous, 1)[1]
     assert loop.allocation is not None
-    classes = tuple(training._class_probes(loop.student, 1, IMAGES))
-    loop.allocation.probe = Probe(classes, loop.objective.activation)
+    if images is not None:
+        classes = tuple(training._class_probes(loop.student, 1, images))
+        loop.allocation.probe = Probe(classes, loop.objective.activation)
     return loop
 
 
@@ -139,6 +148,37 @@ def train(loop: StepLoop, recording: Mapping[str, Allocation], memo: dict[Any, A
         one.after_update(iteration, weights_by_source(result.terms), rates)
 
 
+def cost(loop: StepLoop, repeats: int) -> dict[str, dict[str, Any]]:
+    """Processor seconds of an iteration with and without the recorder: blocks of a cycle each, one after the other.
+
+    From where every part has joined on; each block makes the same iterations, which take a measurement of the gradient
+    norms, too. The recorder is the product's own, with its own probe.
+    """
+    recorder, start = loop.allocation, loop.total // 2 - loop.total // 2 % loop.gradients_every
+    assert recorder is not None
+    taken: dict[int, list[float]] = {every: [] for every in (0, *COSTS)}
+    for _ in range(repeats):
+        for every, found in taken.items():
+            loop.allocation = (
+                Allocation(loop.student, recorder.probe, loop.schedule, every, loop.total) if every else None
+            )
+            batches = [loop.batch_of(i) for i in range(start, start + loop.gradients_every)]
+            began = time.process_time()
+            for place, iteration in enumerate(range(start, start + loop.gradients_every)):
+                loop._iterate(iteration, iter(batches[place : place + 1]))
+            found.append((time.process_time() - began) / loop.gradients_every)
+            print(f"cost, every {every}: {found[-1]:.3f} processor seconds an iteration", flush=True)
+    loop.allocation = recorder
+    plain = statistics.median(taken[0])
+    return {
+        f"every {every}" if every else "off": {
+            "seconds": [round(one, 4) for one in found],
+            "more": round(statistics.median(found) / plain - 1, 3),
+        }
+        for every, found in taken.items()
+    }
+
+
 def measure(loop: StepLoop, places: Sequence[tuple[int, int]], again: bool) -> dict[str, Any]:
     """The row of a setting: shares, rollouts, and with `again` the step without each term."""
     assert loop.allocation is not None
@@ -172,6 +212,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--first", type=Path, default=ROOT / "checkpoints" / "animals-3-1-lag", help="for its step 0")
     parser.add_argument("--only", choices=SETTINGS, action="append", help="this setting; may be repeated")
     parser.add_argument("--rollouts", nargs="*", help="START:COUNT, iterations (default: 60:30 100:30)")
+    parser.add_argument("--cost", type=int, metavar="REPEATS", help="measure what recording costs, and nothing else")
     parser.add_argument("--again", action="store_true", help="train the step again without each term")
     parser.add_argument("--store", type=Path, help="folder that keeps features of the trunk")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -184,6 +225,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     places = ROLLOUTS
     if options.rollouts is not None:
         places = tuple((int(a), int(b)) for a, b in (text.split(":") for text in options.rollouts))
+    if options.cost:
+        _write(options.out, "cost", costs(options))
+        return
     for name in options.only or SETTINGS:
         start = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
@@ -191,11 +235,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
             loop = prepared(options.data, first, SETTINGS[name], Path(folder) / "run", store)
             row = measure(loop, places, options.again)
         row["processor seconds"] = round(time.process_time() - start, 1)
-        kept = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {"settings": {}}
-        kept["task"], kept["machine"] = "animals 3-1, step 1, lag, seed 0", machine()
-        kept["settings"][name] = row
-        write_atomically(options.out, (json.dumps(kept, indent=1) + "\n").encode())
-        print(name, json.dumps(row, indent=1), flush=True)
+        _write(options.out, name, row)
+
+
+def costs(options: argparse.Namespace) -> dict[str, Any]:
+    """What recording costs with every term, in the step's second half."""
+    with tempfile.TemporaryDirectory() as folder:
+        first, store = lag_core.open_run(options.first), FeatureStore(options.store)
+        return cost(prepared(options.data, first, (), Path(folder) / "run", store, images=None), options.cost)
+
+
+def _write(out: Path, name: str, row: dict[str, Any]) -> None:
+    """Put a row into the results; the others stay."""
+    kept = json.loads(out.read_text("utf-8")) if out.exists() else {}
+    kept |= {"task": "animals 3-1, step 1, lag, seed 0", "machine": machine(), name: row}
+    write_atomically(out, (json.dumps(kept, indent=1) + "\n").encode())
+    print(name, json.dumps(row, indent=1), flush=True)
 
 
 if __name__ == "__main__":

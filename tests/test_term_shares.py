@@ -60,6 +60,9 @@ def test_in_balance_is_less_than_a_tenth_of_the_larger_force() -> None:
     text = sentence("cat", curves())
     assert "labels of the new classes +2.00, SFP −1.90" in text and "unexplained +0.09" in text
     assert "In balance: pushed out by 2.01, held by 1.90" in text and term_shares.CAUTION in text
+    assert term_shares.COARSE not in text
+    coarse = sentence("cat", curves([*LINES[:3], record(1, 40, 1.9, {"a": 2.0, "b": -1.6})]))
+    assert term_shares.COARSE in coarse and "In balance" not in coarse
     assert "kept by" not in text and "NSC" not in text
 
 

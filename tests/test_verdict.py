@@ -303,3 +303,26 @@ def test_the_number_of_different_sets_survives_the_cache() -> None:
         effects = ChannelEffects(3, 3, curve, curve, 0.0, 1, 4)
         found = effects_from_arrays(effects_to_arrays(effects)).ablation
         assert found is not None and (found.distinct is None if distinct is None else found.distinct == distinct)
+
+
+def needed(ablation: EffectCurve, iou: tuple[float, ...] = (0.6, 0.58, 0.56), moved: int = 16) -> tuple[str, str]:
+    found = verdict(evidence(iou, ablation=ablation, moved=moved)).about("needed")
+    return ("", "") if found is None else (found.word, found.text)
+
+
+def test_what_would_have_to_go_is_the_smallest_number_that_loses_the_class() -> None:
+    controls = np.stack([np.linspace(-0.1, -0.02, 19)] * 3)
+    found = EffectCurve(np.array([2, 4, 8]), np.array([-0.1, -0.3, -0.5]), controls)
+    word, text = needed(found)
+    assert word == "channels" and "4 of 16 living channels would have to go" in text and "IoU 56 falls to 26" in text
+    like_random = EffectCurve(found.counts, found.effect, controls - 0.3)
+    word, text = needed(like_random)
+    assert word == "any channels" and "random ones cost as much" in text
+    weak = EffectCurve(found.counts, np.array([0.01, -0.05, -0.2]), controls)
+    word, text = needed(weak)
+    assert word == "more" and "outlives the loss of 8 of 16" in text and "its head" in text
+
+
+def test_a_lost_class_has_nothing_left_to_lose() -> None:
+    assert needed(effect_curve(-0.3, 0.0), (0.6, 0.1, 0.05)) == ("", "")
+    assert needed(effect_curve(-0.3, 0.0), moved=0)[0] == "heads"

@@ -15,8 +15,8 @@ HEIGHT = 300
 KEY = "log.shares_every"
 
 NOT_PREDICTED = (
-    "Shares do not tell what training without a term would end in: held against retraining they named the largest "
-    "term rightly where nothing balanced it, and failed with distillation (docs/faithfulness.md)."
+    "Shares do not tell what training without a term would end in. Short rollouts without a term rank the terms as the "
+    "shares do; training again agrees on the largest one without distillation, and not with it (docs/faithfulness.md)."
 )
 """What the truth test found."""
 

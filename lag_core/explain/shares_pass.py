@@ -53,6 +53,13 @@ def shares_on(
     `kept`: where the trunk's features of these pictures are left for the next question on them, and looked up.
     """
     counts = HybridCounts(pair, classes, len(pictures), seed)
+    yield from count_pictures(counts, pictures, kept)
+    return results(counts, repeats, seed)
+
+
+def count_pictures(counts: HybridCounts, pictures: Pictures, kept: Kept | None = None) -> Iterator[float]:
+    """Count every picture in all hybrids. Yields the share done."""
+    pair = counts.pair
     square = pair.networks[1].run.config.data.size
     for place in range(0, len(pictures), BATCH):
         batch = [pictures[i] for i in range(place, min(place + BATCH, len(pictures)))]
@@ -62,7 +69,6 @@ def shares_on(
             _with_kept_features(pair, passes, place, kept)
         counts.add(place, passes, geometry_of([true for _, true in batch], square))
         yield (place + len(batch)) / len(pictures)
-    return results(counts, repeats, seed)
 
 
 def results(counts: HybridCounts, repeats: int = REPEATS, seed: int = 0) -> list[Shares]:

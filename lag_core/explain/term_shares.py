@@ -24,6 +24,8 @@ ALL = "all"
 """Stands for the mean over the old classes."""
 BALANCE = 0.1
 """Forces whose sum is below this share of the larger one are in balance."""
+TOLERATED = 0.15
+"""Largest remainder, as a share of the largest share, up to which the sizes are trusted. docs/method.md."""
 NOTHING = 0.05
 """Nats; forces and terms below it are not spoken of."""
 MOST_NAMES = 64
@@ -191,6 +193,7 @@ WORDS: Mapping[str, str] = {
 }
 """What the terms are called in a sentence; others by their own name."""
 
+COARSE = "That is over 15 % of the largest share: trust the order, not the sizes; a lower log.shares_every is finer."
 CAUTION = "This is what the terms did along the way, not what would have been without them."
 
 
@@ -207,7 +210,8 @@ def sentence(name: str, curves: ClassCurves) -> str:
     if not found:
         return f"{head}; no term moved it by {NOTHING:g} nats or more."
     balance = f" In balance: pushed out by {curves.pushed:.2f}, held by {curves.held:.2f}." if curves.in_balance else ""
-    return f"{head}: {', '.join(found)}; unexplained {nats(left)}.{balance} {CAUTION}"
+    coarse = f" {COARSE}" if curves.remainder > TOLERATED else ""
+    return f"{head}: {', '.join(found)}; unexplained {nats(left)}.{coarse}{balance} {CAUTION}"
 
 
 def nats(value: float) -> str:

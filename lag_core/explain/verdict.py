@@ -14,6 +14,10 @@ The details' IoUs are fractions, every sentence speaks of points (100 times that
 | transplant | nothing lost | the class lost less than MATERIAL on the images measured |
 | transplant | restored | putting the k most changed channels of s back gains MATERIAL or more, p <= LEVEL |
 | both | not significant | otherwise |
+| needed | channels / any channels | the class is kept or weakened; the smallest measured number of its most invariant
+channels without which its IoU falls below HALF ("any": p > LEVEL, random channels do as much) |
+| needed | more | half of the living channels taken away leave HALF of its IoU or more |
+| needed | heads | no channel of Z changed: what could lose the class are heads and newer classes |
 | relevance | gone | no place of any image speaks for the class at t |
 | relevance | same / partly / other | cosine of the channel profiles of s and t: at least SAME / at least HALF / less |
 | prototype | stayed / moved | drift since s is below / not below the spread of the class's own pixels |
@@ -53,7 +57,7 @@ LEAST_SPREAD = 1e-6
 """A spread below it is that of a single latent pixel: nothing to hold a drift against."""
 
 Status = Literal["future", "new", "unlearned", "not found", "kept", "weakened", "lost"]
-Topic = Literal["iou", "cause", "apart", "channels", "ablation", "transplant", "relevance", "prototype"]
+Topic = Literal["iou", "cause", "apart", "channels", "ablation", "transplant", "needed", "relevance", "prototype"]
 Side = Literal["cost", "gain"]
 
 
@@ -273,7 +277,7 @@ def verdict(evidence: Evidence, k: int | None = None) -> Verdict:
     if cause := why.cause_sentence(answer):
         findings.append(Finding("cause", answer.cause, cause))
     details = channel_findings(evidence, k) if evidence.effects is not None else []
-    details += [f for f in (_relevance(evidence), _prototype(evidence)) if f is not None]
+    details += [f for f in (_needed(evidence, answer), _relevance(evidence), _prototype(evidence)) if f is not None]
     return Verdict(answer.fate, tuple(findings), tuple(details), answer)
 
 
@@ -379,6 +383,38 @@ def _transplant(evidence: Evidence, found: Comparison, everything: float) -> Fin
         f"{beside}, all channels {points(everything)} ({p}; {basis})."
     )
     return Finding("transplant", "not significant", text)
+
+
+def _needed(evidence: Evidence, answer: Answer) -> Finding | None:
+    """What would have to go for a class that is still there to be lost; None where there is nothing to lose."""
+    if answer.fate not in ("kept", "weakened") or evidence.effects is None:
+        return None
+    curve, now = evidence.effects.ablation, float(evidence.over.iou[evidence.step])
+    if evidence.effects.moved == 0:
+        text = "No channel of Z changed since then: to lose it, heads or newer classes would have to take its pixels."
+        return Finding("needed", "heads", text)
+    if curve is None or not now >= MATERIAL:
+        return None
+    active, basis = evidence.effects.active, _basis(evidence)
+    left = now + curve.effect
+    enough = np.flatnonzero(left < HALF * now)
+    place = int(enough[0]) if len(enough) else -1
+    found = curve.at(int(curve.counts[place]))
+    falls = f"IoU {points(now)} falls to {points(max(float(left[place]), 0.0))}"
+    beside = f"without {found.k} random ones of equal energy it is {points(max(now + found.mean, 0.0))}"
+    if not len(enough):
+        text = (
+            f"It outlives the loss of {found.k} of {active} living channels, the most invariant first: {falls}, "
+            f"{beside} ({basis}). More of them, or its head, would have to go for it to be lost."
+        )
+        return Finding("needed", "more", text)
+    special = found.significant("cost")
+    which = "" if special else " Any channels would do: random ones cost as much."
+    text = (
+        f"To be lost, {found.k} of {active} living channels would have to go, the most invariant first: {falls}, "
+        f"{beside} ({basis}).{which}"
+    )
+    return Finding("needed", "channels" if special else "any channels", text)
 
 
 def _basis(evidence: Evidence) -> str:

@@ -18,6 +18,7 @@ from lag_core.explain.shares import Shares, waterfall
 from lag_core.explain.why import groups
 
 WHERE: dict[str, str] = {"set": "validation set", "image": "this image"}
+NEEDED = "What would have to go for it to be lost is under *Detail*; what kept it, a compared run tells (sidebar)."
 ICONS: dict[str, str] = {
     "kept": ":material/check_circle:",
     "weakened": ":material/trending_down:",
@@ -93,7 +94,8 @@ def _answer(page: Page, found: Account, beside: Account | None) -> str:
     """One sentence on top, and what sets the run apart from the compared one (Markdown)."""
     head = f"{ICONS[found.answer.fate]} **{untrusted.markdown(found.fate)}** {untrusted.markdown(found.cause)}"
     if beside is None or page.run2 is None:
-        return head
+        still_there = found.answer.fate in ("kept", "weakened")
+        return f"{head}  \n{NEEDED}" if still_there else head
     return f"{head}  \n{untrusted.markdown(beside.sentence)}"
 
 
