@@ -50,9 +50,9 @@ def label_maps(data: Path, out: Path, step: int) -> Path:
     return out
 
 
-def drawn(page: str, run: str) -> AppTest:
+def drawn(page: str, run: str, **choices: str) -> AppTest:
     app = AppTest.from_string(f"from dashboard.app import main; main(default={page!r})", default_timeout=200)
-    app.query_params.update({"run": run, "image": "s20", "step": "1", "class": "red"})
+    app.query_params.update({"run": run, "image": "s20", "step": "1", "class": "red", **choices})
     return app.run()
 
 
@@ -81,3 +81,11 @@ def test_no_lrp_is_offered_for_a_network_with_gelu(runs: Path) -> None:
     offered = next(one.options for one in app.selectbox if one.label == "Method")
     assert "gradient × input" in offered and not any("LRP" in one for one in offered)
     assert any("Conservation error" in one.value for one in app.caption)
+
+
+@pytest.mark.parametrize("depth", ["latent", "pixels"])
+def test_the_gap_of_gradient_times_input_is_said(runs: Path, depth: str) -> None:
+    """Of a network with GELU: the map's sum against the explained score, at Z and at the pixels."""
+    app = drawn("relevance", "smooth", method="gradient-x-input", depth=depth)
+    said = [one.value for one in app.caption if one.value.startswith("Conservation error")]
+    assert len(said) == 1 and not app.error
