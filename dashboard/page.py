@@ -107,6 +107,7 @@ class Page:
         """Confusion matrices int64 [T, K, K] of the run; raises `Empty` where it was not evaluated."""
         found = loaders.confusions(self.run)
         if found is None:
+            self.run.confusions()  # a damaged file says so
             name = untrusted.name(self.run.name)
             raise Empty(f"{name} has not been evaluated yet. `lag evaluate` writes its confusion matrices.")
         return found

@@ -19,6 +19,13 @@ from lag_core import reading
 from lag_core.protocol import Setting
 from lag_core.sentences import Said
 
+LONGEST_TEXT = 1000
+"""Characters of a value: a path is shorter."""
+LONGEST_LIST = 64
+"""Entries of a value: rates, domains."""
+LARGEST_TILE = 1024
+"""Side of the tiles that `aerial` can draw (data.aerial.SIZES)."""
+
 
 class ConfigError(Said, ValueError):
     """A user's mistake in the configuration, said in one sentence."""
@@ -331,15 +338,27 @@ def _value(hint: Any, value: Any, key: str) -> Any:
             raise ConfigError(f"{key} = {value!r}: allowed are {', '.join(map(repr, allowed))}")
         return value
     if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{key} = {value!r}: expected a list")
-        return tuple(_value(typing.get_args(hint)[0], item, key) for item in value)
+        return tuple(_value(typing.get_args(hint)[0], item, key) for item in _bounded_list(value, key))
     if origin in (typing.Union, types.UnionType):
         raise TypeError(f"{key}: unions are not used in configurations")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{key} = {value!r}: expected {hint.__name__}")
+    return _bounded_text(value, key) if isinstance(value, str) else value
+
+
+def _bounded_list(value: Any, key: str) -> list[Any] | tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{key} = {value!r}: expected a list")
+    if len(value) > LONGEST_LIST:
+        raise ConfigError(f"{key}: a list of {len(value)} entries; at most {LONGEST_LIST} are possible")
+    return value
+
+
+def _bounded_text(value: str, key: str) -> str:
+    if len(value) > LONGEST_TEXT or "\0" in value:
+        raise ConfigError(f"{key}: a text of {len(value)} characters; at most {LONGEST_TEXT} are possible, and no NUL")
     return value
 
 
@@ -371,7 +390,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "optim.momentum": (0.0, 1.0),
     "optim.weight_decay": (0.0, 10.0),
     "optim.power": (0.0, 100.0),
-    "optim.seed": (0, 2**63 - 1),
+    "optim.seed": (0, 2**32 - 1),
     "optim.label_stride": (1, 32),
     "optim.threads": (0, 1024),
     "method.pseudo_threshold": (0.0, 1.0),
@@ -426,6 +445,10 @@ def _check(config: Config) -> None:
     _check_method(config.method)
     if config.data.measure == "held" and config.data.holdout == 0:
         raise ConfigError('data.measure = "held" needs data.holdout > 0: nothing is held out')
+    if config.data.dataset == "aerial" and config.data.size > LARGEST_TILE:
+        raise ConfigError(
+            f"data.size = {config.data.size}: a tile of 'aerial' has at most {LARGEST_TILE} pixels a side"
+        )
     if config.data.dataset != "aerial" and not config.data.root:
         raise ConfigError(f"data.root is missing: dataset {config.data.dataset!r} is read from a folder")
 

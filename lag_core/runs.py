@@ -22,7 +22,10 @@ from safetensors import SafetensorError, safe_open
 
 from lag_core import config as configuration
 from lag_core import palette, reading
+from lag_core.analysis_arrays import checked_arrays
+from lag_core.measured_matrices import checked_matrices
 from lag_core.protocol import ClassInfo, LabelSpace
+from lag_core.run_info import checked_info
 from lag_core.sentences import Said
 
 if TYPE_CHECKING:
@@ -77,19 +80,19 @@ class Run:
 
     def __init__(self, path: Path, info: Mapping[str, Any]):
         self.path = path
-        self.info = info
         self.name = Path(os.path.abspath(path)).name
         try:
-            self.method = str(info["method"])
-            self.status = str(info["status"])
+            self.info, left_out = checked_info(info)
+            info = self.info
+            self._left_out = tuple(f"{path / 'run.json'}: {sentence}" for sentence in left_out)
+            self.method: str = info["method"]
+            self.status: str = info["status"]
             self.config = configuration.resolve(info["config"])
-            self.classes = tuple(
-                ClassInfo(int(c["id"]), str(c["name"]), _color(c["color"])) for c in info["dataset"]["classes"]
-            )
+            self.classes = tuple(ClassInfo(c["id"], c["name"], tuple(c["color"])) for c in info["dataset"]["classes"])
             self.labels = _label_space(info["labels"])
             self.grouping = _label_space({**info["labels"], "steps": info["task"]["steps"]})
             self.steps = tuple(_step_info(s, t, self.labels) for t, s in enumerate(info["steps"]))
-            self.warnings = tuple(str(w) for w in info.get("warnings", ()))
+            self.warnings: tuple[str, ...] = tuple(info.get("warnings", ()))
             if self.kind not in KINDS:
                 raise ValueError(f"its networks are of the kind {self.kind[:40]!r}, known are {', '.join(KINDS)}")
         except _DAMAGE as error:
@@ -124,30 +127,30 @@ class Run:
 
         K counts the classes of all steps: rows of classes that come later are there too (see metrics.seen_only).
         """
-        path = self.path / "metrics.json"
-        if not path.exists():
+        if not os.path.lexists(self.path / "metrics.json"):
             return None
-        try:
-            steps = read_json(path)["steps"]
-            picked = [s["confusion"] if domain is None else s["by_domain"][domain] for s in steps]
-            matrices = np.asarray(picked, np.int64).reshape(-1, len(self.classes), len(self.classes))
-            if len(matrices) < len(self.steps):
-                raise ValueError(f"it measures {len(matrices)} of {len(self.steps)} steps")
-        except _DAMAGE as error:
-            raise RunError(f"{path} is damaged ({error}); `lag evaluate {self.path} --write` writes it anew") from None
-        # A training that was stopped while it finished a step may have measured one step more than there is.
-        return matrices[: len(self.steps)] if self.steps else None
+        measured, _ = self._read_metrics()
+        if domain is not None and domain not in measured:
+            raise RunError(f"{self.path / 'metrics.json'} has no sound measures of the domain {domain!r}")
+        return measured[domain or ""] if self.steps else None
 
-    @cached_property
+    @property
     def domains(self) -> tuple[str, ...]:
         """Image domains that the validation set was measured on apart; empty for one domain."""
-        path = self.path / "metrics.json"
-        if not path.exists():
+        if not os.path.lexists(self.path / "metrics.json"):
             return ()
         try:
-            return tuple(str(name) for name in read_json(path)["steps"][0].get("by_domain", {}))
-        except _DAMAGE:  # `confusions` says what is wrong
+            return tuple(name for name in self._read_metrics()[0] if name)
+        except RunError:  # `confusions` says what is wrong
             return ()
+
+    def _read_metrics(self) -> tuple[dict[str, np.ndarray], list[str]]:
+        """metrics.json: matrices int64 [T, K, K] of each domain and of all as "", and what of the domains is wrong."""
+        path, shape = self.path / "metrics.json", (len(self.steps), len(self.classes))
+        try:
+            return checked_matrices(read_json(path), *shape)
+        except _DAMAGE as error:
+            raise RunError(f"{path} is damaged ({error}); `lag evaluate {self.path} --write` writes it anew") from None
 
     def events(self) -> list[dict[str, Any]]:
         """Lines of events.jsonl, oldest first. A last line that is still being written is left out."""
@@ -202,6 +205,9 @@ class Run:
         result: dict[str, np.ndarray] = {}
         for entry in self.info["steps"][step]["files"]:
             result.update(read_tensors(self._file(entry)))
+        wrong = next((n for n, v in result.items() if v.dtype.kind != "f" or not np.isfinite(v).all()), None)
+        if wrong is not None:
+            raise RunError(f"step {step} of {self.path}: tensor {wrong} holds what are no finite numbers; restore it")
         return {name: value.astype(np.float32, copy=False) for name, value in result.items()}
 
     def delta_names(self, step: int) -> set[str]:
@@ -234,9 +240,41 @@ class Run:
         return path
 
     def analysis(self, step: int) -> dict[str, np.ndarray]:
-        """Arrays of analysis_NN.safetensors (prototypes, statistics, channel distances); empty if none."""
+        """Arrays of analysis_NN.safetensors (prototypes, statistics, channel distances) that are sound; empty if none.
+
+        `faults` says what is not; training goes on from `whole_analysis` alone.
+        """
+        return self._analysis(step)[0]
+
+    def whole_analysis(self, step: int) -> dict[str, np.ndarray]:
+        """The same; RunError if any array is not sound."""
+        arrays, faults = self._analysis(step)
+        if faults:
+            raise RunError(f"{faults[0]}; restore the file")
+        return arrays
+
+    def _analysis(self, step: int) -> tuple[dict[str, np.ndarray], list[str]]:
         path = self.path / f"analysis_{step:02d}.safetensors"
-        return read_tensors(path) if path.exists() else {}
+        if not os.path.lexists(path):
+            return {}, []
+        try:
+            found = read_tensors(path)
+        except RunError as error:
+            return {}, [str(error)]
+        sound, faults = checked_arrays(found, self.labels.channels(step), self.config.model.latent)
+        return sound, [f"{path}: {fault}" for fault in faults]
+
+    def faults(self) -> list[str]:
+        """What of the run's optional parts is wrong and therefore counts as absent, each with its file and key."""
+        found = list(self._left_out)
+        try:
+            if os.path.lexists(self.path / "metrics.json"):
+                found += [f"{self.path / 'metrics.json'}: {fault}" for fault in self._read_metrics()[1]]
+        except RunError as error:
+            found.append(str(error))
+        for step in range(len(self.steps)):
+            found += self._analysis(step)[1]
+        return found
 
     def open_dataset(self, root: str | Path | None = None) -> Dataset:
         """The dataset that the run was trained on; `root` replaces the stored folder.
@@ -289,7 +327,10 @@ def list_runs(root: str | Path) -> list[Run | BrokenRun]:
     """Every run folder directly under `root`, by name; a damaged one says why and hides no other."""
     found: list[Run | BrokenRun] = []
     for path in sorted(Path(root).iterdir()) if Path(root).is_dir() else []:
-        if not (path / "run.json").is_file():
+        try:
+            if not (path / "run.json").is_file():
+                continue
+        except OSError:  # a folder that may not be looked into
             continue
         try:
             found.append(open_run(path))
@@ -387,9 +428,7 @@ def labels_to_json(labels: LabelSpace) -> dict[str, Any]:
 
 
 def _label_space(content: Mapping[str, Any]) -> LabelSpace:
-    steps = tuple(tuple(int(i) for i in step) for step in content["steps"])
-    background = content["background"]
-    return LabelSpace(steps, None if background is None else int(background), bool(content["unknown"]))
+    return LabelSpace(tuple(map(tuple, content["steps"])), content["background"], content["unknown"])
 
 
 def _check_entry(entry: Mapping[str, Any]) -> None:
@@ -401,15 +440,8 @@ def _check_entry(entry: Mapping[str, Any]) -> None:
         raise ValueError(f"{name} has no size in bytes or no SHA-256")
 
 
-def _color(value: Any) -> tuple[int, int, int]:
-    red, green, blue = (int(v) for v in value)
-    if not all(0 <= v <= 255 for v in (red, green, blue)):
-        raise ValueError(f"colour {value!r} is not RGB in 0..255")
-    return red, green, blue
-
-
 def _step_info(content: Mapping[str, Any], place: int, labels: LabelSpace) -> StepInfo:
-    step = int(content["step"])
+    step = content["step"]
     if step != place:
         raise ValueError(f"step {step} stands in the place of step {place}")
     for entry in content["files"]:
@@ -417,8 +449,8 @@ def _step_info(content: Mapping[str, Any], place: int, labels: LabelSpace) -> St
     return StepInfo(
         step=step,
         classes=tuple(labels.class_indices(step)),
-        images=int(content["images"]),
-        iterations=int(content["iterations"]),
+        images=content["images"],
+        iterations=content["iterations"],
         seconds=float(content["seconds"]),
         images_per_second=float(content["images_per_second"]),
         trained=tuple(content.get("trained", ())),

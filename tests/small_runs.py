@@ -21,6 +21,8 @@ STEPS = task_of(DATA, INFO).steps
 CLASSES = [
     {"id": c.id, "name": c.name, "color": list(c.color)} for c in (INFO.class_of(i) for step in STEPS for i in step)
 ]
+LATENT = 6
+"""Channels of Z."""
 LABELS = LabelSpace(STEPS, INFO.background, unknown=True)
 
 
@@ -41,7 +43,7 @@ def write_run(
     """
     path = root / name
     path.mkdir(parents=True)
-    config = configuration.resolve({"method": {"name": method}})
+    config = configuration.resolve({"model": {"latent": LATENT}, "method": {"name": method}})
     write_json(
         path / "run.json",
         {
@@ -88,15 +90,16 @@ def write_lost(path: Path, lost: Mapping[str, int]) -> None:
         "confusion": (steps, classes, classes),
         "flows": (0, 5),
         "latent_pixels": (classes,),
-        "prototypes": (*by_step, 2),
+        "prototypes": (*by_step, LATENT),
         "spread": by_step,
-        "channel_mean": (steps, 2),
-        "channel_energy": (steps, 2),
-        "top_index": (steps, 2, TOP),
-        "top_activation": (steps, 2, TOP),
-        "distances": (0, steps - 1, 2),
+        "channel_mean": (steps, LATENT),
+        "channel_energy": (steps, LATENT),
+        "top_index": (steps, LATENT, TOP),
+        "top_activation": (steps, LATENT, TOP),
+        "distances": (0, steps - 1, LATENT),
     }
     arrays = {name: np.zeros(size, np.int64) for name, size in sizes.items()}
+    arrays["top_index"][:] = -1
     arrays["pixels"][:, 0] = 1000
     arrays["lost"][:, -1, 0] = list(lost.values())
     write_survey(run, Survey(tuple(lost), (None,) * len(lost), (), run.labels, **arrays))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from small_runs import LATENT
 
 from lag_core.explain import forgetting
 from lag_core.explain.survey import TOP, Survey, write_survey
 from lag_core.runs import Run
 
-CHANNELS = 6
+CHANNELS = LATENT
 
 
 def predictions_of(truth: np.ndarray, run: Run, kept: float = 0.5) -> np.ndarray:

@@ -101,9 +101,9 @@ def test_gallery_shows_both_steps_on_one_scale() -> None:
 
 def test_distances_that_training_left(tmp_path: Path) -> None:
     path = write_run(tmp_path, "run")
-    write_tensors(path / "analysis_02.safetensors", {"channels.distance": np.arange(4, dtype=np.float32)})
+    write_tensors(path / "analysis_02.safetensors", {"channels.distance": np.arange(6, dtype=np.float32)})
     found = channels.run_distances(open_run(path))
-    assert np.isnan(found[0]).all() and found[1].tolist() == [0, 1, 2, 3]
+    assert np.isnan(found[0]).all() and found[1].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(("inside", "size"), [((64, 48), (64, 48)), ((64, 40), (130, 81)), ((17, 33), (17, 33))])

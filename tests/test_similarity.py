@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_runs import STEPS, write_run
+from small_runs import LATENT, STEPS, write_run
 
 from lag_core.explain import similarity
 from lag_core.explain.similarity import Prototypes
@@ -167,15 +167,17 @@ def test_stored_prototypes_and_the_unknown(tmp_path: Path) -> None:
     assert similarity.unknown_embeddings(run) is None
     for t in range(3):
         rows = run.labels.channels(t)
-        mean = np.arange(rows * 2, dtype=np.float32).reshape(rows, 2) + 100 * t
+        mean = np.repeat(np.arange(rows, dtype=np.float32)[:, None], LATENT, 1) + 100 * t
         count = np.ones(rows, np.float32)
         count[0] = t > 0
         write_tensors(path / f"analysis_{t:02d}.safetensors", {"prototypes.mean": mean, "prototypes.count": count})
     found = similarity.stored(run)
-    assert found.mean[1, 0].tolist() == [102, 103] and found.mean[2, 4].tolist() == [210, 211]
+    assert found.mean[1, 0].tolist() == [101] * LATENT and found.mean[2, 4].tolist() == [205] * LATENT
     assert found.known.tolist() == [[True] * 2 + [False] * 3, [True] * 4 + [False], [True] * 5]
     unknown = similarity.unknown_embeddings(run)
-    assert unknown is not None and np.isnan(unknown[0]).all() and unknown[1:].tolist() == [[100, 101], [200, 201]]
+    assert (
+        unknown is not None and np.isnan(unknown[0]).all() and unknown[1:].tolist() == [[100] * LATENT, [200] * LATENT]
+    )
 
 
 def test_spread_is_the_mean_distance_of_the_pixels_to_their_mean() -> None:

@@ -26,7 +26,7 @@ from dashboard.cache import photographs
 from dashboard.cache.memory_cache import Shelf, shelved
 from lag_core.data.dataset import DatasetMissing
 from lag_core.data.remap import truth as class_indices
-from lag_core.runs import BrokenRun, Run, list_runs
+from lag_core.runs import BrokenRun, Run, RunError, list_runs
 
 if TYPE_CHECKING:
     from lag_core.explain.networks import Networks
@@ -132,7 +132,16 @@ def _signature(root: Path) -> tuple[tuple[str, int, int], ...]:
     """Name, time and size of the files that say what the runs are."""
     names = ("run.json", "metrics.json")
     paths = sorted(path for name in names for path in root.glob(f"*/{name}")) if root.is_dir() else []
-    return tuple((str(path), (status := path.stat()).st_mtime_ns, status.st_size) for path in paths)
+    return tuple((str(path), *_time_and_size(path)) for path in paths)
+
+
+def _time_and_size(path: Path) -> tuple[int, int]:
+    """(nanoseconds, bytes) of a file; zeros where it cannot be looked at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
 
 
 def data_root(given: str) -> str | None:
@@ -305,14 +314,39 @@ def _trace(run: Run, image: Picture) -> Trace:
 
 
 def confusions(run: Run, domain: str | None = None) -> np.ndarray | None:
-    """The run's confusion matrices int64 [T, K, K], read-only; None where it was not evaluated."""
+    """The run's confusion matrices int64 [T, K, K], read-only; None where it was not evaluated, or the file is damaged.
+
+    `Run.faults` says what is wrong with it.
+    """
     return _confusions(run.digest, _stamp(run, "metrics.json"), domain, _run=run)
 
 
 @st.cache_resource(max_entries=128, show_spinner=False)
 def _confusions(digest: str, stamp: int, domain: str | None, *, _run: Run) -> np.ndarray | None:
-    matrices = _run.confusions(domain)
+    try:
+        matrices = _run.confusions(domain)
+    except RunError:
+        return None
     return None if matrices is None else _locked(matrices)
+
+
+def faults(run: Run) -> tuple[str, ...]:
+    """What of the run's optional parts is wrong and counts as absent, each with its file and key."""
+    names = ("metrics.json", "survey.json", *(f"analysis_{step:02d}.safetensors" for step in range(len(run.steps))))
+    return _faults(run.digest, tuple(_stamp(run, name) for name in names), _run=run)
+
+
+@st.cache_data(max_entries=128, show_spinner=False)
+def _faults(digest: str, stamps: tuple[int, ...], *, _run: Run) -> tuple[str, ...]:
+    from lag_core.explain.survey import METADATA, SurveyMissing, open_survey
+
+    found = _run.faults()
+    if os.path.lexists(_run.path / METADATA):
+        try:
+            found += open_survey(_run).faults
+        except SurveyMissing as error:
+            found.append(str(error))
+    return tuple(found)
 
 
 def survey(run: Run) -> Survey | None:
@@ -341,8 +375,7 @@ def _lost_shares(digest: str, stamp: int, step: int, cls: int | None, *, _run: R
 
 def _stamp(run: Run, name: str) -> int:
     """When a file of the run was last written, nanoseconds; 0 if never."""
-    path = run.path / name
-    return path.stat().st_mtime_ns if path.exists() else 0
+    return _time_and_size(run.path / name)[0]
 
 
 def array_digest(array: np.ndarray) -> str:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lag_core.config import ConfigError
 from lag_core.data.catalogue import DataError, DatasetMissing
 from lag_core.runs import BrokenRun, Run, RunError, list_runs
-from lag_core.sentences import say
+from lag_core.sentences import say, sentence
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,19 +64,34 @@ def _run_report(one: Run | BrokenRun) -> dict[str, Any]:
 
 def _problems(opened: Run) -> Iterator[str]:
     """What is wrong with a run's files (digests, tensors, metrics, analysis); whether it is unfinished."""
+    from lag_core.explain.survey import METADATA, open_survey
     from lag_core.model.weights import load_steps
 
-    try:
-        if opened.kind == "segmenter":
-            load_steps(opened)
-        if opened.steps and opened.confusions() is None:
-            yield f"it has no metrics; `lag evaluate {opened.path} --write` measures them"
-        for step in range(len(opened.steps)):
-            opened.analysis(step)
-    except RunError as error:
-        yield str(error)
+    if opened.kind == "segmenter":
+        yield from _tried(lambda: _nothing(load_steps(opened)))
+    if opened.steps and not os.path.lexists(opened.path / "metrics.json"):
+        yield f"it has no metrics; `lag evaluate {opened.path} --write` measures them"
+    yield from _tried(opened.faults)
+    yield from _tried(lambda: _nothing(opened.events()))
+    if os.path.lexists(opened.path / METADATA):
+        yield from _tried(lambda: open_survey(opened).faults)
     if opened.status != "finished":
         yield f"it is not finished (status {opened.status!r}); `lag train … --resume` goes on with it"
+
+
+def _nothing(_: object) -> tuple[str, ...]:
+    """No sentence: what was asked for came."""
+    return ()
+
+
+def _tried(look: Callable[[], Iterable[str]]) -> Iterator[str]:
+    """What `look` finds, and a sentence where it fails: one run must not hide the others, whatever its files hold."""
+    try:
+        yield from look()
+    except RunError as error:
+        yield str(error)
+    except Exception as error:
+        yield sentence(f"it cannot be read ({type(error).__name__}: {error})", 300)
 
 
 def _datasets(found: list[Run | BrokenRun], data: Path | None) -> Iterator[dict[str, Any]]:
@@ -100,6 +116,8 @@ def _datasets(found: list[Run | BrokenRun], data: Path | None) -> Iterator[dict[
             report |= {split: len(dataset.ids(split)) for split in ("train", "val")}
         except (DatasetMissing, DataError, ConfigError) as error:
             report["problems"] = [str(error)]
+        except Exception as error:
+            report["problems"] = [sentence(f"it cannot be read ({type(error).__name__}: {error})", 300)]
         yield report
 
 
@@ -125,5 +143,5 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
 def _item(one: dict[str, Any], text: str) -> Iterator[str]:
     """A line of a run or dataset, and one for each problem and each warning of its training."""
     yield f"  {'!' if one['problems'] else '+'} {one['name']} ({text})"
-    for sentence in [*one["problems"], *(f"note: {w}" for w in one.get("warnings", ()))]:
-        yield f"      {sentence}"
+    for line in [*one["problems"], *(f"note: {w}" for w in one.get("warnings", ()))]:
+        yield f"      {line}"

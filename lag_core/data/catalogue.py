@@ -36,10 +36,17 @@ def open_dataset(config: DataConfig) -> Dataset:
             return open_aerial(config.tiles, VAL_TILES, config.size)
         except ValueError as error:
             raise ConfigError(f"dataset 'aerial': {error}") from None
-    root = Path(config.root).expanduser()
-    if not root.is_dir():
-        raise DatasetMissing(f"dataset {config.dataset!r}: there is no folder {root}; set data.root to where it lies")
-    opened = _LOADERS[config.dataset](root).scaled(config.range)
+    try:
+        root = Path(config.root).expanduser()
+        if not root.is_dir():
+            raise DatasetMissing(
+                f"dataset {config.dataset!r}: there is no folder {root}; set data.root to where it lies"
+            )
+        opened = _LOADERS[config.dataset](root).scaled(config.range)
+    except DatasetMissing:
+        raise
+    except (OSError, RuntimeError) as error:  # a folder that may not be read, a name too long, a home that is unknown
+        raise DataError(f"dataset {config.dataset!r}: {config.root} cannot be read: {error}") from None
     return opened.cropped(config.size) if config.fit == "crop" else opened
 
 

@@ -28,6 +28,9 @@ HEADS = "heads"
 MOST_NAMES = 64
 """Terms, or parts of the network, that are kept apart; further names of a strange file are left out."""
 
+LONGEST_NAME = 100
+"""Characters of such a name; what has a longer one is left out."""
+
 LONGEST_LINE = 1 << 20
 """Bytes of a line; a longer one is no event."""
 
@@ -265,7 +268,7 @@ def _numbers(event: Mapping[str, Any], step: int, iteration: int) -> Iterable[tu
 
 def _entries(event: Mapping[str, Any], key: str) -> Iterable[tuple[str, Any]]:
     found = event.get(key)
-    return found.items() if isinstance(found, dict) else ()
+    return [(n, value) for n, value in found.items() if len(n) <= LONGEST_NAME] if isinstance(found, dict) else ()
 
 
 def _number(value: Any) -> float:

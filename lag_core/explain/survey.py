@@ -8,12 +8,14 @@ is refused with a sentence that says what to do.
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from lag_core.explain import forgetting, holds, stored_shares
+from lag_core.explain import forgetting, holds, stored_shares, survey_arrays
 from lag_core.explain.holds import Holds
 from lag_core.explain.stored_shares import StoredShares
 from lag_core.protocol import LabelSpace
@@ -22,6 +24,11 @@ from lag_core.runs import Run, RunError, file_digest, read_json, read_tensors, w
 SCHEMA = 1
 TOP = 9
 """Validation images kept for each channel."""
+
+LONGEST_NAME = 1000
+"""Characters of an image's name."""
+
+Part = TypeVar("Part")
 
 METADATA, ARRAYS = "survey.json", "survey.safetensors"
 
@@ -98,6 +105,8 @@ class Survey:
     """Where the change of each class lives (explain.stored_shares); None in a survey that did not measure it."""
     holds: Holds | None = None
     """What the features still hold (explain.holds); None in a survey that did not measure it."""
+    faults: tuple[str, ...] = ()
+    """What of shares and holds is wrong in the file, and so None here."""
 
     def rank_images(self, step: int = -1, cls: int | None = None) -> list[forgetting.ImageLoss]:
         """Images by forgotten pixels after `step`, most first; of one true class, or of all."""
@@ -146,7 +155,7 @@ def open_survey(run: Run) -> Survey:
     SurveyMissing if there is none, if it is of another state of the run, or damaged.
     """
     command = f"run `lag survey {run.path}`"
-    if not (run.path / METADATA).is_file():
+    if not os.path.lexists(run.path / METADATA):
         raise SurveyMissing(f"{run.name} has no survey of its validation images yet: {command}")
     try:
         about = read_json(run.path / METADATA)
@@ -154,7 +163,7 @@ def open_survey(run: Run) -> Survey:
         return _assemble(run, about, read_tensors(run.path / ARRAYS))
     except SurveyMissing:
         raise
-    except (RunError, OSError, KeyError, TypeError, ValueError) as error:
+    except (RunError, OSError, KeyError, TypeError, ValueError, IndexError) as error:
         raise SurveyMissing(f"the survey of {run.name} cannot be read ({error}): {command}") from None
 
 
@@ -182,19 +191,60 @@ def _assemble(run: Run, about: dict[str, Any], arrays: dict[str, np.ndarray]) ->
 
     ValueError for shapes that do not fit the run, KeyError for a missing array.
     """
-    ids, metrics = tuple(map(str, about["ids"])), tuple(map(str, about["metrics"]))
-    domains = tuple(None if d is None else str(d) for d in about["domains"])
+    ids, metrics, domains = _names(about["ids"]), _names(about["metrics"]), _names(about["domains"], gaps=True)
+    if len(domains) != len(ids) or len(set(ids)) != len(ids):
+        raise ValueError(f"{METADATA} names {len(set(ids))} images in {len(ids)} places, and {len(domains)} domains")
     held = {name: arrays[name] for name in _ARRAYS}
+    width = held["prototypes"].shape[-1] if held["prototypes"].ndim else -1
+    if width not in (0, run.config.model.latent):
+        raise ValueError(f"prototypes has {width} channels, the run's Z {run.config.model.latent}")
+    steps, classes = len(run.steps), len(run.classes)
+    lengths = {"N": len(ids), "T": steps, "K": classes, "C": width, "M": len(metrics)}
+    survey_arrays.check_basic(held, lengths)
     for array in held.values():
         array.flags.writeable = False
-    shape = len(ids), len(run.steps), len(run.classes)
-    if held["lost"].shape != shape or len(domains) != len(ids) or held["distances"].shape[0] != len(metrics):
-        raise ValueError(f"its arrays have the shape {held['lost'].shape}, expected {shape}")
+    faults: list[str] = []
+    names = [one.name for one in run.classes]
     return Survey(
         ids, domains, metrics, run.labels, **held,
-        shares=stored_shares.from_arrays(arrays, [one.name for one in run.classes], len(ids)),
-        holds=holds.from_arrays(arrays, len(run.steps), len(run.classes)),
+        shares=_optional(lambda: _shares(arrays, lengths, names), "shares", faults),
+        holds=_optional(lambda: _holds(arrays, lengths), "what the features hold", faults),
+        faults=tuple(faults),
     )  # fmt: skip
+
+
+def _names(given: Any, gaps: bool = False) -> tuple[Any, ...]:
+    """Names as they stand in the metadata. ValueError for anything else."""
+    if not isinstance(given, list) or not all(isinstance(n, str) or (gaps and n is None) for n in given):
+        raise ValueError(f"{METADATA} holds what is no list of names")
+    if any(len(name or "") > LONGEST_NAME for name in given):
+        raise ValueError(f"{METADATA} holds a name of more than {LONGEST_NAME} characters")
+    return tuple(given)
+
+
+def _optional(read: Callable[[], Part | None], what: str, faults: list[str]) -> Part | None:
+    """An optional part; None, with a sentence in `faults`, where it is wrong."""
+    try:
+        return read()
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+        faults.append(f"{ARRAYS}: {what} is left out ({reason})")
+        return None
+
+
+def _shares(arrays: dict[str, np.ndarray], lengths: dict[str, int], names: list[str]) -> StoredShares | None:
+    survey_arrays.check(arrays, survey_arrays.SHARES, lengths)
+    cases = arrays.get(stored_shares.PREFIX + "cases")
+    if cases is not None and cases.ndim == 2 and cases.shape[1] == 3:
+        later = (cases[:, 1] >= 0) & (cases[:, 1] < cases[:, 2]) & (cases[:, 2] < lengths["T"])
+        if cases.dtype.kind not in "iu" or not later.all():
+            raise ValueError(f"{stored_shares.PREFIX}cases names a step that the run has not")
+    return stored_shares.from_arrays(arrays, names, lengths["N"])
+
+
+def _holds(arrays: dict[str, np.ndarray], lengths: dict[str, int]) -> Holds | None:
+    survey_arrays.check(arrays, survey_arrays.HOLDS, lengths)
+    return holds.from_arrays(arrays, lengths["T"], lengths["K"])
 
 
 def write_survey(run: Run, survey: Survey) -> int:

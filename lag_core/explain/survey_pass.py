@@ -69,7 +69,7 @@ def survey(
     domains = tuple(dataset.domain(i) for i in ids)
     arrays = {**pixels.arrays(), **latents.arrays(), "distances": distances.mean()}
     held = None if holds is None else holds.found(networks, dataset, progress, say)
-    return Survey(ids, domains, METRICS, run.labels, **arrays, shares=_shares(hybrids), holds=held)
+    return Survey(ids, domains, METRICS, run.labels, **arrays, shares=_shares(hybrids), holds=held, faults=())
 
 
 def survey_stored(run: Run, dataset: Dataset, progress: Progress) -> Survey:
@@ -95,7 +95,7 @@ def survey_stored(run: Run, dataset: Dataset, progress: Progress) -> Survey:
             before = latent
     domains = tuple(dataset.domain(i) for i in ids)
     arrays = {**pixels.arrays(), **latents.arrays(), "distances": distances.mean()}
-    return Survey(ids, domains, METRICS, run.labels, **arrays, shares=None, holds=None)
+    return Survey(ids, domains, METRICS, run.labels, **arrays, shares=None, holds=None, faults=())
 
 
 def _covering(place: int, true: np.ndarray, side: int) -> ImageBatch:

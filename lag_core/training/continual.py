@@ -225,7 +225,7 @@ class ContinualTraining:
         freeze_all_but(student, found)
         views = self._views(student, ids, trunk_trains(found))
         batches = Batches(views, self.labels, step, config, self.device)
-        memory = open_run(self.journal.out).analysis(step - 1) if step else {}
+        memory = open_run(self.journal.out).whole_analysis(step - 1) if step else {}
         objective = Objective(
             config.method,
             self.labels,

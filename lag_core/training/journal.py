@@ -70,7 +70,7 @@ class Journal:
         path = self.out / "events.jsonl"
         if path.exists():
             place = (cursor.step, cursor.iteration)
-            keep_events(path, [e for e in open_run(self.out).events() if (e["step"], e["iteration"]) < place])
+            keep_events(path, [e for e in open_run(self.out).events() if _place(e) < place])
 
     def _drop_temporary_files(self) -> None:
         """Files that a killed training was still writing."""
@@ -165,6 +165,12 @@ def new_info(
         **around,
         "config": configuration.to_dict(config),
     }
+
+
+def _place(event: Mapping[str, Any]) -> tuple[int, int]:
+    """(step, iteration) of a line of events.jsonl; behind all others where it does not say."""
+    step, iteration = event.get("step"), event.get("iteration")
+    return (step, iteration) if type(step) is int and type(iteration) is int else (1 << 53, 0)
 
 
 _LATER_ONLY = {

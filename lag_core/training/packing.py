@@ -216,7 +216,7 @@ def _write_run(one: Packing, dataset: Dataset, root: Path, note: str, command: s
 def _copy_analysis(run: Run, target: Path) -> None:
     """Copy the analyses. Whole covariances (some 400 KiB a class) stay behind: only training on would need them."""
     for step in range(len(run.steps)):
-        arrays = run.analysis(step)
+        arrays = run.whole_analysis(step)
         if arrays.get("statistics.scatter", np.empty(0)).ndim == 3:
             arrays = {name: value for name, value in arrays.items() if not name.startswith("statistics.")}
         if arrays:

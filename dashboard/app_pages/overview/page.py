@@ -55,7 +55,7 @@ def render(page: Page) -> None:
 
 def _warnings(run: Run) -> None:
     """What the trainer found wrong, first of all: a reader must not believe in a term that did nothing."""
-    sentences = [untrusted.markdown(w) for w in run.warnings]
+    sentences = [untrusted.markdown(w) for w in (*run.warnings, *loaders.faults(run))]
     if run.status != "finished":
         sentences.append(f"The run is not finished (status: {untrusted.markdown(run.status)}).")
     if sentences:
