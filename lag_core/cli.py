@@ -7,19 +7,22 @@ import sys
 from collections.abc import Sequence
 
 from lag_core.commands import COMMANDS
+from lag_core.interruption import ended_by_signals, interrupted
 from lag_core.sentences import say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. 0: done; 2: a user's mistake, said in one sentence; 1: a mistake of ours."""
+    """Run one command. 0: done; 2: a user's mistake, said in one sentence; 1: a mistake of ours; 130, 143: a signal."""
     from lag_core.config import ConfigError
     from lag_core.data.dataset import DatasetMissing
     from lag_core.data.pictures import DataError
     from lag_core.runs import RunError
 
-    options = parser().parse_args(arguments)
+    options = None
     try:
-        return options.run_command(options) or 0
+        with ended_by_signals():
+            options = parser().parse_args(arguments)
+            return options.run_command(options) or 0
     except (ConfigError, RunError, DatasetMissing, DataError) as error:
         say(f"lag: {error}", sys.stderr)
         return 2
@@ -28,9 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         say(f"lag: {error.filename or 'the system'}: {error.strerror or error}", sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        say("lag: interrupted; `lag train … --resume` goes on from the last saved point", sys.stderr)
-        return 130
+    except KeyboardInterrupt as ended:
+        return interrupted(ended, trains=getattr(options, "command", "") == "train")
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -57,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=_Help,
         )
         module.add_arguments(own)
-        own.set_defaults(run_command=module.run)
+        own.set_defaults(run_command=module.run, command=name)
     return top
 
 

@@ -150,7 +150,7 @@ NETWORK: dict[str, Check] = {
     "adapter": text(),
     "can": listed(text()),
     "images": listed(text(TEXT, 1), IMAGES),
-    "checkpoints": listed(table(text(TEXT)), 255),
+    "checkpoints": listed(table(_PLAIN), 255),
 }
 """Of what run.json says of networks that are none of this project's; all optional, none may be wrong."""
 

@@ -21,6 +21,7 @@ from dashboard.cache import loaders
 from dashboard.cache.memory_cache import SHELF
 from dashboard.state import selection
 from lag_core import metrics
+from lag_core.data import pictures
 from lag_core.runs import open_run
 
 APP = str(Path(dashboard.__file__).parent / "app.py")
@@ -235,14 +236,14 @@ def test_a_huge_upload_is_scaled_down(app):
     ("size", "wanted"), [((2000, 2000), (1448, 1448)), ((100, 80), (100, 80)), ((9, 4096), (4, 2048))]
 )
 def test_pictures_are_scaled_by_side_and_by_area(size, wanted):
-    found = loaders.scaled_down(np.full((size[1], size[0], 3), 9, np.uint8))
+    found = pictures.scaled_down(np.full((size[1], size[0], 3), 9, np.uint8))
     assert found.shape == (wanted[1], wanted[0], 3) and (found == 9).all()
 
 
 def test_a_large_picture_of_a_dataset_is_scaled_down_with_its_truth(runs, monkeypatch):
     run = open_run(runs / "aerial-2-2-1-finetune")
     dataset = run.open_dataset(None)
-    monkeypatch.setattr(loaders, "MOST_PIXELS", dataset.image("rgb-val-0003")[..., 0].size // 4)
+    monkeypatch.setattr(pictures, "MOST_PIXELS", dataset.image("rgb-val-0003")[..., 0].size // 4)
     SHELF.clear()
     found = loaders.picture(run, "", "rgb-val-0003")
     full = dataset.mask("rgb-val-0003")

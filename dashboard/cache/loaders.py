@@ -25,6 +25,7 @@ import streamlit as st
 from dashboard.cache import photographs
 from dashboard.cache.memory_cache import Shelf, shelved
 from lag_core.data.dataset import DatasetMissing
+from lag_core.data.pictures import scaled_down
 from lag_core.data.remap import truth as class_indices
 from lag_core.runs import BrokenRun, Run, RunError, list_runs
 
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 
 UPLOAD = "upload:"
 """Image ids with this prefix name a picture that a user handed in; they are known to her session alone."""
-
-LONGEST_SIDE, MOST_PIXELS = 2048, 2 * 2**20
-"""A larger picture is scaled down: each class's score is computed at every pixel of it, at every step."""
 
 UPLOADS_KEPT = 4
 """Uploaded pictures that a session keeps; the oldest goes first."""
@@ -234,10 +232,10 @@ def add_upload(content: bytes, value_range: tuple[float, ...] = ()) -> str:
     """Decode an uploaded file, keep it for this session, return its id. DataError says what is wrong.
 
     `value_range`: what scales a picture of 16 bits a channel (data.range of the run)."""
-    from lag_core.data.pictures import read_image
+    from lag_core.data.pictures import read_small
 
-    full = read_image(content, value_range)
-    pixels, (height, width) = _locked(scaled_down(full)), full.shape[:2]
+    pixels, (height, width) = read_small(content, value_range)
+    pixels = _locked(pixels)
     digest = array_digest(pixels)
     uploads: dict[str, Picture] = st.session_state.setdefault(_UPLOADS, {})
     image_id = UPLOAD + digest
@@ -250,18 +248,6 @@ def add_upload(content: bytes, value_range: tuple[float, ...] = ()) -> str:
 def upload(image_id: str) -> Picture:
     """An upload that this session keeps; KeyError for others."""
     return cast(Picture, st.session_state[_UPLOADS][image_id])
-
-
-def scaled_down(pixels: np.ndarray) -> np.ndarray:
-    """The picture, uint8 [H, W, 3], no longer than LONGEST_SIDE and of no more than about MOST_PIXELS."""
-    height, width = pixels.shape[:2]
-    factor = min(LONGEST_SIDE / max(height, width), (MOST_PIXELS / (height * width)) ** 0.5)
-    if factor >= 1:
-        return np.ascontiguousarray(pixels, np.uint8)
-    from PIL import Image
-
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
 def uploads() -> tuple[str, ...]:

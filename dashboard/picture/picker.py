@@ -12,7 +12,7 @@ from dashboard.components.gallery import Thumbnail, thumbnails
 from dashboard.state import opening, selection, settings
 from dashboard.ui import untrusted
 from lag_core.data.dataset import DatasetMissing
-from lag_core.data.pictures import DataError
+from lag_core.data.pictures import LONGEST_SIDE, DataError
 from lag_core.runs import Run
 
 GALLERY_PAGE, GALLERY_SIDE = 6, 60
@@ -96,8 +96,7 @@ def _upload(value_range: tuple[float, ...]) -> None:
             on_change=_take_upload,
             args=(value_range,),
             max_upload_size=10,
-            help=f"It stays in this session, scaled down to {loaders.LONGEST_SIDE} pixels and two megapixels if it "
-            "is larger.",
+            help=f"It stays in this session, scaled down to {LONGEST_SIDE} pixels and two megapixels if it is larger.",
         )
 
 

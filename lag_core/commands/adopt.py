@@ -8,15 +8,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lag_core.commands.arguments import place
 from lag_core.sentences import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT", help="of each step, in order")
+    parser.add_argument("checkpoints", type=place, nargs="+", metavar="CHECKPOINT", help="of each step, in order")
     parser.add_argument("--adapter", required=True, help="module:Class, or the name of an installed adapter")
     parser.add_argument("--dataset", default="folder", help="folder, voc, ade20k, isprs, cityscapes or coco")
     parser.add_argument("--root", required=True, help="folder of the dataset")
-    parser.add_argument("--out", type=Path, required=True, help="run folder to write")
+    parser.add_argument("--out", type=place, required=True, help="run folder to write")
     parser.add_argument("--no-metrics", action="store_true", help="do not measure the steps on the validation images")
     add_device(parser)
 

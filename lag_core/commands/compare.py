@@ -10,9 +10,9 @@ import argparse
 import json
 import math
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lag_core.commands.arguments import place
 from lag_core.sentences import say
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from lag_core.comparison import COLUMNS
     from lag_core.tabulating import FORMATS
 
-    parser.add_argument("runs", type=Path, nargs="+", help="run folders")
+    parser.add_argument("runs", type=place, nargs="+", help="run folders")
     parser.add_argument("--group", action="store_true", help="runs that differ in their seed alone are one line")
     parser.add_argument("--measure", default="all", choices=tuple(COLUMNS), help="what the paired tests are about")
     parser.add_argument("--format", default="text", choices=("json", *FORMATS), help="how the tables are written")

@@ -7,9 +7,9 @@ Nothing of the dataset is changed. Ends with 1 if a file cannot be read or a ste
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lag_core.commands.arguments import place
 from lag_core.config import ConfigError
 from lag_core.sentences import say
 
@@ -23,12 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from lag_core.protocol import SETTINGS
 
     parser.add_argument("what", choices=("check",), help="look at it, and say what to fix")
-    parser.add_argument("root", type=Path, help="folder of the dataset")
+    parser.add_argument("root", type=place, help="folder of the dataset")
     parser.add_argument("--dataset", default="folder", help="folder, voc, ade20k, isprs, cityscapes or coco")
     parser.add_argument("--task", help='such as "3-1": the images of each step, too')
     parser.add_argument("--setting", default="overlapped", choices=SETTINGS, help="protocol of a step's images")
     parser.add_argument("--size", type=int, default=256, help="side of the square that the network will see")
-    parser.add_argument("--out", type=Path, help="contact sheet to write (HTML)")
+    parser.add_argument("--out", type=place, help="contact sheet to write (HTML)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -43,8 +43,8 @@ def run(options: argparse.Namespace) -> int:
     dataset, labels = _opened(options)
     found = inspect(dataset, labels, options.size, Reporter(options.quiet).bar, options.setting)
     say(_table(dataset, found))
-    for place, count in enumerate(found.steps):
-        say(f"step {place}: {count} training images")
+    for step, count in enumerate(found.steps):
+        say(f"step {step}: {count} training images")
     say("\n".join(f"! {one}" for one in found.advice) or "nothing to fix was found")
     if options.out is not None:
         page = contact_sheet(dataset, found).encode()

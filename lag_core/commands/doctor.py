@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lag_core.commands.arguments import place
 from lag_core.config import ConfigError
 from lag_core.data.catalogue import DataError, DatasetMissing
 from lag_core.runs import BrokenRun, Run, RunError, list_runs
@@ -19,8 +20,8 @@ from lag_core.sentences import say, sentence
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runs", type=Path, default=Path("checkpoints"), help="folder of run folders")
-    parser.add_argument("--data", type=Path, help="dataset folder, in place of those that the runs name")
+    parser.add_argument("--runs", type=place, default=Path("checkpoints"), help="folder of run folders")
+    parser.add_argument("--data", type=place, help="dataset folder, in place of those that the runs name")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

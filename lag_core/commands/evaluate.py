@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lag_core.boundary import SHARE
 from lag_core.commands.adopt import add_device
+from lag_core.commands.arguments import place
 from lag_core.runs import Run, RunError, open_run
 from lag_core.sentences import say
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--data", type=Path, help="dataset folder (default: the one that the run names)")
+    parser.add_argument("run", type=place, help="run folder")
+    parser.add_argument("--data", type=place, help="dataset folder (default: the one that the run names)")
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--boundary", action="store_true", help="boundary IoU of each class, too")

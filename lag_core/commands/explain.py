@@ -10,12 +10,12 @@ import argparse
 import io
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lag_core.commands import subject
+from lag_core.commands.arguments import place
 from lag_core.config import ConfigError
 from lag_core.sentences import say
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     subject.add_arguments(parser)
-    parser.add_argument("--out", type=Path, required=True, help="folder that the files are written to")
+    parser.add_argument("--out", type=place, required=True, help="folder that the files are written to")
 
 
 def run(options: argparse.Namespace) -> int:

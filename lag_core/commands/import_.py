@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lag_core.commands.arguments import place
 from lag_core.protocol import SETTINGS
 from lag_core.sentences import say
 
@@ -24,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--task", required=True, help="sizes of the steps, as in 15-1 (without the background)")
     parser.add_argument("--dataset", choices=DATASETS, help="whose classes it was trained on, in the order of ids")
-    parser.add_argument("--classes", type=Path, help="JSON: the classes in the order of introduction")
-    parser.add_argument("--data", type=Path, help="folder of the dataset, to evaluate and explain on")
-    parser.add_argument("--out", type=Path, required=True, help="run folder to write; must not exist")
+    parser.add_argument("--classes", type=place, help="JSON: the classes in the order of introduction")
+    parser.add_argument("--data", type=place, help="folder of the dataset, to evaluate and explain on")
+    parser.add_argument("--out", type=place, required=True, help="run folder to write; must not exist")
     parser.add_argument("--size", type=int, help="side of the square to look at (default: its authors', 512 or 513)")
     parser.add_argument("--setting", choices=SETTINGS, default="overlapped", help="what later steps' images show")
     parser.add_argument("--norm", choices=("iabn", "abn"), help="norm_act of MiB, PLOP, RCIL and CSSegmentation")

@@ -9,17 +9,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lag_core.commands.arguments import place
 from lag_core.sentences import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folders", type=Path, nargs="+", metavar="STEP", help="folder of label maps, one a step, in order"
+        "folders", type=place, nargs="+", metavar="STEP", help="folder of label maps, one a step, in order"
     )
     parser.add_argument("--dataset", default="folder", help="folder, voc, ade20k, isprs, cityscapes or coco")
     parser.add_argument("--root", required=True, help="folder of the dataset")
     parser.add_argument("--task", required=True, help='such as "15-1" or "2-2-1"')
-    parser.add_argument("--out", type=Path, required=True, help="run folder to write")
+    parser.add_argument("--out", type=place, required=True, help="run folder to write")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lag_core.commands.arguments import place
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
-    parser.add_argument("--out", type=Path, required=True, help="folder that the packed runs are written to")
-    parser.add_argument("--data", type=Path, help="dataset folder (default: the one that each run names)")
+    parser.add_argument("runs", type=place, nargs="+", metavar="RUN", help="run folder")
+    parser.add_argument("--out", type=place, required=True, help="folder that the packed runs are written to")
+    parser.add_argument("--data", type=place, help="dataset folder (default: the one that each run names)")
     parser.add_argument("--note", default="", help="what the model cards add on the data and the weights")
     parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lag_core.commands.adopt import add_device
+from lag_core.commands.arguments import place
 from lag_core.config import ConfigError
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image, or folder of images")
-    parser.add_argument("--out", type=Path, required=True, help="folder that the pictures are written to")
+    parser.add_argument("run", type=place, help="run folder")
+    parser.add_argument("images", type=place, nargs="+", metavar="IMAGE", help="image, or folder of images")
+    parser.add_argument("--out", type=place, required=True, help="folder that the pictures are written to")
     parser.add_argument("--step", type=int, help="step of the network (default: the last one)")
     parser.add_argument("--opacity", type=float, default=0.5, help="of the overlay's colours, 0 to 1")
     parser.add_argument(
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from lag_core.data.pictures import read_image
+    from lag_core.data.pictures import read_image, read_small
     from lag_core.device import device_named
     from lag_core.explain.networks import Networks
     from lag_core.explain.trace import Trace
@@ -64,15 +65,16 @@ def run(options: argparse.Namespace) -> int:
     step = opened.checked_step(options.step)
     sources = _outputs(options.images, options.out)
     for source in sources:
-        read_image(source, opened.config.data.range)  # a damaged one is refused before anything is written
+        read_small(source, opened.config.data.range)  # a damaged one is refused before anything is written
     reporter = Reporter(options.quiet)
     networks = Networks(opened, device_named(options.device))
     for source in reporter.bar(list(sources), "predict"):
-        image = read_image(source, opened.config.data.range)
         if options.windows is None:
-            contents = _pictures(Trace(networks, image), step, options.opacity, options.none_below)
-        else:
-            contents = _by_windows(networks, image, step, options)
+            image = read_small(source, opened.config.data.range)
+            trace = Trace(networks, image.pixels)
+            contents = _pictures(trace, image.full_size, step, options.opacity, options.none_below)
+        else:  # at the picture's own resolution
+            contents = _by_windows(networks, read_image(source, opened.config.data.range), step, options)
         for path, content in zip(sources[source], contents, strict=True):
             write_atomically(path, content)
     reporter.say(f"{len(sources)} images, step {step} of {opened.name} -> {options.out}")
@@ -101,14 +103,18 @@ def _by_windows(networks: Networks, image: np.ndarray, step: int, options: argpa
     return palette_png(ids, run.classes), overlay_png(image, ids, run.classes, options.opacity, found.certainty > least)
 
 
-def _pictures(trace: Trace, step: int, opacity: float, least: float | None) -> tuple[bytes, bytes]:
-    """(mask, overlay) of a trace's image at `step`, as PNG files."""
+def _pictures(
+    trace: Trace, full_size: tuple[int, int], step: int, opacity: float, least: float | None
+) -> tuple[bytes, bytes]:
+    """(mask at the size of the file, overlay at that of the trace's image) at `step`, as PNG files."""
     from lag_core.data.painting import overlay_png, palette_png
     from lag_core.data.remap import dataset_ids
+    from lag_core.explain.picture import at_size
 
     classes = trace.run.classes
     ids = dataset_ids(trace.prediction(step), trace.run.labels)
-    return palette_png(ids, classes), overlay_png(trace.image, ids, classes, opacity, trace.stands_out(step, least))
+    overlay = overlay_png(trace.image, ids, classes, opacity, trace.stands_out(step, least))
+    return palette_png(at_size(ids, full_size), classes), overlay
 
 
 def _outputs(given: Iterable[Path], out: Path) -> dict[Path, tuple[Path, Path]]:

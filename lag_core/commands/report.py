@@ -6,16 +6,16 @@ The file opens offline and needs nothing else. A file that is already there is n
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from lag_core.commands import subject
+from lag_core.commands.arguments import place
 from lag_core.config import ConfigError
 from lag_core.sentences import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     subject.add_arguments(parser)
-    parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
+    parser.add_argument("--out", type=place, required=True, help="the HTML file to write")
 
 
 def run(options: argparse.Namespace) -> int:

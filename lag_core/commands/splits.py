@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lag_core import reading
+from lag_core.commands.arguments import place
 from lag_core.config import ConfigError, DataConfig, resolve
 from lag_core.protocol import SETTINGS, LabelSpace, parse_task
 from lag_core.sentences import say
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--selection", default="prefix", choices=("prefix", "random"), help="which images that is")
     parser.add_argument("--seed", type=int, default=0, help="of random selection and of `partitioned`")
     parser.add_argument(
-        "--lists", type=Path, help="file of lines 'image id id …' to count from, with --dataset voc or ade20k"
+        "--lists", type=place, help="file of lines 'image id id …' to count from, with --dataset voc or ade20k"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lag_core.commands.adopt import add_device
+from lag_core.commands.arguments import place
 from lag_core.config import ConfigError
 from lag_core.sentences import say
 
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of both commands."""
-    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("run", type=place, help="run folder")
     parser.add_argument("--image", required=True, help="picture file, or the name of a validation image of the run")
-    parser.add_argument("--mask", type=Path, help="mask file of dataset ids, for a picture file")
+    parser.add_argument("--mask", type=place, help="mask file of dataset ids, for a picture file")
     parser.add_argument("--class", dest="cls", metavar="CLASS", help="name of the class (default: what was lost most)")
     parser.add_argument("--step", type=int, help="step of the network (default: the last one)")
-    parser.add_argument("--against", type=Path, metavar="RUN", help="run to compare with: what sets the two apart")
-    parser.add_argument("--data", type=Path, help="dataset folder (default: the one that the run names)")
+    parser.add_argument("--against", type=place, metavar="RUN", help="run to compare with: what sets the two apart")
+    parser.add_argument("--data", type=place, help="dataset folder (default: the one that the run names)")
     parser.add_argument("--image-only", action="store_true", help="do not measure the class on the validation set")
     add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")

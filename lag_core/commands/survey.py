@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 from lag_core.commands.adopt import add_device
+from lag_core.commands.arguments import place
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--data", type=Path, help="dataset folder (default: the one that the run names)")
+    parser.add_argument("run", type=place, help="run folder")
+    parser.add_argument("--data", type=place, help="dataset folder (default: the one that the run names)")
     add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
 

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lag_core import reading
+from lag_core.commands.arguments import place
 from lag_core.config import Config, ConfigError
 from lag_core.recipes import RECIPES
 from lag_core.sentences import say
@@ -43,14 +44,14 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from lag_core.event_files import FORMATS
 
-    parser.add_argument("sweep", type=Path, help="TOML file, see configs/sweeps/")
-    parser.add_argument("--out", type=Path, help="results file (default: results/SWEEP.json)")
+    parser.add_argument("sweep", type=place, help="TOML file, see configs/sweeps/")
+    parser.add_argument("--out", type=place, help="results file (default: results/SWEEP.json)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key of every run")
     parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="runs whose name contains this")
     parser.add_argument("--seeds", type=int, nargs="+", help="these seeds instead of the file's")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time, each with one thread")
-    parser.add_argument("--work", type=Path, help="scratch folder (default: lag-sweep in the system's)")
-    parser.add_argument("--keep", type=Path, help="keep the run folders here")
+    parser.add_argument("--work", type=place, help="scratch folder (default: lag-sweep in the system's)")
+    parser.add_argument("--keep", type=place, help="keep the run folders here")
     parser.add_argument(
         "--log", nargs="+", default=[], choices=FORMATS, help="with --keep: the events in other formats"
     )

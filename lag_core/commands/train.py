@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lag_core import config as configuration
+from lag_core.commands.arguments import place
 from lag_core.config import Config, ConfigError
 from lag_core.sentences import say
 
@@ -18,10 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from lag_core.event_files import FORMATS
     from lag_core.recipes import RECIPES
 
-    parser.add_argument("--config", type=Path, required=True, help="TOML file, see configs/")
+    parser.add_argument("--config", type=place, required=True, help="TOML file, see configs/")
     parser.add_argument("--method", help="a method by name, instead of the file's [method] name")
     parser.add_argument("--recipe", choices=tuple(RECIPES), help="settings for what the file leaves open")
-    parser.add_argument("--out", type=Path, help="run folder (default: checkpoints/CONFIG-METHOD)")
+    parser.add_argument("--out", type=place, help="run folder (default: checkpoints/CONFIG-METHOD)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--log", nargs="+", default=[], choices=FORMATS, help="write the events in these formats, too")

@@ -149,6 +149,20 @@ class FileDataset:
             for name in self.ids(split):
                 is_deep(self._images[name], bool(self._range))
             self.present(split)
+        self._decode_validation()
+
+    def _decode_validation(self) -> None:
+        """DataError for the first validation image that cannot be decoded: it would come out when a step has trained.
+
+        Done once for the same files; training images are decoded before the first iteration anyway.
+        """
+        names = self.ids("val")
+        key = presence.key_of_files(self.info.name, "val images", [self._images[name] for name in names])
+        if presence.is_marked(self.info.name, key):
+            return
+        for name in tqdm(names, f"validation images of {self.info.name}", unit="img", disable=None, leave=False):
+            self.image(name)
+        presence.mark(self.info.name, key)
 
     def mask(self, name: str) -> np.ndarray:
         mask = self._read(self._masks[name])

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
@@ -20,8 +20,21 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
 MAX_PIXELS = 40_000_000
 """Own limit, below the one at which Pillow warns of decompression bombs: what it warns of is refused here."""
 
+LONGEST_SIDE, MOST_PIXELS = 2048, 2 * 2**20
+"""A picture that is to be explained is scaled down to these: each class's score is computed at every pixel of it, at
+every step."""
+
 _ORIENTATION = 0x0112
 """EXIF tag; values 5..8 turn the picture by a quarter."""
+
+
+class Scaled(NamedTuple):
+    """A picture as it is worked with."""
+
+    pixels: np.ndarray
+    """uint8 [H, W, 3]."""
+    full_size: tuple[int, int]
+    """(height, width) of the file."""
 
 
 class DataError(Said, ValueError):
@@ -40,6 +53,48 @@ def read_image(source: Path | str | bytes, value_range: Sequence[float] = ()) ->
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     low, high = value_range
     return deep_pixels.scaled(read_values(source), (low, high))
+
+
+def read_small(source: Path | str | bytes, value_range: Sequence[float] = ()) -> Scaled:
+    """As `read_image`, scaled down while it is decoded to at most LONGEST_SIDE and about MOST_PIXELS.
+
+    What is computed of a picture takes memory for each of its pixels, at every class and step; the network sees no more
+    than its own square. A JPEG is decoded at a fraction of its size, others are reduced before anything is copied.
+    """
+    size = picture_size(source)
+    wanted = small_size(*size)
+    if wanted == size:
+        return Scaled(read_image(source, value_range), size)
+    if is_deep(source, bool(value_range)):
+        return Scaled(_resized(Image.fromarray(read_image(source, value_range)), wanted), size)
+    with _sound(source) as image:
+        turned = image.size != (size[1], size[0])
+        height, width = reversed(wanted) if turned else wanted
+        image.draft("RGB", (width, height))
+        if image.mode not in ("RGB", "L"):
+            image = image.convert("RGB")  # a palette's indices cannot be averaged
+        small = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        orientation = image.getexif().get(_ORIENTATION)
+        if orientation is not None:
+            small.getexif()[_ORIENTATION] = orientation
+        return Scaled(np.array(ImageOps.exif_transpose(small).convert("RGB")), size)
+
+
+def scaled_down(pixels: np.ndarray) -> np.ndarray:
+    """A picture in memory, uint8 [H, W, 3], brought to the size of `read_small`."""
+    size = (pixels.shape[0], pixels.shape[1])
+    wanted = small_size(*size)
+    return np.ascontiguousarray(pixels, np.uint8) if wanted == size else _resized(Image.fromarray(pixels), wanted)
+
+
+def small_size(height: int, width: int) -> tuple[int, int]:
+    """(height, width) of a picture once it is no longer than LONGEST_SIDE and has about MOST_PIXELS at most."""
+    factor = min(LONGEST_SIDE / max(height, width), (MOST_PIXELS / (height * width)) ** 0.5)
+    return (height, width) if factor >= 1 else (max(1, round(height * factor)), max(1, round(width * factor)))
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    return np.array(image.resize((size[1], size[0]), Image.Resampling.LANCZOS))
 
 
 def read_values(source: Path | str | bytes) -> np.ndarray:

@@ -60,6 +60,22 @@ def cached(
     return dict(zip(names, found, strict=True))
 
 
+def is_marked(dataset: str, key: str) -> bool:
+    """Whether files of that key were found sound before."""
+    return _marker(dataset, key).is_file()
+
+
+def mark(dataset: str, key: str) -> None:
+    """Remember that the files of that key are sound; a cache that cannot be written costs time, nothing else."""
+    with suppress(OSError):
+        _marker(dataset, key).parent.mkdir(parents=True, exist_ok=True)
+        _marker(dataset, key).touch()
+
+
+def _marker(dataset: str, key: str) -> Path:
+    return cache_dir() / f"sound-{dataset}-{key}"
+
+
 def _load(path: Path, count: int) -> list[frozenset[int]] | None:
     """The stored sets, or None if they are not there, damaged, or not as many as wanted."""
     try:

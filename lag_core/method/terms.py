@@ -97,7 +97,8 @@ class Scene:
 
     def generator(self) -> torch.Generator:
         """A CPU generator that depends on seed, step and iteration alone."""
-        return torch.Generator().manual_seed(1_000_003 * (10_007 * self.seed + self.step) + self.iteration)
+        mixed = 1_000_003 * (10_007 * self.seed + self.step) + self.iteration
+        return torch.Generator().manual_seed(mixed % 2**63)  # a large seed would leave int64
 
 
 def segmentation(scene: Scene, pixels: Tensor | None = None) -> Tensor:

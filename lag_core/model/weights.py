@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision.models import get_model_weights
 
 from lag_core import palette, reading
 from lag_core.config import ConfigError, ModelConfig
@@ -28,8 +29,21 @@ def pretrained_backbone(config: ModelConfig) -> Backbone:
     if config.weights == "none":
         return build_backbone(config)
     if config.weights == "imagenet":
-        return backbone_of(classifier(config.backbone, "DEFAULT"), config)
+        return backbone_of(_downloaded(config.backbone), config)
     return _from_file(config)
+
+
+def _downloaded(backbone: str) -> nn.Module:
+    """torchvision's classifier with its ImageNet weights. ConfigError where they cannot be had."""
+    try:
+        return classifier(backbone, "DEFAULT")
+    except (OSError, RuntimeError) as error:
+        address = str(get_model_weights(backbone).DEFAULT.url)
+        place = Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]
+        raise ConfigError(
+            f'model.weights = "imagenet": {place} is not there and cannot be downloaded from {address} ({error}); put '
+            'the file there, or set model.weights to a file, or to "none"'
+        ) from None
 
 
 def _from_file(config: ModelConfig) -> Backbone:
@@ -60,13 +74,17 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         safe = path.suffix == ".safetensors"
         place = reading.checked(path, reading.CHECKPOINT)
         raw = _restored(load_file(place)) if safe else torch.load(place, "cpu", weights_only=True)
-        return {str(name): value.float() if value.is_floating_point() else value for name, value in raw.items()}
+        state = {str(name): value.float() if value.is_floating_point() else value for name, value in raw.items()}
     except reading.Refused as error:
         raise ConfigError(f"model.weights: {path} cannot be read ({error})") from None
     except SafetensorError as error:
         raise ConfigError(f"model.weights: {path} is no readable safetensors file ({error})") from None
     except Exception:  # torch.load raises whatever a damaged or hostile file makes it stumble over
         raise ConfigError(f"model.weights: {path} is damaged or holds more than tensors") from None
+    wrong = next((name for name, value in state.items() if not bool(value.isfinite().all())), None)
+    if wrong is not None:
+        raise ConfigError(f"model.weights: {path} holds values that are not finite, in {wrong!r}: its training failed")
+    return state
 
 
 def _restored(raw: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -30,7 +30,8 @@ from lag_core.model.heads import share_background, transfer_weights
 from lag_core.model.segmenter import Segmenter
 from lag_core.model.weights import load_segmenter, pretrained_backbone
 from lag_core.protocol import LabelSpace
-from lag_core.runs import Run, open_run
+from lag_core.runs import Run, RunError, open_run
+from lag_core.sentences import sentence
 from lag_core.training import surroundings
 from lag_core.training.allocation import LARGEST, Allocation
 from lag_core.training.evaluation import Validation, metrics_entry, whole
@@ -174,6 +175,7 @@ class ContinualTraining:
         self.device = surroundings.prepare(config.optim)
         self.labels, grouping = label_spaces(config, self.dataset)
         self.grouping = grouping
+        self.goes_on = (out / "run.json").exists()
         self.validation = Validation(self.dataset, config.data, self.labels, self.device, store)
         self._check_before_anything_is_written()
         around = surroundings.describe(self.device)
@@ -184,7 +186,7 @@ class ContinualTraining:
     def _check_before_anything_is_written(self) -> None:
         """ConfigError or DataError for what would otherwise come out in the middle of the run."""
         surroundings.amp_type(self.config.optim.amp, self.device)
-        if self.config.model.weights not in ("none", "imagenet"):
+        if self.config.model.weights != "none" and not self.goes_on:
             pretrained_backbone(self.config.model)
         if isinstance(self.dataset, FileDataset):
             self.dataset.check()
@@ -239,9 +241,7 @@ class ContinualTraining:
             objective.carrier = self._stored(student, step)
         schedule = Schedule(found, config, step)
         if states:
-            student.load_state_dict(states["student"])
-            schedule.optimiser.load_state_dict(states["optimiser"])
-            objective.load_state_dict(states["objective"])
+            self._restore(student, schedule, objective, batches.total)
             schedule.curvature = states.get("curvature")
         elif teacher is not None:
             if config.method.transfer and config.method.transfer_from == "nearest":
@@ -263,6 +263,22 @@ class ContinualTraining:
         )
         loop.allocation = self._allocation(loop, states)
         return batches, loop
+
+    def _restore(self, student: Segmenter, schedule: Schedule, objective: Objective, total: int) -> None:
+        """Go on where resume.pt stands. RunError if it is of another run."""
+        states = self.journal.states
+        try:
+            if self.journal.cursor.iteration > total:
+                raise ValueError(f"it stands at iteration {self.journal.cursor.iteration} of {total}")
+            student.load_state_dict(states["student"])
+            schedule.optimiser.load_state_dict(states["optimiser"])
+            objective.load_state_dict(states["objective"])
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            reason = sentence(error, 200)
+            raise RunError(
+                f"{self.journal.out / 'resume.pt'} does not belong to this run ({reason}); delete it to train its step "
+                "from the beginning"
+            ) from None
 
     def _allocation(self, loop: StepLoop, states: Mapping[str, Any]) -> Allocation | None:
         """The recorder of what each term does to the old classes; None, with a sentence, where there is none."""
@@ -379,9 +395,9 @@ class ContinualTraining:
 
     def _tell(self, sentences: Iterable[str]) -> None:
         """Warnings, to the terminal and to run.json."""
-        for sentence in sentences:
-            self.journal.warn(sentence)
-            self.reporter.say(sentence)
+        for one in sentences:
+            self.journal.warn(one)
+            self.reporter.say(one)
 
     def _silent_classes(self, confusion: np.ndarray, step: int) -> list[str]:
         """Names of the step's classes that are there on the measured images, and that no pixel is called."""

@@ -156,16 +156,31 @@ class FeatureStore:
             with reading.opened(path, reading.ARRAYS) as file:
                 return np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError):
+            pass
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.parent.with_suffix(".lock")):  # another worker may be at the same image
+            lock = FileLock(path.parent.with_suffix(".lock")).acquire()
+        except OSError:  # a cache that cannot be written costs time alone
+            return compute()
+        with lock:  # another worker may be at the same image
             if path.exists():
                 with suppress(OSError, ValueError, EOFError), reading.opened(path, reading.ARRAYS) as file:
                     return np.load(file, allow_pickle=False)
             value = compute()
-            partial = path.with_suffix(f".{os.getpid()}.npy")  # a cache: renamed, but not forced to the disk
-            np.save(partial, value, allow_pickle=False)
-            partial.replace(path)
+            _keep(path, value)
             return value
+
+
+def _keep(path: Path, value: np.ndarray) -> None:
+    """Write an entry under a temporary name and rename it. A disk that is full costs time alone."""
+    partial = path.with_suffix(f".{os.getpid()}.npy")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(partial, value, allow_pickle=False)
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
 
 
 class NoStore(FeatureStore):

@@ -19,6 +19,10 @@ _UNREADABLE = (
 """What torch.load raises for a file that is damaged or asks for more than tensors."""
 
 
+STATES = ("student", "optimiser", "objective")
+"""State dicts that every resume.pt holds."""
+
+
 @dataclass
 class Cursor:
     """Where a run stands: the next iteration of a step, and the seconds already spent in that step."""
@@ -40,9 +44,19 @@ def load_resume(path: Path) -> tuple[Cursor, dict[str, Any]]:
     try:
         place = reading.checked(path, reading.CHECKPOINT, reading.run_folder(path))
         states = torch.load(place, "cpu", weights_only=True)
-        return Cursor(**states.pop("cursor")), states
+        return _checked(states)
     except _UNREADABLE:
         # torch's own text spans lines and advises to load without weights_only
         raise RunError(
             f"{path} is damaged or holds more than tensors; delete it to train its step from the beginning"
         ) from None
+
+
+def _checked(states: Any) -> tuple[Cursor, dict[str, Any]]:
+    """The cursor and the states, if they are what `save_resume` writes; ValueError, TypeError or KeyError if not."""
+    cursor = Cursor(**states.pop("cursor"))
+    if not all(type(n) is int and n >= 0 for n in (cursor.step, cursor.iteration)) or not cursor.seconds >= 0:
+        raise ValueError("the cursor is none")
+    if not all(isinstance(states[key], dict) for key in STATES):
+        raise TypeError("a state is no dict")
+    return cursor, states
