@@ -10,7 +10,7 @@ from dashboard.cache.loaders import Catalogue
 from dashboard.page import Page
 from dashboard.picture.picker import choose_image
 from dashboard.shell.scrubber import scrubber
-from dashboard.state import opening, selection, settings
+from dashboard.state import folder_naming, opening, selection, settings
 from dashboard.ui import untrusted
 from lag_core import metrics
 from lag_core.data.undecided import LEAST
@@ -120,21 +120,24 @@ def _telling_class(run: Run) -> int:
 
 def _kept_root() -> str:
     """The data root; never from a link, since it names a folder on this machine."""
+    if not folder_naming.allowed():
+        return loaders.default_data_root()
     kept = str(st.session_state.get("data_root", loaders.default_data_root()))
     return "" if len(kept) > LONGEST_PATH or "\0" in kept else kept.strip()
 
 
 def _data_and_export(root: str) -> str:
     with st.expander("Data and export", icon=":material/tune:"):
-        st.text_input(
-            "Data root",
-            value=root,
-            key="data_root",
-            max_chars=LONGEST_PATH,
-            persist_state="session",
-            placeholder="as the run says",
-            help="Folder of the run's images, where they do not come with it. LAG_DATA sets it beforehand.",
-        )
+        if folder_naming.allowed():
+            st.text_input(
+                "Data root",
+                value=root,
+                key="data_root",
+                max_chars=LONGEST_PATH,
+                persist_state="session",
+                placeholder="as the run says",
+                help="Folder of the run's images, where they do not come with it. LAG_DATA sets it beforehand.",
+            )
         return settings.segments("Plots are saved as", "format", ("png", "svg"), names=str.upper)
 
 
