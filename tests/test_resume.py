@@ -106,7 +106,9 @@ def test_a_killed_run_ends_in_the_same_bits(root: Path, killed: Path, whole: dic
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
-    save_resume(tmp_path / "resume.pt", Cursor(1, 3, 2.5), {"student": {"a": torch.ones(2)}})
+    save_resume(
+        tmp_path / "resume.pt", Cursor(1, 3, 2.5), {"student": {"a": torch.ones(2)}, "optimiser": {}, "objective": {}}
+    )
     cursor, states = load_resume(tmp_path / "resume.pt")
     assert cursor == Cursor(1, 3, 2.5) and torch.equal(states["student"]["a"], torch.ones(2))
 
