@@ -1,6 +1,7 @@
 /* Puts the viewer together: strip of all layers, tools, stage, read-out, legend. Entry point for Streamlit. */
 
 const KEPT_OVERLAYS = 64;
+const OF_STEP = new Set(["active", "second"]); // settings that follow the step
 
 class Viewer {
   constructor(parent) {
@@ -26,6 +27,8 @@ class Viewer {
     this.strip = new Strip((index) => this.activate(index));
     this.note = element("div", { class: "note", role: "status" }, "Loading the picture …");
     this.stage.node.append(this.note);
+    this.onStep = (event) => this.follow(event.detail);
+    document.addEventListener("lag:step", this.onStep);
     this.node = element("div", { class: "lag viewer" }, this.strip.node, this.tools.node, this.legend.node,
       element("div", { class: "body" }, this.stage.node,
         element("aside", { class: "panel" }, this.readout.node)));
@@ -34,6 +37,7 @@ class Viewer {
 
   destroy() {
     this.stage.destroy();
+    document.removeEventListener("lag:step", this.onStep);
     clearTimeout(this.reportTimer);
     this.missing.stop();
     blobStore().release(this);
@@ -96,7 +100,7 @@ class Viewer {
       const reports = this.reports[name] ?? [];
       const echo = reports.indexOf(text);
       reports.splice(0, echo < 0 ? reports.length : echo + 1);
-      if (echo < 0) this.settings[name] = value;
+      if (echo < 0 && !(OF_STEP.has(name) && serverIsBehind())) this.settings[name] = value;
     }
     this.given = given;
   }
@@ -141,6 +145,18 @@ class Viewer {
     this.render(true);
     const [x, y] = this.settings.marker ?? [0, 0];
     this.send.setTriggerValue("choose", { kind: "layer", x, y, layer: index });
+  }
+
+  /* Shows the layer of a step before the server has answered, and beside it that of the compared run. */
+  follow(step) {
+    const shown = this.layers?.[this.settings.active], beside = this.layers?.[this.settings.second];
+    if (shown?.step == null) return;
+    const place = (like) => this.layers.findIndex((layer) => layer.step === step && layer.group === like.group);
+    if (place(shown) < 0) return;
+    if (beside?.step === shown.step && beside.group !== shown.group && place(beside) >= 0) this.settings.second = place(beside);
+    this.settings.active = place(shown);
+    this.render(true);
+    this.read(this.stage.cursor);
   }
 
   choose(point) {

@@ -43,6 +43,7 @@ class Layer:
     known: class indices that the layer's step knows (None: all). Pixels of other true classes are neither right nor
     wrong.
     group: layers that follow one another with the same group (a run) stand under its name.
+    step: the layer is shown as soon as the reader chooses this step, if the layer of another step was shown.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Layer:
     note: str = ""
     group: str = ""
     known: tuple[int, ...] | None = None
+    step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class ViewerSettings:
     split: Split
 
 
-_SCRIPTS = ("dom", "payload", "paint", "stage", "panel", "strip", "tools", "sheet", "viewer")
+_SCRIPTS = ("dom", "payload", "paint", "stage", "panel", "strip", "tools", "sheet", "steps", "viewer")
 
 _component = st.components.v2.component(
     "lag.viewer",
@@ -235,6 +237,8 @@ def _check(
 
 def _layer_props(payload: Payload, layer: Layer, grid: ProbabilityGrid | None) -> dict[str, Any]:
     props: dict[str, Any] = {"name": layer.name, "note": layer.note, "unit": layer.unit, "group": layer.group}
+    if layer.step is not None:
+        props["step"] = layer.step
     if layer.known is not None:
         props["known"] = list(layer.known)
     if layer.labels is not None:

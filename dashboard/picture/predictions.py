@@ -182,7 +182,7 @@ def step_layers(
     """A layer and a probability grid for each step, for the viewer."""
     known = found.known or (None,) * len(notes)
     layers = [
-        Layer(f"Step {t}", found.drawn(t, least), note=note, group=group, known=known[t])
+        Layer(f"Step {t}", found.drawn(t, least), note=note, group=group, known=known[t], step=t)
         for t, note in enumerate(notes)
     ]
     grids = [ProbabilityGrid(f"Step {t}", grid, group) for t, grid in enumerate(found.grids)]

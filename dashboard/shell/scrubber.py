@@ -1,4 +1,4 @@
-"""The one step scrubber of the app: slider, buttons with keys J K L, play.
+"""The one step scrubber of the app: slider, buttons with keys J K L (J and L: components/step_keys.py), play.
 
 The step lives in the session; the slider only shows it. A browser that has not yet seen the last step sends
 the slider's old value along with the next key, which looks like a drag: where a button was pressed, that is
@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
+from dashboard.components.step_keys import step_keys
 from dashboard.state import selection
 from lag_core.runs import Run
 
@@ -47,6 +48,7 @@ def scrubber(run: Run, first: int | None = None) -> int:
     session[_SLIDER] = step
     st.slider("Step", 0, last, key=_SLIDER, on_change=_slide, help="J: back, K: play or pause, L: forward")
     _buttons(step, last)
+    step_keys(step, last, _choose)
     if session.get(_PLAYING, False):
         _tick(step, last)
     return step
@@ -56,14 +58,14 @@ def _buttons(step: int, last: int) -> None:
     playing = st.session_state.get(_PLAYING, False)
     back, play, forward = st.columns(3, gap="xxsmall")
     with back:
-        _button("Back", "step.back", "J", _move, (-1, last), step == 0)
+        _button("Back", "step.back", None, _move, (-1, last), step == 0)
     with play:
         _button("Pause" if playing else "Play", "step.play", "K", _play, (last,), False)
     with forward:
-        _button("Next", "step.next", "L", _move, (1, last), step == last)
+        _button("Next", "step.next", None, _move, (1, last), step == last)
 
 
-def _button(label: str, key: str, shortcut: str, act: Callable[..., None], args: tuple[int, ...], off: bool) -> None:
+def _button(label: str, key: str, shortcut: str | None, act: Callable[..., None], args: tuple[int, ...], off: bool) -> None:
     st.button(label, key, on_click=act, args=args, disabled=off, shortcut=shortcut, width="stretch")
 
 
@@ -85,6 +87,13 @@ def _pressed() -> int:
 def _move(by: int, last: int) -> None:
     st.session_state[_PLAYING] = False
     st.session_state[STEP] = min(max(_pressed() + by, 0), last)
+
+
+def _choose(step: int) -> None:
+    """A step was chosen in the browser."""
+    _pressed()
+    st.session_state[_PLAYING] = False
+    st.session_state[STEP] = step
 
 
 def _play(last: int) -> None:

@@ -123,7 +123,7 @@ def _fate_layers(told: Story, key: Key, mine: np.ndarray, group: str) -> list[La
         asked = states[mine & (states < Fate.ABSENT)]
         lost = (asked == Fate.FORGOTTEN).mean() if asked.size else float("nan")
         note = "" if np.isnan(lost) else f"{percent(float(lost))} lost"
-        layers.append(Layer(f"Step {t}", _masked(key.fates(states), mine), note=note, group=group))
+        layers.append(Layer(f"Step {t}", _masked(key.fates(states), mine), note=note, group=group, step=t))
     return layers
 
 

@@ -228,7 +228,7 @@ def _layers(shared: Scene, same: bool) -> tuple[list[Layer], dict[str, int], flo
     if shared.step in own.asked:
         named["asked"] = _asked_layer(shared, own.asked[shared.step])
     for t, values in maps.items():
-        layer = Layer(f"Step {t}", note=_note(own, t), group=group)
+        layer = Layer(f"Step {t}", note=_note(own, t), group=group, step=t)
         named[f"step {t}"] = _coloured(shared, layer, values, high if same else None, own.asked[t].key)
     if shared.step in maps and shared.step - 1 in maps:
         both = (own.asked[shared.step].key, own.asked[shared.step - 1].key)
@@ -237,7 +237,7 @@ def _layers(shared: Scene, same: bool) -> tuple[list[Layer], dict[str, int], flo
         named["change"] = _coloured(shared, layer, change, high if same else None, *both)
     for t, values in maps2.items():
         assert other is not None
-        layer = Layer(f"Step {t}", note=_note(other, t), group=other.name)
+        layer = Layer(f"Step {t}", note=_note(other, t), group=other.name, step=t)
         named[f"run2 step {t}"] = _coloured(shared, layer, values, high2 if same else None, other.asked[t].key)
     return list(named.values()), {name: i for i, name in enumerate(named)}, high
 
