@@ -27,7 +27,7 @@ PATIENCE = 180.0
 FAILED = "could not be drawn"
 """What the app says in place of a view that raised something unforeseen."""
 
-HOME = "overview"
+HOME = "start"
 """The page at the bare address."""
 
 _VALUES = {"slider", "selectbox", "button_group", "checkbox", "number_input"}

@@ -35,6 +35,7 @@ class Entry:
 
 
 PAGES = (
+    Entry("start", "Start", "What does a network forget, and why?", ":material/home:"),
     Entry("overview", "Overview", "How did the run go?", ":material/insights:"),
     Entry("steps", "Steps", "What happened to this image?", ":material/layers:"),
     Entry("forgetting", "Forgetting", "Where was what lost?", ":material/history:"),
@@ -47,7 +48,7 @@ PAGES = (
 )
 
 
-def main(default: str = "overview") -> None:
+def main(default: str = "start") -> None:
     """One run of the script. `default` is the slug of the page shown at the bare address."""
     st.set_page_config("Incremental segmentation, explained", str(HERE / "icon.png"), layout="wide")
     st.html(HERE / "style.css")
@@ -59,7 +60,10 @@ def main(default: str = "overview") -> None:
         return
     copied = st.sidebar.popover("Copy link", icon=":material/link:", width="stretch")
     tour.offer()
-    drawn = [_streamlit_page(entry, page, entry.slug == default) for entry in PAGES]
+    links: dict[str, StreamlitPage] = {}
+    page = replace(page, links=links)
+    links |= {entry.slug: _streamlit_page(entry, page, entry.slug == default) for entry in PAGES}
+    drawn = list(links.values())
     shown = st.navigation([*drawn, _slug_of_default(drawn, default)], position="top")
     tour.guide({entry.title: link for entry, link in zip(PAGES, drawn, strict=True)})
     shown.run()

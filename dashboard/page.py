@@ -30,6 +30,7 @@ from lag_core.runs import Run, RunError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    from streamlit.navigation.page import StreamlitPage
 
     from lag_core.explain.trace import Trace
 
@@ -63,6 +64,8 @@ class Page:
     least: float = LEAST
     """Where no class of a sigmoid network has a probability above this, pictures show "none"."""
     ink: design.Ink = field(default_factory=design.ink)
+    links: Mapping[str, StreamlitPage] = field(default_factory=dict)
+    """The app's pages by slug, for `st.switch_page`."""
     toolbar: Any = None
     """Container on the right of the page's title, for settings of the whole page: `with page.toolbar:`."""
 

@@ -57,7 +57,8 @@ class Shot(NamedTuple):
 PLOT, VIEWER = ".js-plotly-plot .main-svg", ".viewer .item"
 
 SHOTS = (
-    Shot("overview", "", LOST, PLOT),
+    Shot("start", "", LOST, PLOT),
+    Shot("overview", "overview", LOST, PLOT),
     Shot("steps-light", "steps", LOST, VIEWER),
     Shot("steps-dark", "steps", LOST, VIEWER, "dark"),
     Shot("forgetting", "forgetting", LOST, PLOT),
@@ -128,7 +129,7 @@ def take_every(browser: Browser, url: str, folder: Path, run: str, compared: str
         choices = {"run": run, "run2": compared, **(shot.choices if run == RUN else {})}
         for scheme in ("light", "dark"):
             for size in SIZES:
-                name = shot.page or "overview"
+                name = shot.page or "start"
                 paths.append(folder / f"{name}-{scheme}-{size[0]}.png")
                 with opened(browser, url, shot._replace(scheme=scheme, choices=choices), size) as page:
                     make = page.get_by_role("button", name="Make the report")

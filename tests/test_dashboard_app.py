@@ -6,7 +6,6 @@ import io
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from PIL import Image
 from small_runs import CLASSES, write_lost, write_run
 from streamlit.testing.v1 import AppTest
 
-import dashboard
 from dashboard import page
 from dashboard.app_pages.overview import scores
 from dashboard.cache import loaders
@@ -24,7 +22,7 @@ from lag_core import metrics
 from lag_core.data import pictures
 from lag_core.runs import open_run
 
-APP = str(Path(dashboard.__file__).parent / "app.py")
+OVERVIEW = "from dashboard.app import main; main(default='overview')"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +43,7 @@ def app(runs, monkeypatch):
     """The app on these runs, not yet run."""
     monkeypatch.setenv("LAG_RUNS", str(runs))
     monkeypatch.delenv("LAG_DATA", raising=False)
-    return AppTest.from_file(APP, default_timeout=60)
+    return AppTest.from_string(OVERVIEW, default_timeout=60)
 
 
 def by_key(elements, key):
@@ -210,7 +208,7 @@ def test_upload_becomes_the_image_of_this_session_alone(app, runs):
     at = app.run()
     by_key(at.file_uploader, "upload").set_value(("mine.png", png(), "image/png")).run()
     assert not at.exception and at.session_state["image"].startswith(loaders.UPLOAD)
-    stranger = AppTest.from_file(APP, default_timeout=60)
+    stranger = AppTest.from_string(OVERVIEW, default_timeout=60)
     stranger.query_params["image"] = at.session_state["image"]
     stranger.run()
     assert stranger.session_state["image"] == "rgb-val-0000" and "not here" in said(stranger)

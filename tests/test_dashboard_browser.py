@@ -32,7 +32,7 @@ def address(tmp_path_factory):
     (root / "torn").mkdir()
     (root / "torn" / "run.json").write_text("{")
     with served(APP, {"LAG_RUNS": str(root)}) as url:
-        yield url
+        yield f"{url}/overview"
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_fast_keys_are_not_lost(browser, address):
 
 
 def test_play_runs_to_the_end(browser, address):
-    with window(browser, f"{address}/?step=0", width=1920, height=1080) as page:
+    with window(browser, f"{address}?step=0", width=1920, height=1080) as page:
         ready(page)
         page.keyboard.press("k")
         wait_for_step(page, 1)
@@ -170,7 +170,7 @@ def test_choosing_another_thumbnail(browser, address):
 
 
 def test_a_hostile_link_is_mended_with_a_message(browser, address):
-    with window(browser, f"{address}/?step=99&class=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E", width=1280) as page:
+    with window(browser, f"{address}?step=99&class=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E", width=1280) as page:
         page.get_by_text("0 to 2 is possible").wait_for()
         ready(page)
         assert step_shown(page) == 2
@@ -179,11 +179,12 @@ def test_a_hostile_link_is_mended_with_a_message(browser, address):
 
 
 def test_an_address_that_names_the_default_page_leads_there(browser, address):
-    with window(browser, f"{address}/overview?step=1&class=tree", width=1280) as page:
-        ready(page)
-        assert step_shown(page) == 1 and "/overview" not in page.url and "class=tree" in page.url
+    with window(browser, f"{address.removesuffix('/overview')}/start?step=1&class=tree", width=1280) as page:
+        page.get_by_role("button", name="Why?").wait_for()
+        settle(page)
+        assert step_shown(page) == 1 and "/start" not in page.url and "class=tree" in page.url
         assert page.get_by_text("Page not found").count() == 0
-        assert page.get_by_role("link", name="Overview").count() == 1
+        assert page.get_by_role("link", name="Start").count() == 1
 
 
 def test_upload_a_picture_and_refuse_what_is_none(browser, address):
@@ -200,7 +201,7 @@ def test_upload_a_picture_and_refuse_what_is_none(browser, address):
 
 
 def test_copy_link_offers_the_address(browser, address):
-    with window(browser, f"{address}/?step=1", width=1280, height=1000) as page:
+    with window(browser, f"{address}?step=1", width=1280, height=1000) as page:
         ready(page)
         page.get_by_role("button", name="Copy link", exact=False).click()
         page.get_by_text(re.compile(r"^http.*step=1")).wait_for()

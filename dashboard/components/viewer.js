@@ -1,6 +1,7 @@
 /* Puts the viewer together: strip of all layers, tools, stage, read-out, legend. Entry point for Streamlit. */
 
 const KEPT_OVERLAYS = 64;
+const PLAYED_STEP = 1400; // milliseconds for which each step is seen
 const OF_STEP = new Set(["active", "second"]); // settings that follow the step
 
 class Viewer {
@@ -81,6 +82,7 @@ class Viewer {
     this.layers = props.layers.map((layer) => this.decoded(layer));
     this.take(props.settings);
     if (this.settings.active >= this.layers.length) this.settings.active = props.settings.active;
+    this.node.classList.toggle("plain", props.plain);
     this.node.style.setProperty("--height", `${props.height}px`);
     this.describe();
     this.readout.build(this.layers, props.palette, props.names);
@@ -89,6 +91,21 @@ class Viewer {
     this.note.hidden = true;
     this.render(samePicture);
     this.read(samePicture ? this.stage.cursor : null);
+    if (props.play && !this.played) this.play();
+  }
+
+  /* Goes once from the first step to the active one, unless the reader asked for less motion or chooses a step. */
+  play() {
+    this.played = true;
+    const last = this.layers[this.settings.active]?.step;
+    if (!last || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+    const choices = chosenStep().sent;
+    const show = (step) => {
+      if (chosenStep().sent !== choices || !this.node.isConnected) return;
+      this.follow(step);
+      if (step < last) setTimeout(() => show(step + 1), PLAYED_STEP);
+    };
+    show(0);
   }
 
   /* The server's value wins where it is new: neither the one it gave before, nor a report of ours that has come back,
@@ -234,7 +251,8 @@ class Viewer {
   paintLabels(layer, errors) {
     const [width, height] = this.size;
     const { hidden, threshold } = this.settings;
-    const table = colourTable(this.props.palette, new Set(hidden), errors ? null : this.focused);
+    const clear = errors ? [] : this.props.clear.filter((label) => label !== this.focused);
+    const table = colourTable(this.props.palette, new Set([...hidden, ...clear]), errors ? null : this.focused);
     const sure = layer.grid && threshold > 0 ? this.confidenceOf(layer) : null;
     const truth = errors && this.layers[this.props.truth].map;
     const words = truth

@@ -54,6 +54,9 @@ def show_picture(
     image: bytes | None = None,
     marker: tuple[int, int] | None = None,
     name: str = "",
+    strip: bool = True,
+    play: bool = False,
+    plain: bool = False,
 ) -> Seen:
     """Draw the picture of a view under `layers`, with the strip of all of them, side by side at first.
 
@@ -85,7 +88,10 @@ def show_picture(
         title=title,
         size=shown.size,
         truth=truth,
-        strip=True,
+        strip=strip,
+        play=play,
+        plain=plain,
+        clear=(0,) if legend is None and run.labels.background is not None else (),
         least=view.page.least,
         report=True,
         filename="-".join(part for part in (view.file_stem, name, f"step-{view.page.step}") if part),

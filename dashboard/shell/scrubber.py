@@ -65,7 +65,9 @@ def _buttons(step: int, last: int) -> None:
         _button("Next", "step.next", None, _move, (1, last), step == last)
 
 
-def _button(label: str, key: str, shortcut: str | None, act: Callable[..., None], args: tuple[int, ...], off: bool) -> None:
+def _button(
+    label: str, key: str, shortcut: str | None, act: Callable[..., None], args: tuple[int, ...], off: bool
+) -> None:
     st.button(label, key, on_click=act, args=args, disabled=off, shortcut=shortcut, width="stretch")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
@@ -28,10 +29,17 @@ class Station:
 
 
 def offer() -> None:
-    """Draw the link, where the project's documents are here; an installed package has none."""
+    """Draw the button in the sidebar, where the project's documents are here; an installed package has none."""
+    with st.sidebar:
+        button("tour", type="tertiary")
+
+
+def button(key: str, type: Literal["secondary", "tertiary"] = "secondary") -> None:
+    """A button that opens the tour at its first station."""
     if TEXT.exists():
-        st.sidebar.button("Five-minute tour", "tour", icon=":material/explore:", type="tertiary", width="stretch",
-                          on_click=_go, args=(0,))  # fmt: skip
+        st.button(
+            "Five-minute tour", key, icon=":material/explore:", type=type, width="stretch", on_click=_go, args=(0,)
+        )
 
 
 def guide(pages: Mapping[str, StreamlitPage]) -> None:
