@@ -281,7 +281,7 @@ def test_overview_does_not_import_torch(runs):
     program = (
         "import os, sys\nfrom streamlit.testing.v1 import AppTest\n"
         f"os.environ['LAG_RUNS'] = {str(runs)!r}\n"
-        f"at = AppTest.from_file({APP!r}, default_timeout=60).run()\n"
+        f"at = AppTest.from_string({OVERVIEW!r}, default_timeout=60).run()\n"
         "assert not at.exception and at.metric\n"
         "sys.exit('torch' in sys.modules)"
     )

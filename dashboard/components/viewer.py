@@ -146,9 +146,9 @@ def viewer(
     layers above. report: settings changed in the browser cause a rerun and can be read by
     `viewer_settings(key)`. filename: stem of the PNG that is saved. least: the probability above which a class stood
     out where labels hold NOTHING; the read-out and the threshold keep to it. play: go once through the layers of the
-    steps up to the one that is active, in the browser, when the viewer first has its pictures. plain: the picture and its
-    legend alone. clear: class indices that leave the photograph as it is (the background), unless the legend points at
-    them.
+    steps up to the one that is active, in the browser, when the viewer first has its pictures. plain: the picture and
+    its legend alone. clear: class indices that leave the photograph as it is (the background), unless the legend
+    points at them.
 
     A value given here (active, opacity, …) wins over what was set in the browser only when it changes
     between runs. Raises ValueError, as a sentence, where shapes and counts do not fit together.
