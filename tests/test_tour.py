@@ -6,7 +6,7 @@ import re
 
 from small_runs import write_run
 from streamlit.testing.v1 import AppTest
-from test_dashboard_app import APP
+from test_dashboard_app import OVERVIEW
 
 from dashboard.app import PAGES
 from dashboard.shell import tour
@@ -40,7 +40,7 @@ def test_each_station_names_pages_that_exist():
 def test_the_app_is_led_through_the_tour(tmp_path, monkeypatch):
     write_run(tmp_path, "aerial-2-2-1-finetune")
     monkeypatch.setenv("LAG_RUNS", str(tmp_path))
-    at = AppTest.from_file(APP, default_timeout=60).run()
+    at = AppTest.from_string(OVERVIEW, default_timeout=60).run()
     assert not [b for b in at.button if b.key == "tour.next"], "closed at first"
     at.sidebar.button(key="tour").click().run()
     shown = [at_text(at)]
