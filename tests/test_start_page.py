@@ -97,6 +97,7 @@ def test_it_plays_once_and_leads_to_why():
         window(browser, "about:blank", width=1280, height=800) as shown,
     ):
         shown.set_default_timeout(120_000)
+        shown.emulate_media(reduced_motion="no-preference")
         shown.add_init_script(SEEN)
         shown.goto(url)
         shown.wait_for_function("window.seen?.length == 2")
