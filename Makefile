@@ -17,8 +17,9 @@ $(VENV)/.dev: $(VENV)/.app
 dashboard: $(VENV)/.app
 	$(BIN)/streamlit run dashboard/app.py
 
+# A file's tests run one after the other; files are shared out among the processors.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow and not browser"

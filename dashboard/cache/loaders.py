@@ -24,6 +24,7 @@ import streamlit as st
 
 from dashboard.cache import photographs
 from dashboard.cache.memory_cache import Shelf, shelved
+from dashboard.ui.shipped import shipped
 from lag_core.data.dataset import DatasetMissing
 from lag_core.data.pictures import scaled_down
 from lag_core.data.remap import truth as class_indices
@@ -93,7 +94,7 @@ class Picture:
 def runs_root() -> Path:
     """The folder whose runs can be opened: the environment's LAG_RUNS, else the project's checkpoints."""
     given = os.environ.get("LAG_RUNS")
-    return Path(given) if given else Path(__file__).resolve().parents[2] / "checkpoints"
+    return Path(given) if given else shipped("checkpoints")
 
 
 def device(arguments: Sequence[str] | None = None) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard.ui import untrusted
+from dashboard.ui.shipped import shipped
 from lag_core.data.dataset import DatasetMissing
 from lag_core.data.photographs import ClassedPhotographs, Credit, Photographs
 from lag_core.data.pictures import DataError
@@ -20,7 +21,7 @@ from lag_core.runs import Run
 PHOTO = "photo:"
 """Image ids with this prefix name a photograph that ships."""
 
-FOLDER = Path(__file__).resolve().parents[2] / "assets" / "photos"
+FOLDER = shipped("assets/photos")
 
 SAID = "The photographs of this run may not be published; these are in the public domain or under CC0."
 

@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-TEXT = Path(__file__).resolve().parents[2] / "docs" / "tour.md"
+from dashboard.ui.shipped import shipped
+
+TEXT = shipped("docs/tour.md")
 
 _PICTURE = re.compile(r"^!\[.*\]\(.*\)\n+", re.MULTILINE)
 _PLACE = "_tour"

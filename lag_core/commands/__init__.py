@@ -3,6 +3,7 @@
 from lag_core.commands import (
     adopt,
     compare,
+    dashboard,
     data,
     doctor,
     evaluate,
@@ -20,5 +21,5 @@ from lag_core.commands import (
 
 COMMANDS = (
     train, import_, evaluate, survey, predict, explain, report, compare, splits, doctor, pack, adopt,
-    import_predictions, sweep, data,
+    import_predictions, sweep, data, dashboard,
 )  # fmt: skip
