@@ -12,12 +12,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lag_core.commands.arguments import place
 from lag_core.runs import RunError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runs", type=Path, help="folder of run folders, in place of the runs that ship")
-    parser.add_argument("--data", type=Path, help="dataset folder, in place of those that the runs name")
+    parser.add_argument("--runs", type=place, help="folder of run folders, in place of the runs that ship")
+    parser.add_argument("--data", type=place, help="dataset folder, in place of those that the runs name")
     parser.add_argument("streamlit", nargs="*", help="options of `streamlit run`, after --")
 
 
