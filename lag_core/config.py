@@ -53,6 +53,14 @@ class DataConfig:
     range: tuple[float, ...] = ()
     """Of images with 16 bits a channel: the values [low, high] that become 0 and 255. Empty: percentiles 0.5 and 99.5
     of the training images, which are then stored here (lag_core/data/deep_pixels.py)."""
+    augmentation: Literal["square", "field"] = "square"
+    """"square": scaled by 0.75 to 1.5 around the size that `fit` gives. "field": scaled by `scales` from its own size
+    and cropped at random, as the literature trains; with fit = "crop" training images are not cropped before."""
+    scales: tuple[float, ...] = (0.5, 2.0)
+    """"field": smallest and largest random scale."""
+    validation: Literal["square", "own"] = "square"
+    """What metrics are measured on: the square of `fit`, or each picture whole at its own size. The dashboard's maps
+    are of the square."""
     views: int = 4
     """Views of each training image that are drawn once and kept with their trunk features; 0: drawn afresh in every
     epoch, with nothing kept (for datasets that do not fit in memory)."""
@@ -83,8 +91,9 @@ class ModelConfig:
     skip: Literal["none", "layer1", "layer2", "layer3"] = "none"
     """From this stage on, the trunk keeps what each stage returns: the later ones enlarged and put beside it, so that
     the latent map is as fine as this stage's."""
-    shared: Literal["layer3", "layer4"] = "layer4"
-    """Last backbone stage of the trunk: what is frozen after step 0 and so shared by all steps."""
+    shared: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4"] = "layer4"
+    """Last backbone stage of the trunk: what is frozen after step 0 and so shared by all steps. "none": nothing is, the
+    whole network can train at each step."""
     latent: int = 128
     """Channels of the latent map Z (the ASPP's output)."""
     head_width: int = 64
@@ -101,6 +110,9 @@ class ModelConfig:
     """Whether the first block of a dilated stage is dilated like its others; torchvision's has half the rate."""
     pooling_window: int = 0
     """Side, in cells, of the window that the ASPP's image pooling takes the mean of; 0: the whole map."""
+    checkpointing: bool = False
+    """Whether each backbone stage that trains is computed a second time on the way back instead of being kept: less
+    memory, about a third more time, the same bits."""
     head: Literal["conv", "linear"] = "conv"
     """A head: convolution, norm, activation, 1x1 convolution; or the 1x1 convolution alone."""
 
@@ -129,7 +141,10 @@ class OptimConfig:
     first_stage: Literal["stem", "layer1", "layer2", "layer3", "layer4"] = "stem"
     """First of the backbone stages that train at step 0; those before it stay as loaded."""
     lr_stage_later: float = 0.0
-    """Stages behind the trunk after step 0 (only with shared = "layer3")."""
+    """Stages behind the trunk after step 0 (needs an earlier model.shared than "layer4")."""
+    batch_norm: Literal["first", "always", "never"] = "first"
+    """When what trains normalises by its batch instead of by running statistics: at step 0 alone, at every step, or at
+    none."""
     extractor_delay: float = 0.3
     """Share of a later step's iterations before ASPP and stage join: a transferred head starts with a large loss."""
     warmup: float = 0.0
@@ -141,12 +156,27 @@ class OptimConfig:
     as it is when the part joins, is stable; 0: no bound. 0.5 is a good value (lag_core/training/sharpness.py)."""
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    sync_batch_norm: bool = False
+    """Whether batch norm takes the batch of all processes together (with torchrun) instead of each its own part."""
+    decay_norms: bool = True
+    """Whether weight decay acts on biases and on batch norm's scales, too, as it does in the literature."""
     power: float = 0.9
     """Exponent of the poly schedule."""
     label_stride: int = 4
     """The loss is taken on labels of 1/label_stride of the input's side."""
     amp: Literal["off", "auto", "bf16", "fp16"] = "off"
     """Mixed precision; "auto": bf16 where the device computes in it, else off."""
+    accumulate: int = 1
+    """Parts of equal size that a batch is cut into, to be run one after another before the update: less memory. Means
+    over pixels, prototypes and batch norm are then those of the parts."""
+    channels_last: bool = False
+    """Memory layout with the channels innermost, which a GPU's convolutions want; other bits."""
+    fused: bool = False
+    """One kernel for the whole update instead of one for each tensor; other bits."""
+    tf32: bool = False
+    """Whether a GPU may round the factors of float32 products to 10 bits of mantissa."""
+    compile: bool = False
+    """Whether torch.compile makes kernels of its own for the student (needs a compiler; the first iterations wait)."""
     seed: int = 0
     deterministic: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -391,6 +421,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "optim.weight_decay": (0.0, 10.0),
     "optim.power": (0.0, 100.0),
     "optim.seed": (0, 2**32 - 1),
+    "optim.accumulate": (1, 4096),
     "optim.label_stride": (1, 32),
     "optim.threads": (0, 1024),
     "method.pseudo_threshold": (0.0, 1.0),
@@ -442,6 +473,7 @@ def _check(config: Config) -> None:
     _check_depth(config.model)
     if config.optim.lr_stage_later > 0 and config.model.shared == "layer4":
         raise ConfigError('optim.lr_stage_later > 0 needs model.shared = "layer3": layer4 is part of the frozen trunk')
+    _check_protocol(config)
     _check_method(config.method)
     if config.data.measure == "held" and config.data.holdout == 0:
         raise ConfigError('data.measure = "held" needs data.holdout > 0: nothing is held out')
@@ -475,6 +507,17 @@ def _check_depth(model: ModelConfig) -> None:
         raise ConfigError(f'model.skip = "{model.skip}" needs model.shared = "layer4": the trunk ends behind it')
     if model.skip == model.depth:
         raise ConfigError(f'model.skip = "{model.skip}": model.depth = "{model.depth}" leaves no later stage to join')
+
+
+def _check_protocol(config: Config) -> None:
+    """Keys of the data and the optimiser that ask something of one another."""
+    scales = config.data.scales
+    if len(scales) != 2 or not 0.01 <= scales[0] <= scales[1] <= 100:
+        raise ConfigError(f"data.scales = {list(scales)}: expected the smallest and the largest scale, 0.01 to 100")
+    if config.data.dataset == "aerial" and config.data.augmentation == "field":
+        raise ConfigError('data.augmentation = "field" needs images from files: tiles of "aerial" have one size')
+    if config.model.shared == "none" and config.method.replay > 0 and config.method.replay_at == "trunk":
+        raise ConfigError('method.replay_at = "trunk" needs a frozen trunk: choose another model.shared than "none"')
 
 
 def _check_switches(model: ModelConfig) -> None:

@@ -38,6 +38,16 @@ def confusion(truth: np.ndarray, prediction: np.ndarray, n: int) -> np.ndarray:
     return np.bincount(rows * n + columns, minlength=n * n).reshape(n, n)
 
 
+def added(counted: Sequence[list[dict[str, np.ndarray]]]) -> list[dict[str, np.ndarray]]:
+    """The sum of what several processes counted: confusion matrices of each step by domain."""
+    first, *others = counted
+    for other in others:
+        for total, more in zip(first, other, strict=True):
+            for domain, matrix in more.items():
+                total[domain] = total[domain] + matrix if domain in total else matrix
+    return first
+
+
 def _check_labels(what: str, labels: np.ndarray, n: int) -> None:
     foreign = labels[(labels < 0) | (labels >= n)]
     if foreign.size:

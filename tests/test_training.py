@@ -22,7 +22,8 @@ from lag_core.runs import Run, open_run
 from lag_core.training.continual import LOCK, ContinualTraining, alone, label_spaces, step_images, train
 from lag_core.training.evaluation import evaluate, totals
 from lag_core.training.features import FeatureStore, batch_order, iterations_per_epoch
-from lag_core.training.loop import NotFiniteError, gradient_norms, term_gradients, weighted_sum
+from lag_core.training.finite import NotFiniteError
+from lag_core.training.loop import gradient_norms, term_gradients, weighted_sum
 from lag_core.training.optimiser import Part, Schedule
 from lag_core.training.reporting import Reporter
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,9 @@ from lag_core.runs import Run, RunError, open_run
 from lag_core.sentences import say
 
 if TYPE_CHECKING:
-    from lag_core.image_counts import Intervals
+    from lag_core.boundary import BoundaryCounts
+    from lag_core.image_counts import ImageCounts, Intervals
+    from lag_core.processes import Processes
     from lag_core.training.features import Item, Progress
 
 
@@ -44,17 +47,18 @@ def run(options: argparse.Namespace) -> int:
     from lag_core.boundary import BoundaryCounts
     from lag_core.commands.measuring import measured as measure
     from lag_core.commands.predict import checked_overlap
-    from lag_core.comparison import step_rows, table
     from lag_core.device import device_named
     from lag_core.image_counts import ImageCounts
-    from lag_core.training.evaluation import measured_ids, totals, write_metrics
+    from lag_core.processes import ProcessLost, first, together
+    from lag_core.training.evaluation import measured_ids
     from lag_core.training.reporting import Reporter
 
     checked_overlap(options.windows)
     opened = open_run(options.run)
     opened.checked_step()
     dataset = opened.open_dataset(options.data)
-    bar = Reporter(options.json).bar
+    silent = options.json or not first()
+    bar, device = Reporter(silent).bar, device_named(options.device)
     counts = ImageCounts(opened.labels)
     edges = BoundaryCounts(opened.labels, len(opened.steps)) if options.boundary else None
 
@@ -63,18 +67,43 @@ def run(options: argparse.Namespace) -> int:
         if edges is not None:
             edges.add(*image)
 
-    by_domain = measure(
-        opened,
-        dataset,
-        bar if options.json else _announced(bar),
-        device_named(options.device),
-        count,
-        options.windows,
-    )
+    names = measured_ids(dataset, opened.config.data)
+    try:
+        with together(device) as everywhere:
+            by_domain = measure(opened, dataset, bar if silent else _announced(bar), device, count, options.windows)
+            _join(everywhere, counts, edges, names)
+    except ProcessLost as error:
+        say(f"lag: {error}; nothing was written", sys.stderr)
+        return 1
+    if first():
+        _tell(options, opened, by_domain, counts, edges)
+    return 0
+
+
+def _join(everywhere: Processes, counts: ImageCounts, edges: BoundaryCounts | None, names: Sequence[str]) -> None:
+    """Put together what the processes counted, in the order of the images."""
+    found = everywhere.gathered((counts.by_image, edges and (edges.both, edges.any)))
+    by_image = {name: one for images, _ in found for name, one in images.items()}
+    counts.by_image = {name: by_image[name] for name in names if name in by_image}
+    if edges is not None:
+        edges.both, edges.any = (np.sum([one[i] for _, one in found if one], axis=0) for i in (0, 1))
+
+
+def _tell(
+    options: argparse.Namespace,
+    opened: Run,
+    by_domain: list[dict[str, np.ndarray]],
+    counts: ImageCounts,
+    edges: BoundaryCounts | None,
+) -> None:
+    """Print what was measured, and write it if that was asked for."""
+    from lag_core.comparison import step_rows, table
+    from lag_core.training.evaluation import totals, write_metrics
+
     measured = totals(by_domain)
     verdict = "different" if options.write else _verdict(opened, measured)
     if options.write:
-        write_metrics(opened.path / "metrics.json", by_domain, len(measured_ids(dataset, opened.config.data)))
+        write_metrics(opened.path / "metrics.json", by_domain, len(counts.by_image))
         verdict = "written"
     rows, intervals = step_rows(opened, measured), counts.intervals()
     bands = None if edges is None else edges.iou()
@@ -97,7 +126,6 @@ def run(options: argparse.Namespace) -> int:
             say(f"\nBoundary IoU: {100 * SHARE:g} % of an image's diagonal around the outlines")
             say(_band_table(opened, bands))
         say(_SENTENCES[verdict])
-    return 0
 
 
 def _class_table(run: Run, found: Intervals) -> str:

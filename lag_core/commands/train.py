@@ -78,18 +78,19 @@ def command_for(config: Config, folder: Path = Path("configs")) -> str:
 
 
 def run(options: argparse.Namespace) -> int:
+    from lag_core.processes import ProcessLost, first
     from lag_core.training.continual import train
+    from lag_core.training.finite import NotFiniteError
     from lag_core.training.loading import WorkerLost
-    from lag_core.training.loop import NotFiniteError
     from lag_core.training.reporting import Reporter
 
     config = read_config(options.config, options.method, options.set, options.recipe)
     out = options.out or Path("checkpoints") / f"{options.config.stem}-{config.method.name.replace('+', 'plus')}"
-    reporter = Reporter(options.quiet)
+    reporter = Reporter(options.quiet or not first())
     reporter.say(f"{config.method.name} on {config.data.dataset} {config.data.task} ({config.data.setting}) -> {out}")
     try:
         train(config, out, resume=options.resume, reporter=reporter)
-    except (NotFiniteError, WorkerLost) as error:
+    except (NotFiniteError, WorkerLost, ProcessLost) as error:
         say(f"lag: {error}; the last saved point is kept in {out}", sys.stderr)
         return 1
     finally:

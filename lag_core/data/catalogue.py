@@ -47,7 +47,9 @@ def open_dataset(config: DataConfig) -> Dataset:
         raise
     except (OSError, RuntimeError) as error:  # a folder that may not be read, a name too long, a home that is unknown
         raise DataError(f"dataset {config.dataset!r}: {config.root} cannot be read: {error}") from None
-    return opened.cropped(config.size) if config.fit == "crop" else opened
+    if config.fit == "pad":
+        return opened
+    return opened.cropped(config.size, only="val" if config.augmentation == "field" else None)
 
 
 def with_range(config: DataConfig, dataset: Dataset) -> DataConfig:

@@ -101,15 +101,23 @@ class FileDataset:
         self._domain_of = domain_of
         self._read, self._rules = read, rules
         self._crop: int | None = None
+        self._cropped: frozenset[str] | None = None
+        """The names that are cropped; None: all."""
         self._range: tuple[float, ...] = ()
         self._known = np.zeros(256, bool)
         self._known[[one.id for one in info.classes] + [IGNORE]] = True
 
-    def cropped(self, size: int) -> FileDataset:
-        """The same dataset, of each picture the centre square of side `size` (transforms.centre_square)."""
+    def cropped(self, size: int, only: str | None = None) -> FileDataset:
+        """The same dataset, of each picture the centre square of side `size` (transforms.centre_square); of the
+        pictures of the split `only` alone, if it is given."""
         other = copy.copy(self)
         other._crop = size
+        other._cropped = None if only is None else frozenset(self.ids(only))
         return other
+
+    def _crop_of(self, name: str) -> int | None:
+        """Side of the square that is left of a picture; None: all of it."""
+        return self._crop if self._cropped is None or name in self._cropped else None
 
     def scaled(self, value_range: tuple[float, ...]) -> FileDataset:
         """The same dataset; its images of 16 bits a channel are scaled by `value_range` (low, high)."""
@@ -137,7 +145,8 @@ class FileDataset:
 
     def image(self, name: str) -> np.ndarray:
         image = read_image(self._images[name], self._range)
-        return image if self._crop is None else centre_square(image, self._crop)
+        crop = self._crop_of(name)
+        return image if crop is None else centre_square(image, crop)
 
     def image_file(self, name: str) -> Path:
         """Where the picture lies."""
@@ -178,14 +187,16 @@ class FileDataset:
             raise DataError(
                 f"{self._masks[name]} has {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}"
             )
-        return mask if self._crop is None else centre_square_of_mask(mask, self._crop)
+        crop = self._crop_of(name)
+        return mask if crop is None else centre_square_of_mask(mask, crop)
 
     def domain(self, name: str) -> str:
         return self._domain_of(name)
 
     def present(self, split: str) -> dict[str, frozenset[int]]:
         names = self.ids(split)
-        part = split if self._crop is None else f"{split}/{self._crop}"
+        crop = self._crop_of(names[0]) if names else None
+        part = split if crop is None else f"{split}/{crop}"
         key = presence.key_of_files(self.info.name, part + self._rules, [self._masks[name] for name in names])
         return presence.cached(self.info.name, key, names, self.mask)
 

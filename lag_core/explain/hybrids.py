@@ -34,7 +34,7 @@ from lag_core.explain.shares import (
     is_feature,
     plan,
 )
-from lag_core.model.backbone import STAGES
+from lag_core.model.backbone import STAGES, depth
 from lag_core.model.prediction import full_size
 from lag_core.model.segmenter import Segmenter
 from lag_core.protocol import LabelSpace
@@ -160,7 +160,7 @@ class Pair:
         trunks = [nets.trunk(step) for nets, step in zip(self.networks, self.steps, strict=True)]
         shared = self.models[0].config.shared
         if trunks[0] == trunks[1] and shared == self.models[1].config.shared:
-            return STAGES.index(shared) + 1, passes[1].features(self.steps[1])
+            return depth(shared), passes[1].features(self.steps[1])
         return 0, passes[1].inputs
 
     def _walk(

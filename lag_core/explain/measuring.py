@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from lag_core import processes
 from lag_core.data.dataset import Dataset
 from lag_core.data.remap import truth
 from lag_core.explain.networks import Networks
 from lag_core.explain.trace import Trace
-from lag_core.metrics import confusion
+from lag_core.metrics import added, confusion
 from lag_core.model.windows import Decided, predict_windows
 from lag_core.runs import Run
 
@@ -63,7 +64,8 @@ def confusions(
     """
     networks, classes = Networks(run, device), len(run.classes)
     totals: list[dict[str, np.ndarray]] = [{} for _ in range(len(networks))]
-    for name in names:
+    everywhere = processes.current()
+    for name in everywhere.share(list(names)):
         true = truth(dataset.mask(name), run.labels)
         trace, domain = Trace(networks, dataset.image(name), true, name), dataset.domain(name)
         for step, total in enumerate(totals):
@@ -72,4 +74,4 @@ def confusions(
                 listener(step, name, true, predicted)
             counted = confusion(true, predicted, classes)
             total[domain] = total.get(domain, np.zeros_like(counted)) + counted
-    return totals
+    return added(everywhere.gathered(totals))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lag_core import processes
 from lag_core.method.precision import full_precision
 from lag_core.protocol import IGNORE
 
@@ -82,4 +83,4 @@ def unbiased_cross_entropy(logits: Tensor, labels: Tensor, n_old: int, weight: T
 def _mean(loss: Tensor, valid: Tensor, weight: Tensor | None) -> Tensor:
     if weight is not None:
         loss = loss * weight
-    return loss.masked_fill(~valid, 0.0).sum() / valid.sum().clamp(min=1)
+    return loss.masked_fill(~valid, 0.0).sum() / processes.mean(valid.sum()).clamp(min=1)

@@ -102,24 +102,28 @@ class ChannelScore:
 
     def update(self, distance: Tensor) -> None:
         """Take in one batch's `channel_distance`. Shape: [C]. Values that are not finite count as 0."""
-        fresh = distance.detach().float().to(self.distance.device).nan_to_num(0.0, 0.0, 0.0)
+        fresh = distance.detach().float().nan_to_num(0.0, 0.0, 0.0)
+        self.distance = self.distance.to(fresh.device)
         step = 1 / (self.count + 1) if self.warming else 1 - self.momentum
         self.distance += step * (fresh - self.distance)
         self.count += 1
 
     def split(self, rho: float) -> Split:
         """The round(rho * C) channels with the smallest distance as invariant; ties in channel order."""
-        invariant = torch.zeros_like(self.distance, dtype=torch.bool)
+        return Split(self._smallest(rho), bool(self.distance.max() >= DEFINED_ABOVE))
+
+    def _smallest(self, rho: float) -> Tensor:
+        """The round(rho * C) channels with the smallest distance. Shape: bool [C]."""
         order = self.distance.argsort(stable=True)
-        invariant[order[: round(rho * len(order))]] = True
-        return Split(invariant, bool(self.distance.max() >= DEFINED_ABOVE))
+        ranks = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        return ranks < round(rho * len(order))
 
     def working_split(self, rho: float) -> Split:
         """What the losses use: all channels are invariant while the score warms up or none has moved."""
-        split = self.split(rho)
-        if split.defined and not self.warming:
-            return split
-        return Split(torch.ones_like(split.invariant), False)
+        if self.warming:
+            return Split(torch.ones_like(self.distance, dtype=torch.bool), False)
+        moved = self.distance.max() >= DEFINED_ABOVE  # asked on the device, which nobody waits for
+        return Split(self._smallest(rho) | ~moved, True)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Tensors that restore the score."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lag_core import processes
 from lag_core.method.classification import softplus
 from lag_core.method.precision import full_precision
 from lag_core.protocol import IGNORE, LabelSpace
@@ -56,7 +57,7 @@ def distil_logits(
     if keep is None:
         return loss.mean()
     weight = keep.to(loss.dtype)
-    return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
+    return (loss * weight).sum() / processes.mean(weight.sum()).clamp(min=1e-6)
 
 
 @full_precision
@@ -71,7 +72,7 @@ def distil_features(student: Tensor, teacher: Tensor, keep: Tensor | None = None
     else:
         error = ((student - target).square().sum(1) * keep).sum()
         size = (target.square().sum(1) * keep).sum()
-    return error / size.clamp(min=1e-12)
+    return error / processes.mean(size).clamp(min=1e-12)
 
 
 def distil_stages(

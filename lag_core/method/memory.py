@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lag_core import processes
 from lag_core.method.prototypes import PrototypeMemory, class_means
 from lag_core.method.replay import ClassStatistics
 from lag_core.protocol import IGNORE
@@ -59,9 +60,24 @@ class Memory:
         fresh = [k for k in wanted if k not in kept]
         self.prototypes.reset(fresh)
         self.statistics.reset(fresh)
-        for latent, replayed, labels in batches:
-            self.prototypes.update(wanted, *class_means(latent, labels, wanted, min_pixels=1))
-            self.add_statistics(wanted, replayed, labels)
+        with processes.apart():
+            for latent, replayed, labels in batches:
+                self.prototypes.update(wanted, *class_means(latent, labels, wanted, min_pixels=1))
+                self.add_statistics(wanted, replayed, labels)
+        self.pool(fresh)
+
+    @torch.no_grad()
+    def pool(self, channels: list[int]) -> None:
+        """Join what the processes have learned of `channels`; afterwards it is the same on all."""
+        everywhere = processes.current()
+        if everywhere.count == 1:
+            return
+        states = everywhere.gathered(self._on_cpu())
+        self.prototypes.pool(channels, [state["prototypes"] for state in states])
+        self.statistics.pool(channels, [state["statistics"] for state in states])
+
+    def _on_cpu(self) -> dict[str, dict[str, Tensor]]:
+        return {part: {n: v.cpu() for n, v in tensors.items()} for part, tensors in self.state_dict().items()}
 
     @torch.no_grad()
     def add_statistics(self, channels: list[int], replayed: Tensor, labels: Tensor) -> None:

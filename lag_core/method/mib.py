@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lag_core import processes
 from lag_core.method.precision import full_precision
 
 
@@ -32,4 +33,4 @@ def unbiased_distillation(student: Tensor, teacher: Tensor, keep: Tensor | None 
     if keep is None:
         return loss.mean()
     weight = keep.to(loss.dtype)
-    return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
+    return (loss * weight).sum() / processes.mean(weight.sum()).clamp(min=1e-6)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lag_core import processes
 from lag_core.config import MethodConfig
 from lag_core.method.decoupling import ChannelScore, channel_distance
 from lag_core.method.foreground import silent_catch_all
@@ -46,10 +47,11 @@ class Batch(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Terms by name, and facts for the log."""
+    """Terms by name, and what is worked out when it is asked for."""
 
     terms: dict[str, Term]
-    facts: dict[str, Any]
+    facts: Callable[[], dict[str, Any]]
+    """For the log; counted when asked for, as that waits for the device."""
     sources: Callable[[], dict[str, Tensor]] = dict
     """The raw segmentation term in parts that add up to it, by name of `SOURCES`; computed when asked for."""
 
@@ -118,6 +120,14 @@ class Objective:
             self.own_pixels = torch.zeros(self.space.channels(self.step), dtype=torch.float64)
         new = list(self.space.new_channels(self.step))
         self.memory.statistics.reset(new)
+        with processes.apart():
+            self._look_at(teacher, batches, new)
+        if self.entropy is not None:
+            self.entropy.histogram = _summed(self.entropy.histogram)
+        if self.carrier is not None:
+            self.memory.pool(new)
+
+    def _look_at(self, teacher: Segmenter, batches: Iterable[Batch], new: list[int]) -> None:
         for batch in batches:
             old = teacher.behind_trunk(batch.inputs)
             if self.entropy is not None:
@@ -172,7 +182,7 @@ class Objective:
             terms["auxiliary"] = Term(auxiliary(scene), self.config.auxiliary)
         if old is not None:
             terms.update(self._preserving_terms(scene, old, progress, skip))
-        return Result(terms, self._facts(fused, batch), lambda: segmentation_by_source(scene))
+        return Result(terms, lambda: self._facts(fused, batch), lambda: segmentation_by_source(scene))
 
     def _preserving_terms(self, scene: Scene, old: Output, progress: float, skip: frozenset[str]) -> dict[str, Term]:
         """Every term of `TERMS` with a weight above zero."""
@@ -188,7 +198,8 @@ class Objective:
         return {name: Term(TERMS[name].function(scene, old), weight) for name, weight in wanted.items()}
 
     def _score_channels(self, old: Tensor, new: Tensor) -> None:
-        self.score.update(channel_distance(old, new.detach(), self.config.channel_metric, seed=self.seed))
+        distance = channel_distance(old, new.detach(), self.config.channel_metric, seed=self.seed)
+        self.score.update(processes.mean(distance))
 
     def _fused(self, old: Output | None, batch: Batch) -> PseudoLabels | None:
         if old is None or self.config.pseudo == "off":
@@ -232,6 +243,7 @@ class Objective:
         )
         arrays = self.memory.arrays()
         if teacher is not None:
+            score.distance, score.count = _pooled_distance(score)
             split = score.split(self.config.rho)
             arrays["channels.distance"] = score.distance.float().cpu().numpy()
             arrays["channels.invariant"] = split.invariant.cpu().numpy().astype(np.uint8)
@@ -271,3 +283,17 @@ class Objective:
         self.own_pixels = state.get("own_pixels")
         if self.entropy is not None:
             self.entropy.load_state_dict(state["entropy"])
+
+
+def _summed(counts: Tensor) -> Tensor:
+    """Sum over the processes. Any shape."""
+    return torch.stack(processes.current().gathered(counts)).sum(0)
+
+
+def _pooled_distance(score: ChannelScore) -> tuple[Tensor, int]:
+    """Mean distance of each channel over the batches of all processes, and their number. Shape: [C]."""
+    found = processes.current().gathered((score.distance.cpu(), score.count))
+    if len(found) == 1:
+        return score.distance, score.count
+    count = sum(n for _, n in found)
+    return torch.stack([distance * n for distance, n in found]).sum(0) / max(count, 1), count

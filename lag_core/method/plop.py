@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lag_core import processes
 from lag_core.method.precision import full_precision
 from lag_core.protocol import LabelSpace
 
@@ -32,7 +33,7 @@ def local_pod(student: Tensor, teacher: Tensor, scales: Sequence[int] = SCALES, 
     teacher = teacher.detach()
     distance = _squared_norm(student - teacher, scales)
     if relative:
-        return distance.sum() / _squared_norm(teacher, scales).sum().clamp(min=1e-12)
+        return distance.sum() / processes.mean(_squared_norm(teacher, scales).sum()).clamp(min=1e-12)
     return distance.mean()
 
 

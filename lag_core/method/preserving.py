@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lag_core import processes
 from lag_core.method.precision import full_precision
 from lag_core.method.prototypes import MIN_PIXELS
 from lag_core.method.regions import membership, region_sums
@@ -57,9 +58,9 @@ def feature_preserving(
     members, known = membership(regions, classes), regions != IGNORE
     others = known[None] & ~members
     enough = (_sizes(members) >= min_pixels) & (_sizes(others) >= min_pixels)
-    anchor = F.normalize(region_sums(teacher, members) * block, dim=1)
+    anchor = F.normalize(processes.total(region_sums(teacher, members)) * block, dim=1)
     # a sum has the direction of the mean; what is known, less the class, is the rest
-    sums = region_sums(student, torch.cat([members, known[None]])) * block
+    sums = processes.total(region_sums(student, torch.cat([members, known[None]]))) * block
     positive, negative = F.normalize(sums[:-1], dim=1), F.normalize(sums[-1] - sums[:-1], dim=1)
     triplet = (_distance(anchor, positive) - _distance(anchor, negative) + margin).clamp(min=0)
     present = enough & specific.any().to(enough.device)
@@ -75,7 +76,7 @@ def _global_distance(student: Tensor, teacher: Tensor, block: Tensor) -> Tensor:
 
 def _sizes(regions: Tensor) -> Tensor:
     """Pixels of each region. Shape: bool [n, B, h, w] -> [n]."""
-    return regions.flatten(1).sum(1)
+    return processes.total(regions.flatten(1).sum(1))
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

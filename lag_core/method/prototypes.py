@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lag_core import processes
 from lag_core.method.precision import full_precision
-from lag_core.method.regions import membership, region_sums
+from lag_core.method.regions import membership, on_device, region_sums
 
 MIN_PIXELS = 4
 """Fewest latent pixels of a class that give a batch prototype. Source: docs/method.md#spm."""
@@ -34,13 +35,15 @@ def class_means(
 ) -> tuple[Tensor, Tensor]:
     """Mean of Z over the pixels of each class; a class with fewer than `min_pixels` has mean 0 and count 0.
 
+    Of processes that train together, the pixels of all count.
+
     Shape: Z [B, C, h, w], labels int64 [B, h, w] -> means [n, C], counts float32 [n], in the order of
     `classes`.
     """
     regions = membership(labels, classes)
-    counts = regions.flatten(1).sum(1).to(latent.dtype)
+    counts = processes.total(regions.flatten(1).sum(1).to(latent.dtype))
     counts = counts * (counts >= min_pixels)
-    means = region_sums(latent, regions) / counts.clamp(min=1)[:, None]
+    means = processes.total(region_sums(latent, regions)) / counts.clamp(min=1)[:, None]
     return means * (counts > 0)[:, None], counts
 
 
@@ -62,11 +65,18 @@ class PrototypeMemory:
     @torch.no_grad()
     def update(self, classes: Sequence[int], means: Tensor, counts: Tensor) -> None:
         """Merge a batch's `class_means` of `classes`. Shape: means [n, C], counts [n]."""
-        rows = list(classes)
+        rows = on_device(tuple(classes), means.device)
+        self.mean, self.count = self.mean.to(means.device), self.count.to(means.device)
         added, fresh = counts.detach().to(self.count), means.detach().to(self.mean)
         total = self.count[rows] + added
         self.mean[rows] += (fresh - self.mean[rows]) * (added / total.clamp(min=1))[:, None]
         self.count[rows] = total
+
+    def pool(self, classes: Sequence[int], others: Sequence[Mapping[str, Tensor]]) -> None:
+        """Take `classes` from several memories that saw different pixels (`state_dict` of each)."""
+        self.reset(classes)
+        for state in others:
+            self.update(classes, state["mean"][list(classes)], state["count"][list(classes)])
 
     def grow(self, channels: int) -> None:
         """Make room for `channels` training channels in all; the new ones are unknown."""
@@ -113,7 +123,7 @@ def semantic_invariance(
 
     Shape: means [n, C], counts [n], prototypes [K, C], known bool [K], invariant bool [C] -> two scalars.
     """
-    rows = torch.tensor(list(classes), dtype=torch.int64, device=means.device)
+    rows = on_device(tuple(classes), means.device)
     block = invariant.to(means)
     batch = F.normalize(means * block, dim=1)
     reference = F.normalize(prototypes.detach().to(means) * block, dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -27,9 +28,18 @@ def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(labels[:, None].float(), size=size, mode="nearest-exact")[:, 0].to(labels.dtype)
 
 
+@lru_cache(maxsize=256)
+def on_device(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """Numbers as a tensor that is there already: copying a list to a GPU waits for it. To be read only.
+
+    Shape: -> int64 [n].
+    """
+    return torch.tensor(numbers, dtype=torch.int64, device=device)
+
+
 def membership(labels: Tensor, classes: Sequence[int]) -> Tensor:
     """Which pixels belong to which of `classes`. Shape: int64 [B, h, w] -> bool [n, B, h, w]."""
-    wanted = torch.tensor(list(classes), dtype=labels.dtype, device=labels.device)
+    wanted = on_device(tuple(classes), labels.device).to(labels.dtype)
     return labels[None] == wanted[:, None, None, None]
 
 
@@ -60,5 +70,5 @@ def confident_regions(
     scores = teacher_logits.sigmoid() if activation == "sigmoid" else teacher_logits.softmax(1)
     best, channel = scores.max(1)
     wanted = torch.zeros(teacher_logits.shape[1], dtype=torch.bool, device=channel.device)
-    wanted[list(classes)] = True
+    wanted[on_device(tuple(classes), channel.device)] = True
     return channel.masked_fill(~(wanted[channel] & (best >= threshold)), IGNORE)

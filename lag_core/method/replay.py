@@ -92,6 +92,19 @@ class ClassStatistics:
         self.pair_mean += region_sums((first + second) / 2, regions)
         self.pair_product += region_sums(first * second, regions)
 
+    @torch.no_grad()
+    def pool(self, channels: Sequence[int], others: Sequence[Mapping[str, Tensor]]) -> None:
+        """Take `channels` from several statistics that saw different pixels (`state_dict` of each)."""
+        rows = list(channels)
+        self.reset(rows)
+        for state in others:
+            own = {name: torch.zeros_like(getattr(self, name)) for name in _FIELDS}
+            for name in _FIELDS:
+                own[name][rows] = state[name][rows].to(own[name])
+            self._merge(own["count"], own["mean"], own["scatter"])
+            for name in ("pairs", "pair_mean", "pair_product"):
+                getattr(self, name).add_(own[name])
+
     def grow(self, channels: int) -> None:
         """Make room for `channels` training channels in all; the new ones are empty."""
         for name in _FIELDS:

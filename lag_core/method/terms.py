@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lag_core import processes
 from lag_core.config import MethodConfig
 from lag_core.method.classification import binary_cross_entropy, cross_entropy, unbiased_cross_entropy
 from lag_core.method.consistency import choose_pairs, semantic_consistency
@@ -22,7 +23,7 @@ from lag_core.method.plop import local_pod_of_layers, pod_factor
 from lag_core.method.preserving import feature_preserving
 from lag_core.method.prototypes import class_means, semantic_invariance
 from lag_core.method.pseudo_labels import PseudoLabels
-from lag_core.method.regions import confident_regions, resize_labels, size_of
+from lag_core.method.regions import confident_regions, on_device, resize_labels, size_of
 from lag_core.method.replay import patch_logits
 from lag_core.method.star import Balance, of_classes, similarity_to_kin
 from lag_core.method.stored import StoredMaps
@@ -220,7 +221,8 @@ def invariance(scene: Scene, old: Output) -> Tensor:
     mask = scene.score.working_split(scene.config.rho).invariant.to(means.device)
     forces = semantic_invariance(means, counts, classes, known.mean.to(means), known.known.to(means.device), mask)
     trained = [*scene.space.new_channels(scene.step), *range(scene.space.offset)]
-    known.update(trained, means[trained].detach(), counts[trained])
+    rows = on_device(tuple(trained), means.device)
+    known.update(trained, means[rows].detach(), counts[rows])
     return forces.aggregation + scene.config.spm_separation * forces.separation
 
 
@@ -249,8 +251,11 @@ def replayed(scene: Scene, old: Output) -> Tensor:
     At "latent", patches of Z go through the heads alone. At "trunk", whole feature maps go through everything that
     trains, and the student must also answer them as the teacher does.
     """
-    if scene.config.replay_at == "trunk":
-        return _replayed_maps(scene)
+    with processes.apart():  # each process draws its own
+        return _replayed_maps(scene) if scene.config.replay_at == "trunk" else _replayed_patches(scene)
+
+
+def _replayed_patches(scene: Scene) -> Tensor:
     config = scene.config
     patches, channels = scene.memory.statistics.sample_patches(
         scene.old_classes, config.replay_samples, scene.generator(), config.replay_covariance

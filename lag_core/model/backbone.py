@@ -15,6 +15,11 @@ from lag_core.model.activation import replace_relus
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 
+def depth(last: str) -> int:
+    """How many stages there are up to `last`, included; "none": 0. ValueError for another name."""
+    return 0 if last == "none" else STAGES.index(last) + 1
+
+
 class SkipStage(nn.Sequential):
     """A stage that returns what it is given beside its own output, enlarged to the same size.
 
@@ -58,16 +63,16 @@ class Backbone(nn.Module):
         self.channels = channels
 
     def stages_until(self, last: str) -> list[nn.Module]:
-        """The stages from the stem to `last`, included."""
-        return [getattr(self, name) for name in STAGES[: STAGES.index(last) + 1]]
+        """The stages from the stem to `last`, included; "none": no stage."""
+        return [getattr(self, name) for name in STAGES[: depth(last)]]
 
     def stages_from(self, first: str) -> list[nn.Module]:
         """`first` and the stages behind it."""
         return [getattr(self, name) for name in STAGES[STAGES.index(first) :]]
 
     def stages_after(self, last: str) -> list[nn.Module]:
-        """The stages behind `last`."""
-        return [getattr(self, name) for name in STAGES[STAGES.index(last) + 1 :]]
+        """The stages behind `last`; "none": all."""
+        return [getattr(self, name) for name in STAGES[depth(last) :]]
 
     def forward(self, x: Tensor) -> Tensor:
         for stage in self.stages_until("layer4"):

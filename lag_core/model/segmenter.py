@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from lag_core.config import ModelConfig
 from lag_core.model.aspp import ASPP
-from lag_core.model.backbone import STAGES, Backbone, build_backbone
+from lag_core.model.backbone import STAGES, Backbone, build_backbone, depth
+from lag_core.model.checkpointing import checkpointed
 from lag_core.model.heads import AnyHead, Head, LinearHead
 
 
@@ -47,15 +48,18 @@ class Segmenter(nn.Module):
 
     def trunk(self, images: Tensor) -> Tensor:
         """Features at the end of the shared trunk. Shape: [B, 3, H, W] -> [B, T, h, w]."""
-        for stage in self.backbone.stages_until(self.config.shared):
-            images = stage(images)
-        return images
+        return self._through(self.backbone.stages_until(self.config.shared), images)
 
     def stage(self, features: Tensor) -> Tensor:
         """The backbone behind the trunk; the identity where the trunk is the whole backbone."""
-        for stage in self.backbone.stages_after(self.config.shared):
-            features = stage(features)
-        return features
+        return self._through(self.backbone.stages_after(self.config.shared), features)
+
+    def _through(self, stages: list[nn.Module], x: Tensor) -> Tensor:
+        for stage in stages:
+            again = self.config.checkpointing and torch.is_grad_enabled()
+            trains = again and any(p.requires_grad for p in stage.parameters())
+            x = checkpointed(stage, x) if trains else stage(x)
+        return x
 
     def decode(self, latent: Tensor) -> Tensor:
         """Logits of the latent map. Shape: Z [B, C, h, w] -> [B, channels, h, w]."""
@@ -85,13 +89,12 @@ class Segmenter(nn.Module):
 
     @property
     def trunk_channels(self) -> int:
-        """Channels of the trunk's output."""
-        return self.backbone.channels[STAGES.index(self.config.shared)]
+        """Channels of the trunk's output; of an image where there is no trunk."""
+        return (3, *self.backbone.channels)[depth(self.config.shared)]
 
     def trunk_names(self) -> tuple[str, ...]:
         """Prefixes of the trunk's tensors in the state dict."""
-        last = STAGES.index(self.config.shared)
-        return tuple(f"backbone.{name}." for name in STAGES[: last + 1])
+        return tuple(f"backbone.{name}." for name in STAGES[: depth(self.config.shared)])
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:

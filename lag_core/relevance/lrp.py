@@ -75,7 +75,7 @@ class FoldedSegmenter:
             self.stage = chain_of(model.backbone.stages_after(shared))
             self.aspp = chain_of(model.aspp)
             self.heads = Parallel([chain_of(head) for head in model.heads])
-        first = self.trunk.layers[0]
+        first = [*self.trunk.layers, *self.stage.layers][0]
         assert isinstance(first, Convolution)
         first.sees_image = True
         self.trunk_channels = model.trunk_channels

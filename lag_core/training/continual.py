@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
+from lag_core import processes
 from lag_core.config import Config, ConfigError
 from lag_core.data.catalogue import Dataset, open_dataset, task_of, with_range
 from lag_core.data.dataset import FileDataset
@@ -35,11 +36,12 @@ from lag_core.sentences import sentence
 from lag_core.training import surroundings
 from lag_core.training.allocation import LARGEST, Allocation
 from lag_core.training.evaluation import Validation, metrics_entry, whole
-from lag_core.training.features import FeatureStore, Views, batch_order, collect_views, iterations_per_epoch
+from lag_core.training.features import FeatureStore, NoStore, Views, batch_order, collect_views, iterations_per_epoch
+from lag_core.training.finite import NotFiniteError
 from lag_core.training.health import silent_class
 from lag_core.training.journal import Journal, new_info
 from lag_core.training.loading import Order, WorkerLost
-from lag_core.training.loop import NotFiniteError, StepLoop
+from lag_core.training.loop import StepLoop
 from lag_core.training.optimiser import Schedule, freeze_all_but, parts, trunk_trains
 from lag_core.training.probe import FEWEST, IMAGES, ClassProbe, Probe, probe_images
 from lag_core.training.reporting import Reporter
@@ -64,16 +66,20 @@ def train(
     `first_step` is a run whose step 0 is taken over instead of being trained; it must have been trained alike.
     `store` keeps trunk features for other runs.
     Raises ConfigError, DatasetMissing or RunError for a user's mistake, NotFiniteError if a loss leaves the numbers,
-    WorkerLost if a process that reads images dies.
+    WorkerLost if a process that reads images dies, ProcessLost if one of several that train does.
     """
     out = Path(out)
     if (out / "run.json").exists() and not resume:
         raise ConfigError(f"{out} already holds a run; choose another --out or pass --resume")
-    with alone(out):
-        training = ContinualTraining(config, out, reporter or Reporter(), store or FeatureStore())
-        if first_step is not None and not training.journal.info["steps"]:
-            training.journal.adopt_first_step(first_step)
-        return training.run()
+    with processes.together(surroundings.kind(config.optim)) as everywhere:
+        if first_step is not None and everywhere.count > 1:
+            raise ConfigError("a step 0 is taken over by one process alone: start without torchrun")
+        with alone(out) if everywhere.first else nullcontext():
+            speaker = (reporter or Reporter()) if everywhere.first else Reporter(quiet=True)
+            training = ContinualTraining(config, out, speaker, store or FeatureStore())
+            if first_step is not None and not training.journal.info["steps"]:
+                training.journal.adopt_first_step(first_step)
+            return training.run()
 
 
 @contextmanager
@@ -114,6 +120,7 @@ class Batches:
     step: int
     config: Config
     device: torch.device
+    everywhere: processes.Processes = field(default_factory=processes.current)
 
     @cached_property
     def _targets(self) -> torch.Tensor:
@@ -141,9 +148,12 @@ class Batches:
         """The batches of iterations that follow one another, read ahead where the configuration has workers."""
         return self._stream(map(self._order, iterations))
 
-    def plain(self) -> Iterator[Batch]:
-        """Every image once, as it is (view 0)."""
-        size, images = self.config.optim.batch, range(len(self.views))
+    def plain(self, shared: bool = False) -> Iterator[Batch]:
+        """Every image once, as it is (view 0); with `shared`, this process's part of them."""
+        size = self.config.optim.batch
+        images: Sequence[int] = range(len(self.views))
+        if shared:
+            images = self.everywhere.share(images)
         chunks = (images[start : start + size] for start in range(0, len(images), size))
         return self._stream((list(rows), [0] * len(rows)) for rows in chunks)
 
@@ -151,7 +161,12 @@ class Batches:
         optim = self.config.optim
         seed = 7919 * optim.seed + self.step
         rows, picks = batch_order(len(self.views), self.config.data.views, optim.batch, iteration, seed)
-        return rows.tolist(), picks.tolist()
+        return self._mine(rows).tolist(), self._mine(picks).tolist()
+
+    def _mine(self, batch: np.ndarray) -> np.ndarray:
+        """This process's part of a batch, never empty."""
+        rank, count = self.everywhere.rank, self.everywhere.count
+        return batch[rank::count] if len(batch) > rank else batch[:1]
 
     def _stream(self, orders: Iterable[Order]) -> Iterator[Batch]:
         return (self._batch(*drawn) for drawn in self.views.stream(orders))
@@ -176,22 +191,47 @@ class ContinualTraining:
         self.labels, grouping = label_spaces(config, self.dataset)
         self.grouping = grouping
         self.goes_on = (out / "run.json").exists()
-        self.validation = Validation(self.dataset, config.data, self.labels, self.device, store)
+        kept = store if config.data.views else NoStore()
+        self.validation = Validation(self.dataset, config.data, self.labels, self.device, kept)
         self._check_before_anything_is_written()
         around = surroundings.describe(self.device)
         info = new_info(out.name, config, self.dataset.info, self.labels, grouping, around)
-        self.journal = Journal(out, config, info)
+        self.everywhere = processes.current()
+        self.journal = self._journal(out, config, info)
         self._tell(findings(self.dataset, grouping))
+
+    def _journal(self, out: Path, config: Config, info: dict[str, Any]) -> Journal:
+        """The writer begins; the others then read what there is to go on from, before anything is written again."""
+        if self.everywhere.first:
+            journal = Journal(out, config, info)
+            self.everywhere.wait()
+        else:
+            self.everywhere.wait()
+            journal = Journal(out, config, info, writes=False)
+        self.everywhere.wait()
+        return journal
 
     def _check_before_anything_is_written(self) -> None:
         """ConfigError or DataError for what would otherwise come out in the middle of the run."""
         surroundings.amp_type(self.config.optim.amp, self.device)
+        self._check_processes()
         if self.config.model.weights != "none" and not self.goes_on:
             pretrained_backbone(self.config.model)
         if isinstance(self.dataset, FileDataset):
             self.dataset.check()
         for step in range(len(self.labels.steps)):
             step_images(self.config, self.dataset, self.labels, step)
+
+    def _check_processes(self) -> None:
+        """ConfigError for what several processes cannot do."""
+        count = processes.current().count
+        if self.config.optim.batch % (count * self.config.optim.accumulate):
+            raise ConfigError(
+                f"optim.batch = {self.config.optim.batch}: {count} processes and optim.accumulate = "
+                f"{self.config.optim.accumulate} must divide it"
+            )
+        if count > 1 and (self.config.optim.steadiness > 0 or self.config.method.replay_balance):
+            raise ConfigError("optim.steadiness and method.replay_balance need one process: start without torchrun")
 
     def run(self) -> Run:
         """Every step that is not finished yet."""
@@ -200,7 +240,10 @@ class ContinualTraining:
         for step in range(done, len(self.labels.steps)):
             model = self._step(model, step)
             self.journal.cursor, self.journal.states = Cursor(step=step + 1), {}
-        return self.journal.finish()
+            self.everywhere.wait()
+        run = self.journal.finish()
+        self.everywhere.wait()
+        return run
 
     def _step(self, previous: Segmenter | None, step: int) -> Segmenter:
         began = time.perf_counter() - self.journal.cursor.seconds
@@ -209,11 +252,12 @@ class ContinualTraining:
             step, len(self.labels.steps), len(batches.views), self.journal.cursor.iteration, loop.total
         )
         try:
-            loop.run(self.journal.cursor.iteration, self._listener(loop, began))
-        except (NotFiniteError, WorkerLost) as error:
+            with processes.lost_is_said():
+                loop.run(self.journal.cursor.iteration, self._listener(loop, began))
+                self._finish(loop, batches, previous, time.perf_counter() - began)
+        except (NotFiniteError, WorkerLost, processes.ProcessLost) as error:
             self.journal.fail(f"step {step}: {error}")
             raise
-        self._finish(loop, batches, previous, time.perf_counter() - began)
         return loop.student
 
     def _prepare(self, previous: Segmenter | None, step: int) -> tuple[Batches, StepLoop]:
@@ -225,6 +269,8 @@ class ContinualTraining:
         student = self._student(previous, step)
         found = parts(student, config, self.labels, step)
         freeze_all_but(student, found)
+        if config.optim.sync_batch_norm and self.everywhere.count > 1:
+            processes.sync_batch_norm(student)
         views = self._views(student, ids, trunk_trains(found))
         batches = Batches(views, self.labels, step, config, self.device)
         memory = open_run(self.journal.out).whole_analysis(step - 1) if step else {}
@@ -246,7 +292,7 @@ class ContinualTraining:
         elif teacher is not None:
             if config.method.transfer and config.method.transfer_from == "nearest":
                 self._start_from_kin(student, teacher, batches)
-            objective.begin(teacher, batches.plain())
+            objective.begin(teacher, batches.plain(shared=True))
         loop = StepLoop(
             student=student,
             teacher=teacher,
@@ -260,6 +306,9 @@ class ContinualTraining:
             events_every=config.log.events_every,
             amp=surroundings.amp_type(config.optim.amp, self.device),
             dead=set(states.get("dead", ())),
+            accumulate=config.optim.accumulate,
+            channels_last=config.optim.channels_last,
+            compiles=config.optim.compile,
         )
         loop.allocation = self._allocation(loop, states)
         return batches, loop
@@ -284,6 +333,13 @@ class ContinualTraining:
         """The recorder of what each term does to the old classes; None, with a sentence, where there is none."""
         every = self.config.log.shares_every
         if not every or loop.teacher is None:
+            return None
+        optim = self.config.optim
+        if self.everywhere.count > 1 or optim.accumulate > 1 or not optim.decay_norms:
+            self.reporter.say(
+                f"step {loop.step}: shares of the terms are not recorded: they follow the update of one process from "
+                "a whole batch with one weight decay"
+            )
             return None
         trained = sum(p.numel() for part in loop.schedule.found for p in part.parameters())
         classes = tuple(self._class_probes(loop.student, loop.step)) if trained <= LARGEST else ()
@@ -367,7 +423,7 @@ class ContinualTraining:
             ids,
             replace(self.config.data, views=1) if plain else self.config.data,
             label_stride=optim.label_stride,
-            through_trunk=not trunk_moves,
+            through_trunk=not trunk_moves and self.config.model.shared != "none",
             device=self.device,
             progress=self.reporter.bar,
             store=self.store,
@@ -408,7 +464,7 @@ class ContinualTraining:
     def _finish(self, loop: StepLoop, batches: Batches, previous: Segmenter | None, seconds: float) -> None:
         """Measure and write a step."""
         model, step = loop.student.eval(), loop.step
-        analysis = loop.objective.finish(model, loop.teacher, batches.plain(), loop.trunk_trains)
+        analysis = loop.objective.finish(model, loop.teacher, batches.plain(shared=True), loop.trunk_trains)
         measured = self.validation.measure([model], self.config.method.loss, self.reporter.bar)[0]
         metrics = metrics_entry(step, measured, len(self.validation.ids))
         self._tell([silent_class(step, name) for name in self._silent_classes(whole(measured), step)])

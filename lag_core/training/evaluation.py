@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lag_core import processes
 from lag_core.config import DataConfig
 from lag_core.data.catalogue import Dataset
 from lag_core.data.remap import truth
 from lag_core.data.splits import hold_out
-from lag_core.data.transforms import content_size, fit
-from lag_core.metrics import confusion
+from lag_core.data.transforms import content_size, fit, to_input
+from lag_core.metrics import added, confusion
 from lag_core.model.prediction import full_size, label_map
-from lag_core.model.segmenter import Segmenter
+from lag_core.model.segmenter import Segmenter, upsample
 from lag_core.model.weights import load_steps, trunk_digest
 from lag_core.protocol import LabelSpace
 from lag_core.runs import SCHEMA, Run, write_json
@@ -43,29 +44,70 @@ class Validation:
         self, dataset: Dataset, config: DataConfig, labels: LabelSpace, device: torch.device, store: FeatureStore
     ):
         self.dataset, self.labels, self.device, self.store = dataset, labels, device, store
-        self.size = config.size
+        self.size, self.own = config.size, config.validation == "own"
         self.ids = measured_ids(dataset, config)
 
     def measure(
         self, models: Sequence[Segmenter], loss: str, progress: Progress, listener: Listener | None = None
     ) -> list[Confusions]:
-        """Confusion matrices of each model. Models whose trunks are equal to the bit share its features."""
-        k = len(self.labels.order)
+        """Confusion matrices of each model. Models whose trunks are equal to the bit share its features.
+
+        Processes that work together measure a part of the images each; all get the sum. `listener` hears of the part.
+        """
         totals: list[Confusions] = [{} for _ in models]
         by_trunk = _by_trunk(models)
-        for place in progress(range(0, len(self.ids), BATCH), "validation"):
-            batch = self.ids[place : place + BATCH]
+        everywhere = processes.current()
+        mine = everywhere.share(self.ids)
+        for place in progress(range(0, len(mine), BATCH), "validation"):
+            batch = mine[place : place + BATCH]
+            if self.own:
+                self._count_whole(models, loss, batch, totals, listener)
+                continue
             for trunk, group in by_trunk.items():
                 features = self._features(models[group[0]], trunk, batch)
                 for step in group:
-                    self._count(models[step], loss, features, batch, totals[step], k, step, listener)
-        return totals
+                    self._count(models[step], loss, features, batch, totals[step], step, listener)
+        return added(everywhere.gathered(totals))
 
     def _features(self, model: Segmenter, trunk: str, batch: Sequence[str]) -> Tensor:
         images = np.stack([fit(self.dataset.image(i), self.size)[0] for i in batch])
         key = hashlib.sha256(trunk.encode() + images.tobytes()).hexdigest()
         features = self.store.get(key, lambda: trunk_features(model, images, self.device).cpu().numpy())
         return torch.from_numpy(features).to(self.device)
+
+    @torch.no_grad()
+    def _count_whole(
+        self,
+        models: Sequence[Segmenter],
+        loss: str,
+        batch: Sequence[str],
+        totals: Sequence[Confusions],
+        listener: Listener | None,
+    ) -> None:
+        """Each picture as a whole, at its own size."""
+        for image_id in batch:
+            image = self.dataset.image(image_id)
+            inputs = torch.from_numpy(to_input(image[None])).to(self.device)
+            for step, (model, total) in enumerate(zip(models, totals, strict=True)):
+                own = upsample(model(inputs).logits, (image.shape[0], image.shape[1]))
+                self._add(own, image_id, self.dataset.mask(image_id), loss, total, step, listener)
+
+    def _add(
+        self,
+        logits: Tensor,
+        image_id: str,
+        mask: np.ndarray,
+        loss: str,
+        total: Confusions,
+        step: int,
+        listener: Listener | None,
+    ) -> None:
+        """Count a picture's label map. Shape: logits [1, K, H, W], mask uint8 [H, W]."""
+        predicted = label_map(logits, self.labels, loss)[0].cpu().numpy()
+        domain, true = self.dataset.domain(image_id), truth(mask, self.labels)
+        if listener is not None:
+            listener(step, image_id, true, predicted)
+        total[domain] = total.get(domain, 0) + confusion(true, predicted, len(self.labels.order))
 
     @torch.no_grad()
     def _count(
@@ -75,7 +117,6 @@ class Validation:
         features: Tensor,
         batch: Sequence[str],
         total: Confusions,
-        k: int,
         step: int,
         listener: Listener | None,
     ) -> None:
@@ -85,13 +126,7 @@ class Validation:
             size = (mask.shape[0], mask.shape[1])
             inside = content_size(*size, self.size)
             own = full_size(logits[row : row + 1], self.size, inside, size)
-            predicted = label_map(own, self.labels, loss)[0].cpu().numpy()
-            domain = self.dataset.domain(image_id)
-            true = truth(mask, self.labels)
-            if listener is not None:
-                listener(step, image_id, true, predicted)
-            counted = confusion(true, predicted, k)
-            total[domain] = total.get(domain, 0) + counted
+            self._add(own, image_id, mask, loss, total, step, listener)
 
 
 def _by_trunk(models: Sequence[Segmenter]) -> dict[str, list[int]]:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lag_core import reading
 from lag_core.config import DataConfig
+from lag_core.data import field_augmentation
 from lag_core.data.catalogue import Dataset
 from lag_core.data.pictures import DataError
 from lag_core.data.transforms import augment, fit, fit_mask, small_mask, to_input
@@ -199,7 +200,13 @@ def draw_view(dataset: Dataset, image_id: str, view: int, config: DataConfig) ->
     if view == 0:
         return fit(image, config.size)[0], fit_mask(mask, config.size)
     digest = hashlib.sha256(f"{image_id}/{view}".encode()).digest()
-    return augment(image, mask, np.random.default_rng(list(digest[:16])), config.size)
+    rng = np.random.default_rng(list(digest[:16]))
+    if config.augmentation == "square":
+        return augment(image, mask, rng, config.size)
+    low, high = config.scales
+    height, width = mask.shape
+    chosen = field_augmentation.draw(height, width, config.size, (low, high), rng)
+    return field_augmentation.view(image, mask, config.size, chosen)
 
 
 def collect_views(

@@ -28,21 +28,23 @@ from lag_core.runs import (
 )
 from lag_core.training.resume import Cursor, load_resume, save_resume
 
-_FREE = {("data", "workers")}
+_FREE = {("data", "workers"), ("model", "checkpointing")}
 """Keys without influence on a run: it may go on with others."""
 
 
 class Journal:
     """The run folder of a training that is going on; a crash at any moment leaves it readable."""
 
-    def __init__(self, out: Path, config: Config, info: dict[str, Any]):
-        self.out = out
+    def __init__(self, out: Path, config: Config, info: dict[str, Any], writes: bool = True):
+        """`writes`: of processes that train together, whether it is the one that writes."""
+        self.out, self.writes = out, writes
         existing = self._existing(config)
-        self.info = existing or info
+        self.info = {**existing, "processes": info.get("processes", 1)} if existing else info
         self.cursor, self.states = self._where_to_go_on()
-        self._drop_temporary_files()
-        self.write_info()
-        self._drop_events_behind(self.cursor)
+        if writes:
+            self._drop_temporary_files()
+            self.write_info()
+            self._drop_events_behind(self.cursor)
 
     def _existing(self, config: Config) -> dict[str, Any] | None:
         """run.json as it stands. ConfigError if the folder holds a run of another configuration."""
@@ -78,7 +80,8 @@ class Journal:
             path.unlink()
 
     def write_info(self) -> None:
-        write_json(self.out / "run.json", self.info)
+        if self.writes:
+            write_json(self.out / "run.json", self.info)
 
     def warn(self, sentence: str) -> None:
         """Add a warning to run.json, once."""
@@ -91,11 +94,13 @@ class Journal:
         self.warn(sentence)
 
     def event(self, event: Mapping[str, Any]) -> None:
-        append_event(self.out / "events.jsonl", event)
+        if self.writes:
+            append_event(self.out / "events.jsonl", event)
 
     def save_point(self, cursor: Cursor, states: dict[str, Any]) -> None:
         """Everything needed to go on from `cursor` with the same bits."""
-        save_resume(self.out / "resume.pt", cursor, states)
+        if self.writes:
+            save_resume(self.out / "resume.pt", cursor, states)
 
     def finish_step(
         self,
@@ -107,6 +112,9 @@ class Journal:
     ) -> None:
         """Write a finished step. run.json comes last: until it names the step, the step does not exist."""
         step = len(self.info["steps"])
+        if not self.writes:
+            self.info["steps"].append({"step": step, **entry})
+            return
         before = state_arrays(previous) if previous is not None else {}
         file = write_tensors(self.out / f"step_{step:02d}.safetensors", changed(state_arrays(model), before))
         if analysis:
@@ -137,7 +145,8 @@ class Journal:
     def finish(self) -> Run:
         self.info["status"] = "finished"
         self.write_info()
-        (self.out / "resume.pt").unlink(missing_ok=True)
+        if self.writes:
+            (self.out / "resume.pt").unlink(missing_ok=True)
         return open_run(self.out)
 
 
@@ -175,6 +184,7 @@ def _place(event: Mapping[str, Any]) -> tuple[int, int]:
 
 _LATER_ONLY = {
     "data": {"fraction", "selection", "workers"},
+    "model": {"checkpointing"},
     "optim": {
         "epochs_later",
         "min_iterations",

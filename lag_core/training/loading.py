@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lag_core.data.pictures import DataError
 from lag_core.data.transforms import MEAN, STD
+from lag_core.sentences import Said
 
 AHEAD = 3
 """Batches that each worker keeps ready."""
@@ -26,7 +27,7 @@ Order = tuple[Sequence[int], Sequence[int]]
 """Rows and numbers of the views of one batch."""
 
 
-class WorkerLost(RuntimeError):
+class WorkerLost(Said, RuntimeError):
     """A worker process ended without being asked to."""
 
 

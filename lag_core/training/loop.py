@@ -5,26 +5,35 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from lag_core import processes
 from lag_core.method.objective import Batch, Objective, Result, Term, losses_by_source, weights_by_source
 from lag_core.model.segmenter import Output, Segmenter
-from lag_core.sentences import Said
 from lag_core.training.allocation import Allocation, Gradients, gradients_of
+from lag_core.training.finite import FiniteCheck, check_finite
 from lag_core.training.optimiser import Schedule, set_modes, trunk_trains
 from lag_core.training.sharpness import largest_curvature
 
-
-class NotFiniteError(Said, RuntimeError):
-    """A loss term became NaN or infinite."""
-
-
 Listener = Callable[[int, dict[str, Any] | None], None]
 """Told of each iteration after its update: (iteration, event or None)."""
+
+
+class _Pass(nn.Module):
+    """Forward pass and losses as one module, as DDP wants them."""
+
+    def __init__(self, student: Segmenter, run: Callable[..., Result]):
+        super().__init__()
+        self.student, self.run = student, run
+
+    def forward(self, *arguments: Any) -> Result:
+        return self.run(*arguments)
 
 
 @dataclass
@@ -48,7 +57,24 @@ class StepLoop:
     """Terms that turned out to have no gradient on any trainable parameter."""
     allocation: Allocation | None = None
     """Records what each term does to the old classes; training is the same without it."""
+    accumulate: int = 1
+    """Parts that a batch is cut into."""
+    channels_last: bool = False
+    compiles: bool = False
     _findings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._finite = FiniteCheck(immediate=next(self.student.parameters()).device.type == "cpu")
+        networks = [model for model in (self.student, self.teacher) if model is not None]
+        if self.channels_last:
+            for model in networks:
+                model.to(memory_format=torch.channels_last)
+        self._run: nn.Module = _Pass(self.student, self._forward)
+        if processes.current().count > 1:
+            self._run = DistributedDataParallel(self._run)
+        self._trunk, self._behind_trunk = self.student.trunk, self.student.behind_trunk
+        if self.compiles:
+            self._trunk, self._behind_trunk = torch.compile(self._trunk), torch.compile(self._behind_trunk)
 
     @property
     def trunk_trains(self) -> bool:
@@ -63,7 +89,7 @@ class StepLoop:
     def advance(self, iteration: int, without: frozenset[str] = frozenset()) -> None:
         """Make one update and report nothing; the terms named in `without` are left out."""
         progress = iteration / self.total
-        set_modes(self.student, self.schedule.found, self.step)
+        set_modes(self.student, self.schedule.found, self.step, self.schedule.batch_norm)
         result = self._forward(self.batch_of(iteration), progress, iteration, without)
         check_finite(result.terms)
         weighted_sum(result.terms).backward()
@@ -75,7 +101,8 @@ class StepLoop:
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """What resume.pt keeps of this step."""
+        """What resume.pt keeps of this step. NotFiniteError rather than what cannot be gone on from."""
+        self._finite.ask()
         return {
             "student": self.student.state_dict(),
             "optimiser": self.schedule.optimiser.state_dict(),
@@ -90,30 +117,35 @@ class StepLoop:
         progress = iteration / self.total
         measures = iteration % self.gradients_every == 0
         logs = measures or iteration % self.events_every == 0 or iteration == self.total - 1
-        set_modes(self.student, self.schedule.found, self.step)
+        set_modes(self.student, self.schedule.found, self.step, self.schedule.batch_norm)
         batch = next(batches)
         skip = frozenset() if logs else frozenset(self.dead)
-        result = self._forward(batch, progress, iteration, skip)
-        check_finite(result.terms)
-        self._look_for_dead(result.terms)
-        recorder = self.allocation if self.allocation is not None and self.allocation.measures(iteration) else None
-        shared = self.schedule.shared(progress) if measures else []
-        wanted = shared if recorder is None else recorder.wanted(iteration)
-        gradients = term_gradients(result.terms, wanted) if measures or recorder is not None else {}
-        norms = gradient_norms(result.terms, gradients, shared) if measures else None
-        if recorder is not None:
-            recorder.before_update(iteration, self._by_source(result), gradients)
-        del gradients
-        loss = weighted_sum(result.terms)
-        if self.schedule.wants_curvature(progress):
-            weighted = [term.value.float() * term.weight for term in result.terms.values()]
-            self.schedule.curvature = largest_curvature(weighted, self.schedule.shared(progress))
-        loss.backward()
+        parts = list(cut(batch, self.accumulate))
+        for place, part in enumerate(parts, 1):
+            with nullcontext() if place == len(parts) else self._gradients_stay_here():
+                result = self._run(part, progress, iteration, skip)
+                self._finite.note(result.terms)
+                self._look_for_dead(result.terms)
+                norms = self._measure(result, iteration, progress) if place == len(parts) else None
+                loss = weighted_sum(result.terms)
+                (loss / len(parts) if len(parts) > 1 else loss).backward()
         rates = self.schedule.step(progress)
         if self.allocation is not None:
             self.allocation.after_update(iteration, weights_by_source(result.terms), rates)
-        if not logs:
-            return None
+        return self._event(iteration, result, loss, norms, rates, len(batch.targets), began) if logs else None
+
+    def _event(
+        self,
+        iteration: int,
+        result: Result,
+        loss: Tensor,
+        norms: dict[str, float] | None,
+        rates: dict[str, float],
+        images: int,
+        began: float,
+    ) -> dict[str, Any]:
+        """A line of events.jsonl; of a batch that was cut, the last part is told. Here the device is waited for."""
+        self._finite.ask()
         return {
             "step": self.step,
             "iteration": iteration,
@@ -122,10 +154,29 @@ class StepLoop:
             "terms": {name: {"raw": t.value.item(), "weight": t.weight} for name, t in result.terms.items()},
             **({} if norms is None else {"gradient_norms": norms}),
             "lr": rates,
-            "images_per_second": len(batch.targets) / (time.perf_counter() - began),
-            **result.facts,
+            "images_per_second": images * processes.current().count / (time.perf_counter() - began),
+            **result.facts(),
             **({} if self.allocation is None else self.allocation.take_event()),
         }
+
+    def _measure(self, result: Result, iteration: int, progress: float) -> dict[str, float] | None:
+        """What is read off the graph before the way back: shares, curvature, and the gradients' norms, where due."""
+        measures = iteration % self.gradients_every == 0
+        recorder = self.allocation if self.allocation is not None and self.allocation.measures(iteration) else None
+        shared = self.schedule.shared(progress) if measures else []
+        wanted = shared if recorder is None else recorder.wanted(iteration)
+        gradients = term_gradients(result.terms, wanted) if measures or recorder is not None else {}
+        norms = gradient_norms(result.terms, gradients, shared) if measures else None
+        if recorder is not None:
+            recorder.before_update(iteration, self._by_source(result), gradients)
+        if self.schedule.wants_curvature(progress):
+            weighted = [term.value.float() * term.weight for term in result.terms.values()]
+            self.schedule.curvature = largest_curvature(weighted, self.schedule.shared(progress))
+        return norms
+
+    def _gradients_stay_here(self) -> AbstractContextManager[None]:
+        """For all parts of a batch but the last: processes exchange the sum."""
+        return self._run.no_sync() if isinstance(self._run, DistributedDataParallel) else nullcontext()
 
     def _by_source(self, result: Result) -> dict[str, Tensor]:
         """Raw terms by name, with the segmentation term in its parts instead of as one."""
@@ -134,7 +185,11 @@ class StepLoop:
 
     def _forward(self, batch: Batch, progress: float, iteration: int, skip: frozenset[str]) -> Result:
         with torch.autocast(batch.inputs.device.type, self.amp, enabled=self.amp is not None):
-            features = self.student.trunk(batch.inputs) if self.trunk_trains else batch.inputs
+            inputs = batch.inputs
+            if self.channels_last:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+                batch = batch._replace(inputs=inputs)
+            features = self._trunk(inputs) if self.trunk_trains else inputs
             with torch.no_grad():
                 teacher = self.teacher.behind_trunk(features) if self.teacher is not None else None
             student = self._student_output(features, teacher)
@@ -143,7 +198,7 @@ class StepLoop:
     def _student_output(self, features: Tensor, teacher: Output | None) -> Output:
         """The student's answer. While heads alone train, it shares the teacher's latent map, to the bit."""
         if teacher is None or any(part.name != "heads" for part in self.schedule.found):
-            return self.student.behind_trunk(features)
+            return self._behind_trunk(features)
         return Output(teacher.stage, teacher.latent, self.student.decode(teacher.latent))
 
     def _look_for_dead(self, terms: Mapping[str, Term]) -> None:
@@ -156,16 +211,17 @@ class StepLoop:
                 self._findings.append(f"step {self.step}: term {name} has no gradient: {why}")
 
 
+def cut(batch: Batch, parts: int) -> Iterable[Batch]:
+    """A batch in parts of equal size; of a smaller last batch, as equal as can be, and never an empty one."""
+    if parts == 1:
+        return [batch]
+    pieces = (one.tensor_split(min(parts, len(one))) for one in batch)
+    return [Batch(*piece) for piece in zip(*pieces, strict=True)]
+
+
 def weighted_sum(terms: Mapping[str, Term]) -> Tensor:
     """Sum of the terms, each times its weight."""
     return torch.stack([term.value.float() * term.weight for term in terms.values()]).sum()
-
-
-def check_finite(terms: Mapping[str, Term]) -> None:
-    """NotFiniteError naming the first term that is NaN or infinite."""
-    for name, term in terms.items():
-        if not math.isfinite(term.value.item()):
-            raise NotFiniteError(f"term {name} is {term.value.item()}; lower its weight or the learning rate")
 
 
 def term_gradients(terms: Mapping[str, Term], parameters: list[nn.Parameter]) -> dict[str, Gradients]:

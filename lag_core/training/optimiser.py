@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -75,13 +76,23 @@ def freeze_all_but(model: Segmenter, found: Iterable[Part]) -> None:
             module.requires_grad_(True)
 
 
-def set_modes(model: Segmenter, found: Iterable[Part], step: int) -> None:
-    """Batch norm uses a batch's statistics in the parts that train at step 0, and nowhere after it (bn_freeze)."""
+def set_modes(model: Segmenter, found: Iterable[Part], step: int, batch_norm: str = "first") -> None:
+    """Batch norm uses a batch's statistics in the parts that train, when `batch_norm` (see `OptimConfig`) says so."""
     model.eval()
-    if step == 0:
+    if batch_norm == "always" or (batch_norm == "first" and step == 0):
         for part in found:
             for module in part.modules:
                 module.train()
+
+
+def _groups(part: Part, decay: float, decay_norms: bool) -> list[dict[str, Any]]:
+    """The optimiser's groups of a part: one, or two where biases and norms are spared from weight decay."""
+    if decay_norms:
+        return [{"params": part.parameters(), "lr": part.lr, "name": part.name}]
+    spared = [p for p in part.parameters() if p.dim() == 1]
+    others = [p for p in part.parameters() if p.dim() != 1]
+    pairs = [(others, decay), (spared, 0.0)]
+    return [{"params": p, "lr": part.lr, "name": part.name, "weight_decay": d} for p, d in pairs if p]
 
 
 class Schedule:
@@ -101,16 +112,21 @@ class Schedule:
         self.curvature: float | None = None
         """Of the loss, where the first part joined the heads; None before it is measured."""
         self.momentum, self.decay = config.optim.momentum, config.optim.weight_decay
-        self.factor = 1.0
-        """What the last update multiplied the gradients by, to keep within `clip`."""
-        groups = [{"params": part.parameters(), "lr": part.lr, "name": part.name} for part in found]
+        self._norm: torch.Tensor | None = None
+        self.batch_norm = config.optim.batch_norm
+        groups = [group for part in found for group in _groups(part, self.decay, config.optim.decay_norms)]
         self.optimiser = torch.optim.SGD(
             groups,
             momentum=self.momentum,
             weight_decay=self.decay,
             nesterov=self.momentum > 0,
-            foreach=False,
+            **({"fused": True} if config.optim.fused else {"foreach": False}),
         )
+
+    @property
+    def factor(self) -> float:
+        """What the last update multiplied the gradients by, to keep within `clip`. Waits for the device."""
+        return 1.0 if self._norm is None else min(1.0, self.clip / (self._norm.item() + 1e-6))
 
     def shared(self, progress: float) -> list[nn.Parameter]:
         """Parameters that old and new classes share and that have joined: whatever trains and is no head."""
@@ -130,7 +146,9 @@ class Schedule:
     def step(self, progress: float) -> dict[str, float]:
         """Update the parts that have joined; returns each part's learning rate."""
         rates = {}
-        for group, part in zip(self.optimiser.param_groups, self.found, strict=True):
+        by_name = {part.name: part for part in self.found}
+        for group in self.optimiser.param_groups:
+            part = by_name[group["name"]]
             joined = progress >= part.delay
             rate = min(part.lr, self.bound(part)) if joined else 0.0
             group["lr"] = rate * self._warm(progress - part.delay) * (1 - progress) ** self.power
@@ -139,8 +157,7 @@ class Schedule:
                 for parameter in group["params"]:
                     parameter.grad = None
         if self.clip > 0:
-            norm = nn.utils.clip_grad_norm_([p for part in self.found for p in part.parameters()], self.clip)
-            self.factor = min(1.0, self.clip / (norm.item() + 1e-6))
+            self._norm = nn.utils.clip_grad_norm_([p for part in self.found for p in part.parameters()], self.clip)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         return rates

@@ -14,23 +14,28 @@ from typing import Any
 
 import torch
 
-from lag_core import reading
+from lag_core import processes, reading
 from lag_core.config import ConfigError, OptimConfig
+from lag_core.device import device_named
 
 
 def prepare(optim: OptimConfig) -> torch.device:
     """The device that `optim` asks for, with threads and determinism set."""
-    if optim.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError('optim.device = "cuda": torch sees no GPU here; use "auto" or "cpu"')
+    gpu = kind(optim) == "cuda"
     if optim.threads:
         torch.set_num_threads(optim.threads)
     if optim.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(optim.deterministic, warn_only=True)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = optim.tf32
     # filling memory that is about to be written finds bugs, and takes a tenth of an iteration on a CPU
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    gpu = optim.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if gpu else "cpu")
+    return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
+
+
+def kind(optim: OptimConfig) -> str:
+    """ "cuda" or "cpu": what `prepare` will choose. ConfigError for a GPU that is not there."""
+    return device_named(optim.device)
 
 
 def seed_all(seed: int, step: int) -> None:
@@ -65,8 +70,10 @@ def describe(device: torch.device) -> dict[str, Any]:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
+            "tf32": torch.backends.cuda.matmul.allow_tf32,
             "system": platform.system(),
         },
+        "processes": processes.current().count,
     }
 
 

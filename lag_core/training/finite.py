@@ -1,0 +1,57 @@
+"""Whether the loss terms are numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lag_core.method.objective import Term
+from lag_core.sentences import Said
+
+
+class NotFiniteError(Said, RuntimeError):
+    """A loss term became NaN or infinite."""
+
+
+def check_finite(terms: Mapping[str, Term]) -> None:
+    """NotFiniteError naming the first term that is NaN or infinite."""
+    for name, term in terms.items():
+        if not math.isfinite(term.value.item()):
+            raise _error(name, str(term.value.item()))
+
+
+class FiniteCheck:
+    """Checks each iteration's terms. On a GPU the answer is kept there, and read when somebody asks.
+
+    immediate: at once, so that an update from such a term is never made. Otherwise one log interval of updates may
+    have been made by then; what is saved or logged was checked before.
+    """
+
+    def __init__(self, immediate: bool):
+        self.immediate = immediate
+        self._broken: dict[str, Tensor] = {}
+
+    def note(self, terms: Mapping[str, Term]) -> None:
+        """Take in an iteration's terms. NotFiniteError if `immediate` and one is not finite."""
+        if self.immediate:
+            return check_finite(terms)
+        for name, term in terms.items():
+            broken = ~term.value.detach().isfinite()
+            self._broken[name] = self._broken[name] | broken if name in self._broken else broken
+
+    def ask(self) -> None:
+        """NotFiniteError naming a term that was not finite since the last call. Waits for the device."""
+        broken, self._broken = self._broken, {}
+        if not broken:
+            return
+        found = torch.stack(list(broken.values())).tolist()
+        for name, bad in zip(broken, found, strict=True):
+            if bad:
+                raise _error(name, "not finite")
+
+
+def _error(name: str, value: str) -> NotFiniteError:
+    return NotFiniteError(f"term {name} is {value}; lower its weight or the learning rate")

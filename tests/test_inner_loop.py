@@ -1,0 +1,139 @@
+"""The inner loop: it does not wait for the device, and what saves memory or time changes the result as said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from shapes import lively_backbone, tiny_run, write_shapes
+from test_allocation import loop_of
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lag_core.config import ConfigError
+from lag_core.method.objective import Batch, Term
+from lag_core.runs import Run
+from lag_core.training.finite import FiniteCheck, NotFiniteError
+from lag_core.training.loop import cut
+
+pytestmark = pytest.mark.usefixtures("no_fsync")
+
+WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.is_nonzero", "aten.unique", "aten._unique2", "aten.equal")
+"""Operations whose result the host needs before it can go on."""
+
+
+class Waits(TorchDispatchMode):
+    """Collects the operations that would make the host wait for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if str(func.overloadpacket) in WAITS:
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("inner") / "shapes")
+
+
+@pytest.mark.parametrize("name", ["finetune", "reference", "mib", "plop", "lag"])
+def test_an_iteration_that_logs_nothing_waits_for_nothing(root: Path, tmp_path: Path, name: str) -> None:
+    method = {"nsc": 0.0} if name == "lag" else {}  # NSC has to know which classes there are
+    log = {"events_every": 100, "gradients_every": 100}
+    loop = loop_of(root, tmp_path / "run", name, method=method, log=log)
+    loop._finite.immediate = False
+    loop._iterate(0, iter([loop.batch_of(0)]))
+    batch = loop.batch_of(1)
+    with Waits() as waits:
+        assert loop._iterate(1, iter([batch])) is None
+    assert waits.found == []
+    with Waits() as waits:
+        assert loop._iterate(0, iter([batch])) is not None
+    assert waits.found, "a logged iteration reads its numbers"
+
+
+def test_a_term_that_is_no_number_is_named_when_it_is_asked_for() -> None:
+    check = FiniteCheck(immediate=False)
+    fine, broken = Term(torch.tensor(1.0), 1.0), Term(torch.tensor(float("nan")), 1.0)
+    check.note({"segmentation": fine, "sfp": fine})
+    check.ask()
+    check.note({"segmentation": fine, "sfp": broken})
+    check.note({"segmentation": fine, "sfp": fine})
+    with pytest.raises(NotFiniteError, match="term sfp is not finite; lower its weight"):
+        check.ask()
+    with pytest.raises(NotFiniteError, match="term sfp is nan"):
+        FiniteCheck(immediate=True).note({"sfp": broken})
+
+
+def test_nothing_is_saved_that_cannot_be_gone_on_from(root: Path, tmp_path: Path) -> None:
+    loop = loop_of(root, tmp_path / "run", "lag")
+    loop._finite.immediate = False
+    loop._finite.note({"sfp": Term(torch.tensor(float("inf")), 1.0)})
+    with pytest.raises(NotFiniteError, match="term sfp"):
+        loop.state_dict()
+
+
+def tensors(run: Run) -> dict[str, torch.Tensor]:
+    return {
+        f"{step}/{name}": torch.from_numpy(value)
+        for step in range(len(run.steps))
+        for name, value in run.delta(step).items()
+    }
+
+
+def test_checkpointing_changes_no_bit(root: Path, tmp_path: Path) -> None:
+    parts = {"optim": {"lr_stage": 0.01, "epochs": 1, "epochs_later": 1}, "data": {"task": "2-2"}}
+    plain = tensors(tiny_run(root, tmp_path / "plain", "finetune", **parts))
+    again = tensors(tiny_run(root, tmp_path / "again", "finetune", **parts, model={"checkpointing": True}))
+    assert plain.keys() == again.keys() and any("backbone" in name for name in plain)
+    assert all(torch.equal(plain[name], again[name]) for name in plain)
+
+
+@pytest.mark.parametrize("optim", [{"channels_last": True}, {"fused": True}])
+def test_layout_and_kernel_change_the_rounding_alone(root: Path, tmp_path: Path, optim: dict[str, bool]) -> None:
+    weights = str(lively_backbone(root, tmp_path / "backbone.pt"))
+    parts = {"model": {"weights": weights}, "data": {"task": "2-2"}, "optim": {"epochs": 1, "epochs_later": 1}}
+    plain = tiny_run(root, tmp_path / "plain", "finetune", **parts)
+    other = tiny_run(root, tmp_path / "other", "finetune", **{**parts, "optim": {**parts["optim"], **optim}})
+    pairs = [(one["loss"], two["loss"]) for one, two in zip(plain.events(), other.events(), strict=True)]
+    assert len(pairs) == 4 and pairs[0][0] == pytest.approx(pairs[0][1], rel=1e-4)
+    assert all(one == pytest.approx(two, rel=0.02) for one, two in pairs)
+
+
+def test_parts_of_a_batch_give_its_gradient(root: Path, tmp_path: Path) -> None:
+    """Without ignored pixels, the mean over a batch is the mean of its parts'."""
+    loop = loop_of(root, tmp_path / "run", "finetune", model={"weights": str(lively_backbone(root, tmp_path / "b.pt"))})
+    batch = loop.batch_of(0)
+    batch = batch._replace(targets=batch.targets.masked_fill(batch.targets == 255, 0))
+    gradients: list[list[torch.Tensor]] = []
+
+    def keep(progress: float) -> dict[str, float]:
+        gradients.append([p.grad for p in loop.student.parameters() if p.grad is not None])
+        loop.schedule.optimiser.zero_grad(set_to_none=True)
+        return {}
+
+    loop.schedule.step = keep  # type: ignore[method-assign]
+    for parts in (1, 2, 4):
+        loop.accumulate = parts
+        loop._iterate(1, iter([batch]))
+    assert gradients[0] and gradients[0][0].abs().max() > 0
+    for other in gradients[1:]:
+        assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-6) for a, b in zip(gradients[0], other, strict=True))
+
+
+@pytest.mark.parametrize(("images", "parts", "sizes"), [(4, 1, [4]), (6, 3, [2, 2, 2]), (2, 4, [1, 1])])
+def test_cut(images: int, parts: int, sizes: list[int]) -> None:
+    batch = Batch(torch.arange(images), torch.arange(images), torch.arange(images))
+    found = list(cut(batch, parts))
+    assert [len(one.inputs) for one in found] == sizes
+    assert torch.cat([one.targets for one in found]).tolist() == list(range(images))
+
+
+def test_parts_must_divide_the_batch(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"optim\.batch = 4: 1 processes and optim\.accumulate = 3 must divide it"):
+        tiny_run(root, tmp_path / "run", "finetune", optim={"accumulate": 3})
