@@ -22,7 +22,6 @@ from lag_core.data import aerial
 from lag_core.explain.survey import ARRAYS, METADATA, SurveyMissing, open_survey
 from lag_core.runs import Run, RunError, list_runs, open_run, read_json, read_tensors, write_json, write_tensors
 
-APP = Path(__file__).resolve().parents[1] / "dashboard" / "app.py"
 IDS = [f"rgb-val-{i:04d}" for i in range(4)]
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -260,7 +259,7 @@ def test_every_page_of_the_rest_is_drawn(copy: Path, monkeypatch: pytest.MonkeyP
     resurvey(copy, "shift", np.zeros((4, 3), np.uint32))
     write_tensors(copy / "analysis_01.safetensors", {"channels.distance": np.zeros((), np.float32)})
     monkeypatch.setenv("LAG_RUNS", str(copy.parent))
-    at = AppTest.from_file(str(APP), default_timeout=60).run()
+    at = AppTest.from_string("from dashboard.app import main; main(default='overview')", default_timeout=60).run()
     assert not at.exception and not at.error
     said = " ".join(one.value for one in at.warning).replace("\\", "")
     for name in ("hours", "steps[0].dead_terms", "metrics.json", "shift", "analysis_01.safetensors"):

@@ -129,7 +129,7 @@ def test_unknown_is_distilled_only_if_it_shall_be(held):
     student = torch.randn(2, 5, 4, 4, requires_grad=True)
     teacher = torch.randn(2, 4, 4, 4)
     scene = SimpleNamespace(
-        config=MethodConfig(kd_unknown=held), space=SPACE, step=1, activation="sigmoid",
+        config=MethodConfig(kd_unknown=held), space=SPACE, step=1, activation="sigmoid", foreground=False,
         latent_labels=torch.zeros(2, 4, 4, dtype=torch.long), new=SimpleNamespace(logits=student),
     )  # fmt: skip
     loss = kept_logits(scene, SimpleNamespace(logits=teacher))
