@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import struct
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from shapes import tiny_config, tiny_run, write_shapes, write_toml
 
 from lag_core.cli import main
 from lag_core.commands import sweep
+from lag_core.config import ConfigError
 from lag_core.event_files import Point, crc32c, export, points_of, tensorboard_of
 from lag_core.runs import open_run
 from lag_core.training.features import FeatureStore
@@ -99,6 +103,14 @@ def test_two_workers_make_the_same_rows_and_share_step_0(folder: Path) -> None:
     for one, other in zip(sorted(alone, key=lambda r: r["name"]), together, strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
     assert len([p for p in (folder / "other" / "first").iterdir() if p.is_dir()]) == 1
+
+
+def test_a_killed_worker_ends_the_sweep_with_a_sentence() -> None:
+    task = (None, None)
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        pool.submit(os._exit, 9)
+        with pytest.raises(ConfigError, match="a worker was killed"):
+            list(sweep._answers(pool, [task]))  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(

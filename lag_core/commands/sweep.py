@@ -25,7 +25,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,13 +170,22 @@ def _train_all(jobs: Sequence[Job], places: Places, workers: int) -> bool:
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     tasks = [(job, places) for job in jobs]
     failed = False
-    spawned = get_context("spawn").Pool(workers) if workers > 1 else nullcontext()
+    spawned = ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else nullcontext()
     with spawned as pool, tqdm(total=len(tasks), desc="sweep", unit="run", leave=False, disable=None) as bar:
-        for said in map(attempt, tasks) if pool is None else pool.imap_unordered(attempt, tasks):
+        for said in map(attempt, tasks) if pool is None else _answers(pool, tasks):
             failed = failed or " failed: " in said
             bar.update()
             tqdm.write(f"{bar.n} of {len(tasks)}: {said}") if bar.disable is False else say(said, flush=True)
     return failed
+
+
+def _answers(pool: ProcessPoolExecutor, tasks: Sequence[tuple[Job, Places]]) -> Iterator[str]:
+    """What came of each job, as it ends. ConfigError where the system killed a worker: the rows so far are kept."""
+    try:
+        for done in as_completed([pool.submit(attempt, task) for task in tasks]):
+            yield done.result()
+    except BrokenProcessPool:
+        raise ConfigError("a worker was killed, perhaps for lack of memory; the same command goes on") from None
 
 
 def attempt(task: tuple[Job, Places]) -> str:
