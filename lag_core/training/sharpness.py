@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-ROUNDS = 8
+ROUNDS = 5
 """Most rounds of the power iteration."""
 
-SETTLED = 0.03
+SETTLED = 0.1
 """It ends when the curvature changes by less than this share."""
 
 
