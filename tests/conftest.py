@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -14,3 +15,12 @@ def no_fsync() -> Iterator[None]:
     original, os.fsync = os.fsync, lambda file: None
     yield
     os.fsync = original
+
+
+MAIN = sys.modules["__main__"]
+
+
+@pytest.fixture(autouse=True)
+def own_main() -> None:
+    """AppTest leaves its script behind as `__main__`; a process that a later test spawns would run it."""
+    sys.modules["__main__"] = MAIN
