@@ -177,7 +177,7 @@ def test_dataset_survives_writing_to_its_arrays_and_pickling():
     first = data.image("rgb-train-0000")
     kept = first.copy()
     first[:] = 0
-    again = pickle.loads(pickle.dumps(data))
+    again = pickle.loads(pickle.dumps(data))  # its own bytes: a loader's worker process receives it so
     assert (again.image("rgb-train-0000") == kept).all() and (data.image("rgb-train-0000") == kept).all()
 
 
