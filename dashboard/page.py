@@ -102,10 +102,6 @@ class Page:
         """The selected image through every step of the run. Imports torch."""
         return loaders.trace(self.run, self.picture())
 
-    def trace2(self) -> Trace | None:
-        """The same image through the compared run; None if there is none."""
-        return loaders.trace(self.run2, self.picture()) if self.run2 else None
-
     def confusions(self) -> np.ndarray:
         """Confusion matrices int64 [T, K, K] of the run; raises `Empty` where it was not evaluated."""
         found = loaders.confusions(self.run)

@@ -73,12 +73,12 @@ def _sentence(page: Page, runs: list[Held]) -> str:
         if pair is not None and np.isfinite(pair[1])
     ]
     name = untrusted.name(chosen.name)
-    return f"Step {page.step} came without old data. Of **{name}**, {'; '.join(parts)}."
+    return f"Step {page.step} came without old data. **{name}**: {'; '.join(parts)}."
 
 
 def _bars(page: Page, runs: list[Held]) -> None:
     with page.section(
-        "What the old classes are worth now",
+        "Old classes, then and now",
         "Filled: IoU now. Hollow: when the class was learned, on the same pixels.",
         slug="held",
         formula=r"\mathrm{IoU}^{s \to t}_c \text{ on the pixels whose class step } s \text{ knows}",
