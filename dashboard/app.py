@@ -16,8 +16,10 @@ from dashboard.page import Page, guarded
 from dashboard.shell import memory_release, prefetch, tour
 from dashboard.shell.following import await_first_step
 from dashboard.state import selection
+from dashboard.ui import embedded
 
 HERE = Path(__file__).resolve().parent
+ICON = embedded.picture((HERE / "icon.png").read_bytes())
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ PAGES = (
 
 def main(default: str = "start") -> None:
     """One run of the script. `default` is the slug of the page shown at the bare address."""
-    st.set_page_config("Incremental segmentation, explained", str(HERE / "icon.png"), layout="wide")
+    st.set_page_config("Incremental segmentation, explained", ICON, layout="wide")
     st.html(HERE / "style.css")
     selection.begin()
     page = None

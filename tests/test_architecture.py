@@ -236,3 +236,20 @@ def test_the_reader_of_imports_sees_them(tmp_path: Path) -> None:
     found = dict(imports_of(path))
     assert found["torch.nn"] and found["plotly"] and found["streamlit"]
     assert found["lag_core.explain.trace"] is False and found["captum"] is False
+
+
+@pytest.mark.parametrize("module", DASHBOARD)
+def test_pictures_travel_inside_their_message(module: str) -> None:
+    """Streamlit drops a file that it serves once a newer run of the script shows another: the browser gets a 404."""
+    for node in ast.walk(ast.parse(DASHBOARD[module].read_text("utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("st.image", "place.image", "column.image"):
+            first = ast.unparse(node.args[0])
+            assert first.startswith("embedded.picture("), f"{module}:{node.lineno}: st.image takes embedded.picture(…)"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "st.set_page_config":
+            assert ast.unparse(node.args[1]) == "ICON"
+
+
+def test_the_icon_is_embedded() -> None:
+    from dashboard import app
+
+    assert app.ICON.startswith("data:image/png;base64,")

@@ -13,7 +13,8 @@ from dashboard.cache import loaders
 from dashboard.page import Page, guarded
 from dashboard.shell import which_term
 from dashboard.state import selection, settings
-from dashboard.ui import untrusted
+from dashboard.ui import embedded, untrusted
+from lag_core.explain import rendering
 from lag_core.explain.shares import Shares, waterfall
 from lag_core.explain.why import groups
 
@@ -115,9 +116,12 @@ def _board(page: Page, source: int) -> None:
         view.csv({"features": [0, 1, 0, 1], "heads": [0, 0, 1, 1], "IoU": list(found.ious)})
         picture_column, board_column = st.columns((1, 2.05), gap="small")
         with picture_column:
-            st.image(found.image, width="stretch")
+            st.image(embedded.picture(rendering.png(found.image)), width="stretch")
             st.caption("the picture")
-            st.image(swap_board.outlined(page.run, found, found.truth, page.cls), width="stretch")
+            st.image(
+                embedded.picture(rendering.png(swap_board.outlined(page.run, found, found.truth, page.cls))),
+                width="stretch",
+            )
             st.caption("the truth" if found.annotated else f"no annotation: step {source}'s prediction stands in")
         with board_column:
             swap_board.draw(page, found, page.cls, source, page.step)

@@ -16,7 +16,7 @@ from dashboard.cache.loaders import Picture
 from dashboard.cache.memory_cache import shelved
 from dashboard.page import Page
 from dashboard.picture import predictions
-from dashboard.ui import untrusted
+from dashboard.ui import embedded, untrusted
 from lag_core.explain import rendering
 from lag_core.protocol import IGNORE
 from lag_core.runs import Run
@@ -88,7 +88,9 @@ def draw(page: Page, found: Board, cls: int, then: int, now: int) -> None:
     for row in (0, 1):
         for column, place in zip(st.columns(2, gap="xxsmall"), (2 * row, 2 * row + 1), strict=True):
             with column:
-                st.image(outlined(page.run, found, found.maps[place], cls), width="stretch")
+                st.image(
+                    embedded.picture(rendering.png(outlined(page.run, found, found.maps[place], cls))), width="stretch"
+                )
                 st.caption(f"{names[place]}  \nIoU **{_points(found.ious[place])}**")
 
 
