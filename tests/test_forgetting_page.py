@@ -57,16 +57,17 @@ def story(run):
 
 
 def slow_loss(story, step, cls):
-    """(pixels, forgotten, lost at the step) of a class, pixel by pixel."""
-    found = [0, 0, 0]
+    """(pixels, once right, forgotten, lost at the step) of a class, pixel by pixel."""
+    found = [0, 0, 0, 0]
     for y, x in np.ndindex(story.truth.shape):
         if story.truth[y, x] != cls:
             continue
         found[0] += 1
         right = [story.predictions[t, y, x] == cls and t >= LABELS.step_of(cls) for t in range(step + 1)]
+        found[1] += any(right)
         if any(right) and not right[-1]:
-            found[1] += 1
-            found[2] += right[step - 1]
+            found[2] += 1
+            found[3] += right[step - 1]
     return tuple(found)
 
 
@@ -74,7 +75,7 @@ def slow_loss(story, step, cls):
 @pytest.mark.parametrize("cls", range(5))
 def test_class_loss_counts_pixel_by_pixel(story, step, cls):
     found = fate_words.class_loss(story, step, cls)
-    assert (found.pixels, found.forgotten, found.lost_now) == slow_loss(story, step, cls)
+    assert (found.pixels, found.once_right, found.forgotten, found.lost_now) == slow_loss(story, step, cls)
     assert (found.target is None) == (found.forgotten == 0)
     if found.target is not None:
         assert found.target != cls and 0 < found.target_share <= 1
@@ -89,10 +90,16 @@ def test_the_sentence_follows_from_the_numbers(story, run):
     assert again.startswith("Step 2 lost no more") and "before, at step 1" in again
     assert "introduces **car**" in fate_words.loss_sentence(fate_words.class_loss(story, 2, 4), run, 4, 2)
     assert "introduced at step 2" in fate_words.loss_sentence(fate_words.class_loss(story, 1, 4), run, 4, 1)
-    nowhere = fate_words.ClassLoss(0, 0, 0, None, float("nan"), -1, float("nan"))
+    nowhere = fate_words.ClassLoss(0, 0, 0, 0, None, float("nan"), -1, float("nan"))
     assert fate_words.loss_sentence(nowhere, run, 1, 2).startswith("There is no **building**")
-    kept = fate_words.ClassLoss(10, 0, 0, None, float("nan"), -1, float("nan"))
+    kept = fate_words.ClassLoss(10, 4, 0, 0, None, float("nan"), -1, float("nan"))
     assert "none of the **building** pixels" in fate_words.loss_sentence(kept, run, 1, 2)
+
+
+def test_where_nothing_was_ever_right_nothing_is_said_to_be_kept(story, run):
+    never = fate_words.ClassLoss(10, 0, 0, 0, None, float("nan"), -1, float("nan"))
+    sentence = fate_words.loss_sentence(never, run, 1, 2)
+    assert sentence.startswith("No **building** pixel of this picture was ever right") and "none of" not in sentence
 
 
 def test_a_pixel_s_history_names_each_event_once(story, run):

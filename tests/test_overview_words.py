@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 
 from dashboard.app_pages.overview import page as overview
 from dashboard.app_pages.overview.scores import Scores, scores
+from lag_core.explain import why
 from lag_core.runs import open_run
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
@@ -48,6 +50,17 @@ def test_a_background_that_is_never_right_is_still_there() -> None:
     assert overview._beside("old_without_background", nothing, False) == "there is no background"
 
 
-def test_classes_that_were_never_learned_are_named() -> None:
-    assert "tree was never learned" in overview._never_learned(*told("aerial-2-2-1-lag"))  # type: ignore[arg-type]
-    assert overview._never_learned(*told("aerial-2-2-1-reference")) == ""  # type: ignore[arg-type]
+def with_tree_at(best: int) -> tuple[SimpleNamespace, Scores]:
+    """A run of three steps in which `tree`, introduced at step 1, never had more than `best` IoU points."""
+    page, found = told("aerial-2-2-1-reference")
+    tree, step = page.run.class_index("tree"), page.run.last_step
+    ious = found.ious.copy()
+    ious[:, tree] = [float("nan"), best / 100, 0.0][: step + 1]
+    return page, replace(found, ious=ious)
+
+
+@pytest.mark.parametrize("best", [0, 2, 4, 6, 40])
+def test_overview_and_why_mean_the_same_by_never_learned(best: int) -> None:
+    page, found = with_tree_at(best)
+    told_here = "tree was never learned" in overview._never_learned(page, found)  # type: ignore[arg-type]
+    assert told_here == (best < why.LEARNED) == (not why.was_learned(found.ious[1:, page.run.class_index("tree")]))

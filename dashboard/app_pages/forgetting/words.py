@@ -20,6 +20,8 @@ class ClassLoss:
 
     pixels: int
     """Of the class in the picture."""
+    once_right: int
+    """Right after the step or an earlier one since the class was introduced."""
     forgotten: int
     """Wrong after the step and right once."""
     lost_now: int
@@ -43,8 +45,10 @@ def class_loss(story: Story, step: int, cls: int) -> ClassLoss:
     gone = to[now] if now.any() else to[to != IGNORE]
     counts = np.bincount(gone, minlength=1)
     by_step = np.bincount(at[at >= 0], minlength=1)
+    never = np.isin(story.fates.states[step][mine], (Fate.NEVER, Fate.ABSENT))
     return ClassLoss(
         pixels=int(mine.sum()),
+        once_right=int((~never).sum()),
         forgotten=int((at >= 0).sum()),
         lost_now=int(now.sum()),
         target=int(counts.argmax()) if gone.size else None,
@@ -65,6 +69,8 @@ def loss_sentence(found: ClassLoss, run: Run, cls: int, step: int) -> str:
     if step == introduced:
         ahead = " Move the scrubber on to see what later steps forget." if step < run.last_step else ""
         return f"Step {step} introduces {name}, so none of it is lost yet.{ahead}"
+    if not found.once_right:
+        return f"No {name} pixel of this picture was ever right up to step {step}, so there is nothing to lose."
     if not found.forgotten:
         return f"After step {step}, none of the {name} pixels that were ever right in this picture is lost."
     target = f"**{untrusted.name(run.classes[found.target].name)}**" if found.target is not None else ""

@@ -9,6 +9,7 @@ import numpy as np
 
 from dashboard.cache import loaders
 from lag_core import metrics
+from lag_core.explain.why import was_learned
 from lag_core.protocol import LabelSpace
 from lag_core.runs import Run
 
@@ -39,9 +40,6 @@ COLUMNS: Mapping[str, str] = {
 """Every measure with its heading in tables; * is "as in the papers"."""
 
 LOWER_IS_BETTER = ("forgetting_fixed",)
-
-NOT_LEARNED = 0.01
-"""A class whose IoU was never above this was not learned, so nothing of it could be forgotten."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,9 @@ class Scores:
         }
 
     def never_learned(self, step: int) -> list[int]:
-        """Older classes, background apart, that no step up to `step` brought above an IoU of NOT_LEARNED."""
+        """Older classes, background apart, that no step up to `step` taught (`why.was_learned`)."""
         older = range(int(self.labels.background is not None), self.labels.seen(step - 1) if step else 0)
-        return [c for c in older if np.nanmax(self.ious[: step + 1, c], initial=0) <= NOT_LEARNED]
+        return [c for c in older if not was_learned(self.ious[self.labels.step_of(c) : step + 1, c])]
 
 
 def scores(run: Run, domain: str | None = None) -> Scores | None:
