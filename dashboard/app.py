@@ -17,9 +17,10 @@ from dashboard.shell import memory_release, prefetch, tour
 from dashboard.shell.following import await_first_step
 from dashboard.state import selection
 from dashboard.ui import embedded
+from lag_core import reading
 
 HERE = Path(__file__).resolve().parent
-ICON = embedded.picture((HERE / "icon.png").read_bytes())
+ICON = embedded.picture(reading.read_bytes(HERE / "icon.png", reading.PICTURE))
 
 
 @dataclass(frozen=True)

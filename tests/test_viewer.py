@@ -241,7 +241,9 @@ def two_runs(tmp_path):
     """The same classes; the second run introduces those of step 0 the other way round."""
     one = open_run(write_run(tmp_path, "one"))
     first, second, *rest = one.labels.order
-    return one, SimpleNamespace(labels=SimpleNamespace(order=(second, first, *rest)), classes=one.classes)
+    return one, SimpleNamespace(
+        labels=SimpleNamespace(order=(second, first, *rest), seen=one.labels.seen), classes=one.classes
+    )
 
 
 def test_another_runs_classes_are_told_in_the_open_runs_indices(two_runs):
@@ -249,9 +251,13 @@ def test_another_runs_classes_are_told_in_the_open_runs_indices(two_runs):
     table = exhibit.class_table(swapped, one)
     assert table[:5].tolist() == [1, 0, 2, 3, 4]
     assert (table[5:] == 255).all()
-    scores = np.zeros((2, 1, 1))
-    scores[0], scores[1] = 0.9, 0.2
-    assert exhibit._grid(scores, table, 5)[0, 0].tolist() == [51, 230, 0, 0, 0]
+    grid = np.zeros((1, 1, 5), np.uint8)
+    grid[..., 0], grid[..., 1] = 230, 51
+    labels = np.array([[0, 1, 255]], np.uint8)
+    own = exhibit.Answers((labels,), (grid,), known=((0, 1),))
+    told = exhibit._translated(own, swapped, one)
+    assert told.grids[0][0, 0].tolist() == [51, 230, 0, 0, 0]
+    assert told.predictions[0].tolist() == [[1, 0, 255]]
 
 
 # ---------------------------------------------------------------------- the page's sentences

@@ -7,6 +7,7 @@ maps sampled, at a long side of LONG_SIDE pixels.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from dashboard.cache import loaders
 from dashboard.cache.loaders import Picture
 from dashboard.cache.memory_cache import shelved
 from dashboard.components.viewer import NOTHING, Layer, ProbabilityGrid, quantise
+from dashboard.picture import kept_answers
 from dashboard.ui import untrusted
 from lag_core.data.undecided import least_probability
 from lag_core.protocol import IGNORE
@@ -94,20 +96,45 @@ def answers(run: Run, picture: Picture, space: Run | None = None) -> Answers:
 
 @shelved
 def _answers(run_digest: str, digest: str, space_digest: str, *, _run: Run, _picture: Picture, _space: Run) -> Answers:
-    trace = loaders.trace(_run, _picture)
-    rows, columns = sampling(_picture.pixels.shape[0], _picture.pixels.shape[1], LONG_SIDE)
-    table = class_table(_run, _space)
-    steps_that_doubt = trace.steps if doubts(_run) else ()
-    with loaders.network_lock(_run.digest):
-        maps = [trace.prediction(step)[np.ix_(rows, columns)] for step in trace.steps]
+    if run_digest != space_digest:
+        return _translated(answers(_run, _picture), _run, _space)
+    kept = kept_answers.find(run_digest, digest) if _picture.shipped else None
+    return (
+        computed(_run, _picture)
+        if kept is None
+        else _answers_of(_run, *(list(kept[name]) for name in kept_answers.NAMES))
+    )
+
+
+def computed(run: Run, picture: Picture) -> Answers:
+    """What the networks of a run's steps say, in its own class indices."""
+    trace = loaders.trace(run, picture)
+    rows, columns = sampling(picture.pixels.shape[0], picture.pixels.shape[1], LONG_SIDE)
+    steps_that_doubt = trace.steps if doubts(run) else ()
+    with loaders.network_lock(run.digest):
+        maps = [trace.prediction(step)[np.ix_(rows, columns)].astype(np.uint8) for step in trace.steps]
         scores = [trace.scores(step, GRID_SIDE) for step in trace.steps]
         sure = [quantised_certainty(trace.certainty(step)[np.ix_(rows, columns)]) for step in steps_that_doubt]
-    return Answers(
-        tuple(table[labels] for labels in maps),
-        tuple(_grid(s, table, len(_space.classes)) for s in scores),
-        tuple(sure),
-        tuple(known_classes(_run, step, _space) for step in trace.steps),
-    )
+    return _answers_of(run, maps, [_grid(s, len(run.classes)) for s in scores], sure)
+
+
+def _answers_of(
+    run: Run, predictions: Sequence[np.ndarray], grids: Sequence[np.ndarray], certainty: Sequence[np.ndarray]
+) -> Answers:
+    known = tuple(known_classes(run, step, run) for step in range(len(predictions)))
+    return Answers(tuple(predictions), tuple(grids), tuple(certainty), known)
+
+
+def _translated(own: Answers, run: Run, space: Run) -> Answers:
+    """The answers of `run` in the class indices of `space`."""
+    table = class_table(run, space)
+    there = np.flatnonzero(table[: len(run.classes)] != IGNORE)
+    grids = []
+    for grid in own.grids:
+        grids.append(np.zeros((*grid.shape[:2], len(space.classes)), np.uint8))
+        grids[-1][..., table[there]] = grid[..., there]
+    known = tuple(known_classes(run, step, space) for step in range(len(own.predictions)))
+    return Answers(tuple(table[labels] for labels in own.predictions), tuple(grids), own.certainty, known)
 
 
 def doubts(run: Run) -> bool:
@@ -157,12 +184,11 @@ def class_table(run: Run, space: Run) -> np.ndarray:
     return table
 
 
-def _grid(scores: np.ndarray, table: np.ndarray, classes: int) -> np.ndarray:
-    """float [seen, h, w] in one run's order -> uint8 [h, w, classes] in another's."""
+def _grid(scores: np.ndarray, classes: int) -> np.ndarray:
+    """float [seen, h, w] -> uint8 [h, w, classes], 0 for classes that are not seen yet."""
     grid = np.zeros((*scores.shape[1:], classes), np.uint8)
     for index, plane in enumerate(scores):
-        if table[index] != IGNORE:
-            grid[..., table[index]] = quantise(plane)
+        grid[..., index] = quantise(plane)
     return grid
 
 
