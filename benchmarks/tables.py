@@ -1,4 +1,4 @@
-"""Markdown tables of the sweeps: `python benchmarks/tables.py` rewrites the tables of docs/results.md.
+"""Markdown tables of the sweeps: `python benchmarks/tables.py` rewrites the tables of docs/results.md and README.md.
 
 A table stands between `<!-- table NAME -->` and `<!-- end -->`; NAME is a file of benchmarks/results/, `overview`, or
 `shipped`: the runs in checkpoints/, from their confusion matrices.
@@ -15,7 +15,7 @@ from statistics import mean, stdev
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "results.md"
+PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
 COLUMNS = {
     "old_without_background": "old",
     "old": "old + bg",
@@ -121,4 +121,5 @@ def fill(text: str, made: Callable[[str], str] = named_table) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(fill(PAGE.read_text("utf-8")), "utf-8")
+    for page in PAGES:
+        page.write_text(fill(page.read_text("utf-8")), "utf-8")

@@ -16,8 +16,9 @@ from lag_core import metrics  # noqa: E402
 from lag_core.runs import open_run  # noqa: E402
 
 
-def test_the_page_is_what_the_stored_results_say() -> None:
-    text = tables.PAGE.read_text("utf-8")
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
+def test_the_page_is_what_the_stored_results_say(page: Path) -> None:
+    text = page.read_text("utf-8")
     assert tables.fill(text) == text
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lag_core import runs
+from lag_core.data.pictures import DataError
 from lag_core.runs import Run
 
 if TYPE_CHECKING:
@@ -40,6 +41,15 @@ class WhyPreserved(NamedTuple):
     apart: Apart | None = None
     """Beside another run, where one was asked about."""
 
+    def __str__(self) -> str:
+        """The answer in sentences."""
+        if self.apart is None:
+            return self.verdict.text
+        from lag_core.explain.why import apart_sentence
+
+        other = self.apart.other
+        return f"{self.verdict.text}\n{apart_sentence(self.evidence.name, self.apart.shares, 'this run', other)}"
+
 
 class ExplainedRun(Run):
     """A run folder, opened, with its questions (ADR 4). Classes are asked for by index or by name."""
@@ -58,19 +68,24 @@ class ExplainedRun(Run):
     def open_dataset(self, root: str | Path | None = None) -> Dataset:
         return super().open_dataset(self.data if root is None else root)
 
-    def trace(self, picture: np.ndarray | str | Path, truth: np.ndarray | None = None) -> Trace:
+    def trace(self, picture: np.ndarray | str | Path, truth: np.ndarray | str | Path | None = None) -> Trace:
         """A picture through all steps, the trunk once.
 
         `picture`: uint8 [H, W, 3], a file, or the name of a validation image, which brings its truth along.
-        `truth`: class indices uint8 [H, W], 255 where nothing is annotated.
+        `truth`: class indices uint8 [H, W], 255 where nothing is annotated; for a file, the file of its mask, too
+        (dataset ids).
+        DataError for a file that cannot be read, and for a mask of another size.
         """
         from lag_core.explain.picture import read_picture
         from lag_core.explain.trace import Trace
 
+        mask, given = (None, truth) if truth is None or isinstance(truth, np.ndarray) else (truth, None)
         if isinstance(picture, np.ndarray):
-            return Trace(self.networks, picture, truth)
-        image, own = read_picture(self, picture, data=self.data)
-        return Trace(self.networks, image, own if truth is None else truth, str(picture))
+            if mask is not None:
+                raise DataError(f"{mask}: a mask file belongs to a picture file; the truth of an array is an array")
+            return Trace(self.networks, picture, given)
+        image, own = read_picture(self, picture, mask, self.data)
+        return Trace(self.networks, image, own if given is None else given, str(picture))
 
     def forgetting(self, joint: Run | None = None) -> RunForgetting:
         """IoU of each class after each step and what follows from it, from the run's metrics: explain.forgetting."""
