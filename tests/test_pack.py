@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tomllib
 from collections import Counter
@@ -20,6 +21,7 @@ from lag_core.runs import Run, RunError, file_digest, open_run
 from lag_core.training.evaluation import evaluate, totals
 from lag_core.training.packing import EVENT_LINES, normalisation_names, pack, shared_groups, thinned
 from lag_core.training.reporting import Reporter
+from lag_core.training.vital_signs import median_norms, vital_signs
 
 QUIET = Reporter(quiet=True).bar
 
@@ -143,6 +145,20 @@ def test_packing_again_changes_nothing(packed: dict[str, Run], root: Path, tmp_p
     for path in paths:
         before = packed[path.name].path
         assert {p.name: p.read_bytes() for p in path.iterdir()} == {p.name: p.read_bytes() for p in before.iterdir()}
+
+
+def test_the_card_says_whether_the_run_is_well(packed: dict[str, Run]) -> None:
+    for name, run in packed.items():
+        health = (run.path / "MODEL_CARD.md").read_text().split("## Health")[1].split("## Intended use")[0]
+        dead = re.search(r"Dead among the (\d+) latent channels .*: (step 0: .*)\.", health)
+        assert dead and int(dead[1]) == run.config.model.latent
+        counted = vital_signs(run, run.open_dataset()).dead
+        assert dead[2] == ", ".join(f"step {step}: {count}" for step, count in enumerate(counted))
+        norms = median_norms(run.events(), len(run.steps))
+        assert "segmentation" in norms
+        for term, values in norms.items():
+            cells = " | ".join("-" if value is None else f"{value:.3g}" for value in values)
+            assert f"| {term} | {cells} |" in health, name
 
 
 def test_the_card_states_what_was_measured_and_trains_the_run(packed: dict[str, Run]) -> None:

@@ -34,6 +34,7 @@ from lag_core.runs import (
 from lag_core.training.evaluation import evaluate, measured_ids, write_metrics
 from lag_core.training.features import Progress
 from lag_core.training.model_card import model_card
+from lag_core.training.vital_signs import vital_signs
 
 EVENT_LINES = 400
 """At most about so many lines of events.jsonl ship with a run."""
@@ -204,7 +205,7 @@ def _write_run(one: Packing, dataset: Dataset, root: Path, note: str, command: s
         packed = open_run(staging)
         measured = evaluate(packed, dataset, progress)
         write_metrics(staging / "metrics.json", measured, len(measured_ids(dataset, packed.config.data)))
-        card = model_card(packed, one.run.name, note=note, command=command)
+        card = model_card(packed, one.run.name, vital_signs(packed, dataset), note=note, command=command)
         write_atomically(staging / "MODEL_CARD.md", card.encode())
         staging.chmod(0o755)
         return staging.rename(root / one.run.name)
