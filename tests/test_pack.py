@@ -147,12 +147,12 @@ def test_packing_again_changes_nothing(packed: dict[str, Run], root: Path, tmp_p
         assert {p.name: p.read_bytes() for p in path.iterdir()} == {p.name: p.read_bytes() for p in before.iterdir()}
 
 
-def test_the_card_says_whether_the_run_is_well(packed: dict[str, Run]) -> None:
+def test_the_card_says_whether_the_run_is_well(root: Path, packed: dict[str, Run]) -> None:
     for name, run in packed.items():
         health = (run.path / "MODEL_CARD.md").read_text().split("## Health")[1].split("## Intended use")[0]
         dead = re.search(r"Dead among the (\d+) latent channels .*: (step 0: .*)\.", health)
         assert dead and int(dead[1]) == run.config.model.latent
-        counted = vital_signs(run, run.open_dataset()).dead
+        counted = vital_signs(run, run.open_dataset(root)).dead
         assert dead[2] == ", ".join(f"step {step}: {count}" for step, count in enumerate(counted))
         norms = median_norms(run.events(), len(run.steps))
         assert "segmentation" in norms
