@@ -31,6 +31,8 @@ class Group:
     rows: tuple[Row, ...]
     """In the order of their seeds."""
     seeds: tuple[int, ...]
+    places: tuple[int, ...] = ()
+    """Where the runs stand in what was given to `grouped`."""
 
     def values(self, column: str) -> np.ndarray:
         """One number of each run, as fractions. Shape: float [n]."""
@@ -72,7 +74,7 @@ def grouped(runs: Sequence[Run], rows: Sequence[Row]) -> list[Group]:
         if len(set(seeds)) < len(seeds):
             twice = ", ".join(runs[place].name for place in ordered)
             raise ValueError(f"{name} has a seed twice among {twice}: leave one of them out")
-        found.append(Group(name, tuple(rows[place] for place in ordered), seeds))
+        found.append(Group(name, tuple(rows[place] for place in ordered), seeds, tuple(ordered)))
     return found
 
 

@@ -16,11 +16,12 @@ from shapes import tiny_run, write_shapes
 from lag_core.boundary import BoundaryCounts, band, distance_of
 from lag_core.cli import main
 from lag_core.comparison import COLUMNS
-from lag_core.groups import grouped, sign_flip
+from lag_core.groups import Group, grouped, sign_flip
 from lag_core.image_counts import ImageCounts
+from lag_core.image_pairs import FILE, Counted, image_pairings, kept
 from lag_core.metrics import confusion, iou, seen_only
 from lag_core.protocol import LabelSpace
-from lag_core.runs import Run, open_run
+from lag_core.runs import Run, RunError, open_run, read_tensors, write_tensors
 from lag_core.tabulating import FORMATS, tabulated
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -233,3 +234,62 @@ def test_evaluate_gives_each_class_an_interval_and_its_boundary(lag: Said, runs:
         assert len(found["boundary_iou"]) == len(run.classes)
     _, text, _ = lag("evaluate", run.path, "--boundary")
     assert "95 % bootstrap interval" in text and "mean of known classes" in text and "Boundary IoU: 2 %" in text
+
+
+# Paired over images
+
+
+def test_methods_are_compared_on_the_same_images(lag: Said, runs: dict[str, Run]) -> None:
+    paths = [run.path for run in runs.values()]
+    status, _, err = lag("compare", *paths, "--group", "--format", "json")
+    assert status == 0 and "no paired test over images" in err and "lag evaluate" in err
+    for path in paths:
+        assert lag("evaluate", path, "--write")[0] == 0
+    _, out, err = lag("compare", *paths, "--group", "--format", "json")
+    found = json.loads(out)
+    (pair,) = found["paired_over_images"]
+    means = [group["mean"]["all"] for group in found["groups"]]
+    assert err == "" and pair["difference"] == pytest.approx(means[0] - means[1])
+    assert pair["low"] <= pair["difference"] <= pair["high"] and 0 < pair["p"] <= 1
+    _, text, _ = lag("compare", *paths, "--group")
+    assert f"{100 * pair['difference']:+.2f}" in text and "over images: bootstrap" in text
+    _, _, err = lag("compare", *paths, "--group", "--measure", "bwt")
+    assert "can be tested, not bwt" in err
+
+
+def test_a_difference_in_every_image_is_sure_and_none_is_not(runs: dict[str, Run]) -> None:
+    run, names = runs["frozen-0"], tuple(f"i{n}" for n in range(30))
+    chance = np.random.default_rng(0)
+    right = chance.integers(40, 60, (30, len(run.steps), len(run.classes)))
+    for step in range(len(run.steps)):
+        right[:, step, run.labels.seen(step) :] = 0
+    one = np.stack([right, 2 * right, 2 * right], 2)
+    better = one.copy()
+    better[:, :, 0] += right // 4
+    pairs = [[Counted(run, names, better)], [Counted(run, names, one)]]
+    groups = [Group("better", (), (0,)), Group("one", (), (0,))]
+    (sure,) = image_pairings(groups, pairs, "all", draws=199)
+    (equal,) = image_pairings(groups, [pairs[0], pairs[0]], "all", draws=199)
+    assert sure.difference > 0.1 and sure.low > 0 and sure.p == pytest.approx(2 / 200)
+    assert equal.difference == 0 and equal.p == 1
+    with pytest.raises(ValueError, match="other images"):
+        image_pairings(groups, [pairs[0], [Counted(run, names[::-1], one)]], "all")
+
+
+@pytest.mark.parametrize("damage", ["shape", "ids", "sum", "missing"])
+def test_counts_that_do_not_fit_the_run_are_refused(runs: dict[str, Run], damage: str, lag: Said) -> None:
+    run = runs["frozen-1"]
+    lag("evaluate", run.path, "--write")
+    arrays = read_tensors(run.path / FILE)
+    assert kept(run).counts.sum() > 0
+    if damage == "shape":
+        arrays["counts"] = arrays["counts"][:, :1]
+    elif damage == "ids":
+        arrays["ids"] = np.zeros_like(arrays["ids"]) + ord("\n")
+    elif damage == "sum":
+        arrays["counts"][0, 0, 1, 0] += 1
+    else:
+        del arrays["counts"]
+    write_tensors(run.path / FILE, arrays)
+    with pytest.raises(RunError, match="--write` counts them"):
+        kept(run)

@@ -1,7 +1,8 @@
 """One table over runs: old, new, all, harmonic mean, average, forgetting and BWT, from their stored metrics.
 
 With --group, runs that differ in their seed alone are one line: mean and standard deviation, every seed below, and a
-paired test between the methods on the seeds that they share.
+paired test between the methods on the seeds that they share. Where every run keeps its images' pixel counts
+(`lag evaluate RUN --write`), a second test is over the images.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from lag_core.sentences import say
 if TYPE_CHECKING:
     from lag_core.comparison import Row
     from lag_core.groups import Group, Pairing
+    from lag_core.image_pairs import ImagePairing
+    from lag_core.runs import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +57,26 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise RunError(str(error)) from None
     tests = pairings(groups, options.measure)
-    say(_json(groups, tests, options.measure) if options.format == "json" else _tables(groups, tests, options))
+    over_images, why_not = _over_images(opened, groups, options.measure)
+    if options.format == "json":
+        say(_json(groups, tests, over_images, options.measure))
+    else:
+        say(_tables(groups, tests, over_images, options))
+    if why_not:
+        say(f"lag: no paired test over images: {why_not}", sys.stderr)
     return 0
+
+
+def _over_images(runs: list[Run], groups: list[Group], measure: str) -> tuple[list[ImagePairing], str]:
+    """The tests over images, or why there is none; neither where there is nothing to compare."""
+    from lag_core.image_pairs import image_pairings, kept
+
+    if len(groups) < 2:
+        return [], ""
+    try:
+        return image_pairings(groups, [[kept(runs[at]) for at in group.places] for group in groups], measure), ""
+    except ValueError as error:  # a RunError among them
+        return [], str(error)
 
 
 def _plain(rows: list[Row], form: str) -> str:
@@ -70,10 +91,13 @@ def _plain(rows: list[Row], form: str) -> str:
     return tabulated(["run", *COLUMNS.values()], lines, form)  # type: ignore[arg-type]
 
 
-def _tables(groups: list[Group], tests: list[Pairing], options: argparse.Namespace) -> str:
+def _tables(
+    groups: list[Group], tests: list[Pairing], over_images: list[ImagePairing], options: argparse.Namespace
+) -> str:
     """Groups, every seed, and the paired tests, one table each."""
     from lag_core.comparison import COLUMNS, NOTES, percent
     from lag_core.groups import group_cells, pairing_cells
+    from lag_core.image_pairs import image_cells
     from lag_core.tabulating import tabulated
 
     form = options.format
@@ -87,8 +111,11 @@ def _tables(groups: list[Group], tests: list[Pairing], options: argparse.Namespa
     if tests:
         heading = [f"difference of {COLUMNS[options.measure]}", "pairs", "points", "95 %", "p"]
         parts.append(tabulated(heading, [pairing_cells(one) for one in tests], form))
+    if over_images:
+        heading = [f"difference of {COLUMNS[options.measure]}", "images", "points", "95 %", "p"]
+        parts.append(tabulated(heading, [image_cells(one) for one in over_images], form))
     if form == "text":
-        parts.append("\n".join([*NOTES, *_note(groups, tests)]))
+        parts.append("\n".join([*NOTES, *_note(groups, tests), *_note_on_images(over_images)]))
     return "\n\n".join(parts)
 
 
@@ -98,7 +125,13 @@ def _note(groups: list[Group], tests: list[Pairing]) -> list[str]:
     return ["p: exact sign-flip test over common seeds; with n of them it is never below 2 / 2^n. 95 %: t interval."]
 
 
-def _json(groups: list[Group], tests: list[Pairing], measure: str) -> str:
+def _note_on_images(over_images: list[ImagePairing]) -> list[str]:
+    if not over_images:
+        return []
+    return ["over images: bootstrap, the same images drawn for both methods, each the mean over its seeds."]
+
+
+def _json(groups: list[Group], tests: list[Pairing], over_images: list[ImagePairing], measure: str) -> str:
     from lag_core.comparison import COLUMNS
 
     def number(value: float) -> float | None:
@@ -114,4 +147,7 @@ def _json(groups: list[Group], tests: list[Pairing], measure: str) -> str:
         }
         for g in groups
     ]
-    return json.dumps({"groups": lines, "measure": measure, "paired": [vars(one) for one in tests]}, indent=1)
+    pairs = {"paired": [vars(one) for one in tests]}
+    if over_images:
+        pairs["paired_over_images"] = [{k: v if v == v else None for k, v in vars(one).items()} for one in over_images]
+    return json.dumps({"groups": lines, "measure": measure, **pairs}, indent=1)

@@ -40,7 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OVERLAP",
         help="measure at each image's own resolution, by windows that overlap by this share (0.5 if none is given)",
     )
-    parser.add_argument("--write", action="store_true", help="replace the stored metrics")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="replace the stored metrics, and keep each image's pixel counts for `compare`",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -98,12 +102,14 @@ def _tell(
 ) -> None:
     """Print what was measured, and write it if that was asked for."""
     from lag_core.comparison import step_rows, table
+    from lag_core.image_pairs import keep
     from lag_core.training.evaluation import totals, write_metrics
 
     measured = totals(by_domain)
     verdict = "different" if options.write else _verdict(opened, measured)
     if options.write:
         write_metrics(opened.path / "metrics.json", by_domain, len(counts.by_image))
+        keep(opened, counts)
         verdict = "written"
     rows, intervals = step_rows(opened, measured), counts.intervals()
     bands = None if edges is None else edges.iou()
