@@ -7,17 +7,23 @@ from typing import Any
 
 import pytest
 import torch
-from shapes import lively_backbone, tiny_run, write_shapes
+from shapes import lively_backbone, tiny_config, tiny_run, write_shapes
 from test_allocation import loop_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lag_core.config import ConfigError
 from lag_core.method.objective import Batch, Term
+from lag_core.model.segmenter import Output
 from lag_core.runs import Run
+from lag_core.training.continual import ContinualTraining
+from lag_core.training.features import FeatureStore
 from lag_core.training.finite import FiniteCheck, NotFiniteError
-from lag_core.training.loop import cut
+from lag_core.training.loop import StepLoop, cut
+from lag_core.training.reporting import Reporter
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
+
+LATENT = {"replay_at": "latent", "replay_maps": "drawn"}
 
 WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.is_nonzero", "aten.unique", "aten._unique2", "aten.equal")
 """Operations whose result the host needs before it can go on."""
@@ -55,6 +61,73 @@ def test_an_iteration_that_logs_nothing_waits_for_nothing(root: Path, tmp_path: 
     with Waits() as waits:
         assert loop._iterate(0, iter([batch])) is not None
     assert waits.found, "a logged iteration reads its numbers"
+
+
+def count_teacher(loop: StepLoop) -> list[int]:
+    """A list that grows by each call of the teacher's part behind the trunk."""
+    assert loop.teacher is not None
+    original, calls = loop.teacher.behind_trunk, list[int]()
+
+    def counted(features: torch.Tensor) -> Output:
+        calls.append(1)
+        return original(features)
+
+    object.__setattr__(loop.teacher, "behind_trunk", counted)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "asked"),
+    [
+        ("finetune", {}, 0),
+        ("frozen", {}, 0),
+        ("mib", {}, 3),
+        ("plop", {}, 3),
+        ("lag", {}, 3),
+        ("reference", {}, 3),  # for its pseudo-labels
+        ("reference", {"pseudo": "off"}, 1),  # its terms have no gradient: the first iteration finds that out
+    ],
+)
+def test_the_teacher_is_asked_only_where_something_looks_at_its_answer(
+    root: Path, tmp_path: Path, name: str, method: dict[str, Any], asked: int
+) -> None:
+    log = {"events_every": 100, "gradients_every": 100, "shares_every": 0}
+    loop = loop_of(root, tmp_path / "run", name, method=method, log=log)
+    loop.total = 10  # the last iteration is logged, with every term
+    calls = count_teacher(loop)
+    for iteration in range(3):
+        loop._iterate(iteration, iter([loop.batch_of(iteration)]))
+    assert len(calls) == asked
+
+
+def test_joint_training_has_no_teacher(root: Path, tmp_path: Path) -> None:
+    config = tiny_config(root, "joint")
+    training = ContinualTraining(config, tmp_path / "run", Reporter(quiet=True), FeatureStore())
+    assert len(training.labels.steps) == 1
+    assert training._prepare(None, 0)[1].teacher is None
+
+
+def test_without_its_teacher_an_iteration_is_the_same(root: Path, tmp_path: Path) -> None:
+    found = []
+    for place in ("as it is", "asked"):
+        loop = loop_of(root, tmp_path / place, "finetune", optim={"lr_aspp_later": 0.01})
+        if place == "asked":
+            loop.objective.needs_teacher = lambda *_: True  # type: ignore[method-assign]
+        loop._iterate(1, iter([loop.batch_of(1)]))
+        found.append(loop.student.state_dict())
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+@pytest.mark.parametrize("at", ["trunk", "latent"])
+def test_replay_lives_on_after_a_batch_without_a_new_class(root: Path, tmp_path: Path, at: str) -> None:
+    loop = loop_of(root, tmp_path / "run", "lag+", method={"replay_at": at} if at == "trunk" else LATENT)
+    batch = loop.batch_of(0)
+    new = loop.objective.space.new_channels(1)
+    none = torch.where((batch.targets >= new.start) & (batch.targets < new.stop), 255, batch.targets)
+    loop._iterate(0, iter([batch._replace(targets=none)]))
+    assert loop.dead == set() and loop.take_findings() == []
+    event = loop._iterate(1, iter([batch]))
+    assert event is not None and event["terms"]["replay"]["raw"] > 0
 
 
 def test_a_term_that_is_no_number_is_named_when_it_is_asked_for() -> None:

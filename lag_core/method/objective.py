@@ -154,7 +154,10 @@ class Objective:
         iteration: int,
         skip: frozenset[str] = frozenset(),
     ) -> Result:
-        """The terms of one iteration; those in `skip` (known to be dead) are left out."""
+        """The terms of one iteration; those in `skip` (known to be dead) are left out.
+
+        `old` is the teacher's output, or None where it is not needed (`needs_teacher`).
+        """
         if self.config.loss == "bce_foreground":
             new = new._replace(logits=silent_catch_all(new.logits))
             old = old and old._replace(logits=silent_catch_all(old.logits))
@@ -184,15 +187,22 @@ class Objective:
             terms.update(self._preserving_terms(scene, old, progress, skip))
         return Result(terms, lambda: self._facts(fused, batch), lambda: segmentation_by_source(scene))
 
-    def _preserving_terms(self, scene: Scene, old: Output, progress: float, skip: frozenset[str]) -> dict[str, Term]:
-        """Every term of `TERMS` with a weight above zero."""
-        due = scene.iteration % self.config.nsc_every == 0
+    def needs_teacher(self, progress: float, iteration: int, skip: frozenset[str] = frozenset()) -> bool:
+        """Whether anything in this iteration looks at the teacher's output: pseudo-labels, or a term of `TERMS`."""
+        return self.config.pseudo != "off" or bool(self._wanted(progress, iteration, skip))
+
+    def _wanted(self, progress: float, iteration: int, skip: frozenset[str]) -> dict[str, float]:
+        """Every term of `TERMS` with a weight above zero, and that weight."""
+        due = iteration % self.config.nsc_every == 0
         weights = {
             name: rule.weight(self.config, progress)
             for name, rule in TERMS.items()
             if name not in skip and (due or not rule.sparse)
         }
-        wanted = {name: weight for name, weight in weights.items() if weight > 0}
+        return {name: weight for name, weight in weights.items() if weight > 0}
+
+    def _preserving_terms(self, scene: Scene, old: Output, progress: float, skip: frozenset[str]) -> dict[str, Term]:
+        wanted = self._wanted(progress, scene.iteration, skip)
         if any(TERMS[name].needs_split for name in wanted):
             self._score_channels(old.latent, scene.new.latent)
         return {name: Term(TERMS[name].function(scene, old), weight) for name, weight in wanted.items()}

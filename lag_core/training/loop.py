@@ -190,10 +190,16 @@ class StepLoop:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
                 batch = batch._replace(inputs=inputs)
             features = self._trunk(inputs) if self.trunk_trains else inputs
-            with torch.no_grad():
-                teacher = self.teacher.behind_trunk(features) if self.teacher is not None else None
+            teacher = self._teacher_output(features, progress, iteration, skip)
             student = self._student_output(features, teacher)
             return self.objective(self.student, self.teacher, student, teacher, batch, progress, iteration, skip)
+
+    @torch.no_grad()
+    def _teacher_output(self, features: Tensor, progress: float, iteration: int, skip: frozenset[str]) -> Output | None:
+        """The teacher's answer; None where there is no teacher, or nothing looks at it."""
+        if self.teacher is None or not self.objective.needs_teacher(progress, iteration, skip):
+            return None
+        return self.teacher.behind_trunk(features)
 
     def _student_output(self, features: Tensor, teacher: Output | None) -> Output:
         """The student's answer. While heads alone train, it shares the teacher's latent map, to the bit."""
