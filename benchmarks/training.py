@@ -156,6 +156,7 @@ class Ours:
             with watch.part("losses"):
                 return objective(*args)
 
+        losses.needs_teacher = objective.needs_teacher  # type: ignore[attr-defined]
         loop.objective = losses  # type: ignore[assignment]
 
         def waiting() -> Iterator[Batch]:

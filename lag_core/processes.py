@@ -14,6 +14,7 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -52,6 +53,11 @@ class Processes:
         """Every `count`-th item, from `rank` on."""
         return items[self.rank :: self.count]
 
+    def block(self, items: Sequence[Item]) -> Sequence[Item]:
+        """This process's run of neighbouring items; those of all processes, one behind the other, are `items`."""
+        first, last = (len(items) * rank // self.count for rank in (self.rank, self.rank + 1))
+        return items[first:last]
+
     def wait(self) -> None:
         """Until all are here."""
         if self.count > 1:
@@ -64,6 +70,14 @@ class Processes:
         found: list[Any] = [None] * self.count
         dist.all_gather_object(found, value)
         return found
+
+    def add_up(self, *arrays: np.ndarray) -> None:
+        """Replace each array by its sum over the processes, in place. Any shapes, the same everywhere."""
+        if self.count == 1:
+            return
+        parts = self.gathered(arrays)
+        for place, array in enumerate(arrays):
+            array[...] = np.sum([one[place] for one in parts], axis=0, dtype=array.dtype)
 
 
 _current = Processes()
@@ -119,10 +133,17 @@ def lost_is_said() -> Iterator[None]:
         text = str(error).lower()
         if _current.count == 1 or isinstance(error, ProcessLost) or not any(word in text for word in _LOST):
             raise
+        _leave_in_peace()
         raise ProcessLost("another process of the task ended") from error
 
 
+def _leave_in_peace() -> None:
+    """From now on, torchrun's request to end is passed over: what is being written about the loss is finished."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _told_to_stop(number: int, frame: FrameType | None) -> None:
+    _leave_in_peace()
     raise ProcessLost("the process was told to end, as another one of the task did")
 
 

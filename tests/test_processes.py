@@ -59,6 +59,8 @@ def done(root: Path) -> Path:
         jobs += [["train", count, [small(root, m, **METHODS[m]), str(out / f"{m}-{count}")]] for m in METHODS]
     jobs += [
         ["evaluate", 2, [str(out / "lag-1"), str(out / "measured")]],
+        ["survey", 1, [str(out / "lag-1"), str(out / "measured")]],
+        ["survey", 2, [str(out / "lag-1"), str(out / "measured")]],
         ["train_until_one_dies", 2, [saving, str(out / "died")]],
         ["train", 1, [saving, str(out / "died"), True]],
         ["stop_in_step_1", 1, [saving, str(out / "stopped")]],
@@ -105,6 +107,16 @@ def test_two_processes_measure_what_one_does(done: Path) -> None:
     stored = open_run(done / "lag-1").confusions()
     for rank in (0, 1):
         np.testing.assert_array_equal(json.loads((done / "measured" / f"{rank}.json").read_text()), stored)
+
+
+def test_two_processes_survey_what_one_does(done: Path) -> None:
+    one = np.load(done / "measured" / "1-0.npz")
+    assert one["basic confusion"].sum() > 0 and one["cka"].size and one["probes"].sum() > 0 and one["pseudo"].size
+    for rank in (0, 1):
+        two = np.load(done / "measured" / f"2-{rank}.npz")
+        assert one.files == two.files
+        for name in one.files:
+            np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_a_process_that_dies_leaves_a_sentence_and_a_folder_to_go_on_from(done: Path) -> None:

@@ -66,6 +66,31 @@ def evaluate(run: str, out: str) -> None:
     Path(out, f"{everywhere.rank}.json").write_text(json.dumps(found.tolist()))
 
 
+def survey(run: str, out: str) -> None:
+    """The survey of a run, its arrays written by each process."""
+    import numpy as np
+
+    from lag_core.explain import holds_pass, survey_pass
+    from lag_core.runs import open_run
+
+    survey_pass.BATCH = holds_pass.BATCH = 1  # there are four images
+    opened, said = open_run(Path(run)), list[str]()
+    with processes.together("cpu") as everywhere:
+        found = survey_pass.survey(
+            opened, opened.open_dataset(None), lambda items, what: iter(items), "cpu", said.append
+        )
+    assert found.holds is not None and found.holds.probes is not None and found.shares is not None, said
+    basic = {f"basic {name}": value for name, value in vars(found).items() if isinstance(value, np.ndarray)}
+    shares = {f"shares {case}": one.points for case, one in found.shares.by_case.items()}
+    held = {
+        "cka": found.holds.cka, "masked": found.holds.masked, "lost again": found.holds.lost.called,
+        "probes": found.holds.probes.confusion, "nearest": found.holds.probes.nearest,
+        "calibration": found.holds.calibration.confidence, "background": found.holds.background.unlabelled,
+        "pseudo": found.holds.pseudo.counts,
+    }  # fmt: skip
+    np.savez(Path(out, f"{everywhere.count}-{everywhere.rank}.npz"), **basic, **shares, **held)
+
+
 def sums(out: str) -> None:
     """Batch norm and sums over the processes, against the whole batch in each."""
     generator = torch.Generator().manual_seed(0)
@@ -92,7 +117,7 @@ def sums(out: str) -> None:
     Path(out, f"{everywhere.rank}.ok").touch()
 
 
-JOBS = {job.__name__: job for job in (train, train_until_one_dies, stop_in_step_1, evaluate, sums)}
+JOBS = {job.__name__: job for job in (train, train_until_one_dies, stop_in_step_1, evaluate, survey, sums)}
 
 
 def free_port() -> int:

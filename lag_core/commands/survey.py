@@ -1,12 +1,17 @@
-"""Measure what the dashboard shows of the whole validation set, and keep it in the run."""
+"""Measure what the dashboard shows of the whole validation set, and keep it in the run.
+
+Under torchrun each process measures a part of the images, and the first one writes.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 
 from lag_core.commands.adopt import add_device
 from lag_core.commands.arguments import place
+from lag_core.sentences import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,16 +25,25 @@ def run(options: argparse.Namespace) -> int:
     from lag_core.device import device_named
     from lag_core.explain.survey import ARRAYS, write_survey
     from lag_core.explain.survey_pass import survey
+    from lag_core.processes import ProcessLost, first, together
     from lag_core.runs import RunError, open_run
     from lag_core.training.reporting import Reporter
 
     opened = open_run(options.run)
     if not opened.steps:
         raise RunError(f"{options.run} has no finished step yet; let the training go on")
-    reporter = Reporter(options.quiet)
+    reporter = Reporter(options.quiet or not first())
     began = time.perf_counter()
     device = device_named(options.device)
-    found = survey(opened, opened.open_dataset(options.data), reporter.bar, device, reporter.say)
+    dataset = opened.open_dataset(options.data)
+    try:
+        with together(device):
+            found = survey(opened, dataset, reporter.bar, device, reporter.say)
+    except ProcessLost as error:
+        say(f"lag: {error}; nothing was written", sys.stderr)
+        return 1
+    if not first():
+        return 0
     size = write_survey(opened, found)
     seconds = time.perf_counter() - began
     reporter.say(

@@ -94,7 +94,8 @@ def run(options: argparse.Namespace) -> int:
         say(f"lag: {error}; the last saved point is kept in {out}", sys.stderr)
         return 1
     finally:
-        _export(out, options.log)
+        if first():
+            _export(out, options.log)
     return 0
 
 

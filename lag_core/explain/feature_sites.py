@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lag_core.explain.holds import SITES
 from lag_core.explain.networks import Passes
+from lag_core.processes import Processes
 
 
 @torch.no_grad()
@@ -36,12 +37,26 @@ class Gathered:
         """Take in a batch. Shape: [B, F, h, w]; cells int64 [m] of each picture, in the flattened grid."""
         flat = maps.flatten(2)
         rows = [flat[row][:, torch.from_numpy(chosen)].T.cpu().numpy() for row, chosen in enumerate(cells)]
-        joined = np.concatenate(rows)
+        self._append(step, site, np.concatenate(rows))
+
+    def _append(self, step: int, site: int, joined: np.ndarray) -> None:
         before = self._parts[step - 1][site] if step else []
         place = len(self._parts[step][site])
         if place < len(before) and np.array_equal(before[place], joined):
             joined = before[place]
         self._parts[step][site].append(joined)
+
+    def join(self, everywhere: Processes) -> None:
+        """Lay the features of all processes behind one another, the first one's first."""
+        if everywhere.count == 1:
+            return
+        parts = everywhere.gathered(self._parts)
+        self._parts = [[[] for _ in SITES] for _ in self._parts]
+        for own in parts:
+            for step, sites in enumerate(own):
+                for site, batches in enumerate(sites):
+                    for features in batches:
+                        self._append(step, site, features)
 
     @property
     def sites(self) -> list[int]:

@@ -29,6 +29,7 @@ from lag_core.explain.task_confusion import masked_confusion
 from lag_core.explain.training_labels import label_tables
 from lag_core.metrics import confusion
 from lag_core.model.prediction import full_size, highest
+from lag_core.processes import Processes, current
 
 BATCH = 8
 MOST_IMAGES = 400
@@ -77,10 +78,11 @@ def fit_probes(networks: Networks, dataset: Dataset, progress: Progress) -> Fitt
         return None
     area = grid[0] * grid[1]
     chosen = [places[(places >= i * area) & (places < (i + 1) * area)] - i * area for i in range(len(ids))]
-    gathered = Gathered(len(networks))
-    for start in progress(range(0, len(ids), BATCH), "probes"):
+    gathered, everywhere = Gathered(len(networks)), current()
+    for start in progress(everywhere.block(range(0, len(ids), BATCH)), "probes"):
         images = np.stack([fit(dataset.image(i), size)[0] for i in ids[start : start + BATCH]])
         gather(networks, torch.from_numpy(to_input(images)), chosen[start : start + BATCH], gathered)
+    gathered.join(everywhere)
     labels = np.concatenate(cells)[places].astype(np.int64)
     return FittedProbes(gathered, labels, importance, len(networks), classes)
 
@@ -177,6 +179,12 @@ class HoldsCounts:
     def add_picture(self, maps: np.ndarray, confidence: np.ndarray, true: np.ndarray) -> None:
         """A picture's answers at all steps: label maps uint8 [T, H, W], their confidences float32 [T, H, W]."""
         self.lost.add(maps, confidence, true, self.none_below)
+
+    def join(self, everywhere: Processes) -> None:
+        """Take in what the other processes counted, each on neighbouring pictures of its own."""
+        everywhere.add_up(self.probed, self.nearest, self.masked, self.count, self.right, self.confidence)
+        self.lost.join(everywhere)
+        self.sampled.join(everywhere)
 
     def found(self, networks: Networks, dataset: Dataset, progress: Progress, say: Callable[[str], None]) -> Holds:
         """What was counted, with the tables of training labels where the training images are here."""

@@ -37,6 +37,7 @@ from lag_core.explain.shares import (
 from lag_core.model.backbone import STAGES, depth
 from lag_core.model.prediction import full_size
 from lag_core.model.segmenter import Segmenter
+from lag_core.processes import Processes
 from lag_core.protocol import LabelSpace
 
 
@@ -471,6 +472,10 @@ class HybridCounts:
             self.hits[at][place, column], self.called[at][place, column], newly = known[choice]
             if mask == one.plan.masks[-1]:
                 self.called_new[place, at] = newly
+
+    def join(self, everywhere: Processes) -> None:
+        """Take in what the other processes counted, each on pictures of its own."""
+        everywhere.add_up(*self.hits, *self.called, self.true, self.called_new)
 
     def counts(self, at: int) -> Counts:
         """What was counted for the class at this place of `classes`."""

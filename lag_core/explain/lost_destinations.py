@@ -7,10 +7,14 @@ one whose class was known and right before is followed, so nothing that is newly
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lag_core.protocol import LabelSpace
+
+if TYPE_CHECKING:
+    from lag_core.processes import Processes
 
 NONE_BELOW = 0.5
 """Of a sigmoid network: a pixel for which no class has a probability above this is called nothing in earnest."""
@@ -97,6 +101,10 @@ class LostCounts:
             nothing = sure[lost] <= none_below
             self.none[t] += np.bincount(codes[nothing], minlength=n * n).reshape(n, n)
             self.confidence[t] += np.bincount(true, weights=sure[lost], minlength=n)
+
+    def join(self, everywhere: Processes) -> None:
+        """Take in what the other processes counted."""
+        everywhere.add_up(self.called, self.none, self.confidence)
 
     def found(self, steps: int) -> LostPixels:
         """What was counted, for the first `steps` steps."""

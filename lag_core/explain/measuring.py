@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -29,6 +29,11 @@ def windowed(networks: Networks, image: np.ndarray, step: int, overlap: float) -
     )
 
 
+def _mine(names: Iterable[str], everywhere: processes.Processes) -> Iterator[str]:
+    """Every `count`-th of the names; a progress bar around them moves with each."""
+    return (name for place, name in enumerate(names) if place % everywhere.count == everywhere.rank)
+
+
 def window_confusions(
     run: Run,
     dataset: Dataset,
@@ -40,7 +45,8 @@ def window_confusions(
     """As `confusions`, each image predicted by overlapping windows at its own resolution."""
     networks, classes = Networks(run, device), len(run.classes)
     totals: list[dict[str, np.ndarray]] = [{} for _ in range(len(networks))]
-    for name in names:
+    everywhere = processes.current()
+    for name in _mine(names, everywhere):
         image, true, domain = dataset.image(name), truth(dataset.mask(name), run.labels), dataset.domain(name)
         for step, total in enumerate(totals):
             predicted = windowed(networks, image, step, overlap).labels
@@ -48,7 +54,7 @@ def window_confusions(
                 listener(step, name, true, predicted)
             counted = confusion(true, predicted, classes)
             total[domain] = total.get(domain, np.zeros_like(counted)) + counted
-    return totals
+    return added(everywhere.gathered(totals))
 
 
 def confusions(
@@ -65,7 +71,7 @@ def confusions(
     networks, classes = Networks(run, device), len(run.classes)
     totals: list[dict[str, np.ndarray]] = [{} for _ in range(len(networks))]
     everywhere = processes.current()
-    for name in everywhere.share(list(names)):
+    for name in _mine(names, everywhere):
         true = truth(dataset.mask(name), run.labels)
         trace, domain = Trace(networks, dataset.image(name), true, name), dataset.domain(name)
         for step, total in enumerate(totals):

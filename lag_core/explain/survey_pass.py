@@ -30,6 +30,7 @@ from lag_core.method.decoupling import Metric, channel_distance
 from lag_core.metrics import confusion
 from lag_core.model.prediction import class_probabilities, full_size, highest
 from lag_core.predictions import StoredPredictions
+from lag_core.processes import Processes, current
 from lag_core.protocol import LabelSpace
 from lag_core.runs import Run, RunError
 
@@ -45,7 +46,10 @@ Progress = Callable[[Sequence[int], str], Iterable[int]]
 def survey(
     run: Run, dataset: Dataset, progress: Progress, device: str = "cpu", say: Callable[[str], None] = lambda _: None
 ) -> Survey:
-    """Measure every step of `run` on the validation images of `dataset`. `say` is told what could not be measured."""
+    """Measure every step of `run` on the validation images of `dataset`. `say` is told what could not be measured.
+
+    Processes that work together measure a part of the images each; all get the whole survey.
+    """
     if run.kind == "stored":
         return survey_stored(run, dataset, progress)
     networks = Networks(run, device)
@@ -58,7 +62,8 @@ def survey(
     decodes = "latent" in capabilities(run)
     hybrids = [HybridCounts(pair, classes, len(ids)) for pair, classes in (all_pairs(networks) if decodes else ())]
     holds = HoldsCounts(networks, len(ids), probes_or_say(networks, dataset, progress, say)) if ours else None
-    for place in progress(range(0, len(ids), BATCH), "survey"):
+    everywhere = current()
+    for place in progress(everywhere.block(range(0, len(ids), BATCH)), "survey"):
         batch = read_batch(dataset, ids[place : place + BATCH], place, run)
         passes = networks.passes(torch.from_numpy(batch.inputs).to(memory_format=torch.channels_last), keep_stages=True)
         maps = _walk_steps(networks, passes, batch, latents, distances, holds)
@@ -66,6 +71,12 @@ def survey(
             pixels.add(place + row, own, batch.truths[row])
         for one in hybrids:
             one.add(place, (passes, passes), geometry_of(batch.truths, run.config.data.size))
+    for counts in (pixels, latents, distances):
+        counts.join(everywhere)
+    for one in hybrids:
+        one.join(everywhere)
+    if holds is not None:
+        holds.join(everywhere)
     domains = tuple(dataset.domain(i) for i in ids)
     arrays = {**pixels.arrays(), **latents.arrays(), "distances": distances.mean()}
     held = None if holds is None else holds.found(networks, dataset, progress, say)
@@ -80,7 +91,8 @@ def survey_stored(run: Run, dataset: Dataset, progress: Progress) -> Survey:
     pixels = PixelCounts(len(ids), steps, run.labels)
     latents = LatentSums(len(ids), steps, len(run.labels.order), width)
     distances = DistanceSums(steps, width, run.config.optim.seed)
-    for place in progress(range(len(ids)), "survey"):
+    everywhere = current()
+    for place in progress(everywhere.block(range(len(ids))), "survey"):
         true = truth(dataset.mask(ids[place]), run.labels)
         pixels.add(place, np.stack([stored.labels(step, ids[place]) for step in range(steps)]), true)
         before: Tensor | None = None
@@ -93,6 +105,8 @@ def survey_stored(run: Run, dataset: Dataset, progress: Progress) -> Survey:
             if before is not None:
                 distances.add(step, before, latent)
             before = latent
+    for counts in (pixels, latents, distances):
+        counts.join(everywhere)
     domains = tuple(dataset.domain(i) for i in ids)
     arrays = {**pixels.arrays(), **latents.arrays(), "distances": distances.mean()}
     return Survey(ids, domains, METRICS, run.labels, **arrays, shares=None, holds=None, faults=())
@@ -226,6 +240,15 @@ class PixelCounts:
             for code, count in zip(*(a.tolist() for a in np.unique(codes, return_counts=True)), strict=True):
                 self.flows[code] = self.flows.get(code, 0) + count
 
+    def join(self, everywhere: Processes) -> None:
+        """Take in what the other processes counted, each on pictures of its own."""
+        everywhere.add_up(self.pixels, self.right, self.lost, self.shift, self.confusion)
+        flows: dict[int, int] = {}
+        for own in everywhere.gathered(self.flows):
+            for code, count in own.items():
+                flows[code] = flows.get(code, 0) + count
+        self.flows = flows
+
     def arrays(self) -> dict[str, np.ndarray]:
         """By the names of `Survey`."""
         n, steps = len(self.labels.order), len(self.confusion)
@@ -280,6 +303,10 @@ class LatentSums:
         self.sums[step] += member @ pixels.T
         self.directions[step] += member @ np.divide(pixels, length, out=np.zeros_like(pixels), where=length > 0).T
 
+    def join(self, everywhere: Processes) -> None:
+        """Take in what the other processes added up, each on pictures of its own."""
+        everywhere.add_up(self.counts, self.sums, self.directions, self.cells, self.totals, self.squares, self.peaks)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """By the names of `Survey`."""
         counts = np.maximum(self.counts, 1)[:, :, None]
@@ -326,6 +353,10 @@ class DistanceSums:
         for place, metric in enumerate(METRICS):
             distance = channel_distance(before, after, metric, seed=self.seed)
             self.sums[place, step - 1] += len(after) * distance.cpu().numpy().astype(np.float64)
+
+    def join(self, everywhere: Processes) -> None:
+        """Take in what the other processes added up."""
+        everywhere.add_up(self.sums, self.counts)
 
     def mean(self) -> np.ndarray:
         """float32 [M, T - 1, C]."""

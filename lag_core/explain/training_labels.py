@@ -25,6 +25,7 @@ from lag_core.explain.networks import Networks
 from lag_core.method.foreground import silent_catch_all
 from lag_core.method.pseudo_labels import ClassEntropy, PseudoLabels, pseudo_labels
 from lag_core.model.segmenter import upsample
+from lag_core.processes import current
 from lag_core.protocol import IGNORE
 
 MOST_IMAGES = 160
@@ -44,7 +45,8 @@ def label_tables(
     free, images = np.zeros((steps, n + 1), np.int64), np.zeros(steps, np.int64)
     pseudo = np.zeros((steps, n + 1, n + 1), np.int64)
     wanted = run.config.method.pseudo != "off" and steps > 1
-    for step in range(steps):
+    everywhere = current()
+    for step in everywhere.share(range(steps)):
         ids = step_images(run.config, dataset, labels, step)
         images[step] = len(ids)
         for place in progress(range(len(ids)), f"labels of step {step}"):
@@ -52,6 +54,7 @@ def label_tables(
         if wanted and step:
             chosen = [ids[i * len(ids) // MOST_IMAGES] for i in range(MOST_IMAGES)] if len(ids) > MOST_IMAGES else ids
             pseudo[step] = pseudo_table(networks, dataset, chosen, step, progress)
+    everywhere.add_up(free, images, pseudo)
     return BackgroundLabels(free, images), PseudoLabelTable(pseudo) if wanted else None
 
 
