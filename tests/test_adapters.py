@@ -196,7 +196,7 @@ class Elsewhere(Shapes):
 @pytest.mark.parametrize(
     ("attributes", "words"),
     [
-        ({"latent": "aside"}, "the logits of Z are not those"),
+        ({"latent": "aside"}, r"the logits stay as they are when Z changes \(latent = 'aside'\); name a module whose"),
         ({"latent": "nowhere"}, "no module 'nowhere'"),
         ({"latent": "flat"}, "Z must be a map"),
         ({"latent": "aside", "head": "classify"}, "a pass failed|leave `head` out|the logits of Z|not those"),
@@ -206,6 +206,22 @@ def test_a_wrong_module_is_noticed(attributes: dict[str, str], words: str, tmp_p
     adapter = type("Wrong", (Elsewhere,), attributes)()
     with pytest.raises(AdapterError, match=words):
         adapted(adapter, tmp_path)
+
+
+class Asleep(Shapes):
+    latent = "1"
+
+    def build(self, classes: int) -> nn.Module:
+        net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, classes, 1))
+        nn.init.constant_(net[0].bias, -100.0)
+        return net
+
+
+def test_a_map_of_zeros_is_no_fault(tmp_path: Path) -> None:
+    """Pictures of noise wake nothing, but the logits follow Z."""
+    step = adapted(Asleep(), tmp_path)
+    with torch.no_grad():
+        assert step(torch.zeros(1, 3, 8, 8)).latent.abs().max() == 0
 
 
 def test_a_wrong_number_of_classes_is_noticed(tmp_path: Path) -> None:

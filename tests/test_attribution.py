@@ -71,7 +71,30 @@ def test_conservation_where_it_is_promised() -> None:
     assert errors["lrp"] is not None and errors["lrp"] <= 1e-3
     assert errors["lrp-epsilon"] is not None and errors["lrp-epsilon"] <= 1e-3
     assert errors["integrated-gradients"] is not None
-    assert all(errors[m] is None for m in ("gradient-x-input", "grad-cam", "occlusion"))
+    assert errors["occlusion"] is None
+
+
+@pytest.mark.parametrize("method", ["gradient-x-input", "grad-cam"])
+def test_the_gap_of_a_map_that_promises_nothing(method: str) -> None:
+    """It is that of the map's own sum, of Grad-CAM at the cells of Z."""
+    found = attribute(model(), image(), target(), method)  # type: ignore[arg-type]
+    total = float(found.map.astype(np.float64).sum())
+    if method == "grad-cam":
+        total /= (48 / model()(image()).latent.shape[-1]) ** 2  # each cell of Z is that many pixels
+    assert found.conservation == pytest.approx(abs(total - found.score) / abs(found.score), rel=1e-3)
+    assert found.conservation > 1e-3
+
+
+def test_grad_cam_has_no_gap_where_it_splits_the_score() -> None:
+    """A linear head without bias, a target that is the whole picture, and nothing for ReLU to cut."""
+    network = copy.deepcopy(model())
+    head = nn.Conv2d(8, 3, 1, bias=False)
+    nn.init.ones_(head.weight)
+    network.heads = nn.ModuleList([head]).eval()
+    found = attribute(network, image(), Target.region(2, slice(0, 48), slice(0, 48), (48, 48)), "grad-cam")
+    assert found.conservation is not None and found.conservation < 1e-4
+    part = attribute(network, image(), target(), "grad-cam").conservation
+    assert part is not None and part > 1e-3, "weights are means over the whole map, so that a part's score is not split"
 
 
 def test_gradient_times_input_by_hand() -> None:

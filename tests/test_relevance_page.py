@@ -87,7 +87,9 @@ def explained(values, conservation=None, score=1.0, absorbed=0.0):
         (0.01, "integrated-gradients", "little is missing"),
         (0.4, "integrated-gradients", "40 % of the score over the mean colour's is not accounted for; read"),
         (np.inf, "lrp", "The score is 0"),
-        (None, "grad-cam", "promises no conservation"),
+        (None, "occlusion", "promises no conservation"),
+        (0.4, "grad-cam", ", at the cells of Z and after ReLU, add up to the explained score but for 40 % of it"),
+        (1.7, "gradient-x-input", "its values add up to the explained score but for 170 % of it"),
     ],
 )
 def test_the_conservation_error_is_put_in_words(error, method, words):

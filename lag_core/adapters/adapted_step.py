@@ -25,6 +25,9 @@ TOLERANCE = 1e-4
 """Largest difference of the self-test, of the largest logit."""
 CONSERVED = 1e-3
 """Largest conservation error with which LRP is offered."""
+OTHERS = "the logits of Z are not those of the network"
+UNMOVED = "the logits stay as they are when Z changes"
+"""What the self-test finds wrong: `UNMOVED` says that no logit depends on what the adapter calls Z."""
 NEVER = -1e4
 """Logit of the unknown class, which a network without a background has no channel for."""
 
@@ -157,16 +160,20 @@ class AdaptedStep(nn.Module):
             return
         if self._head is None:
             self._early = upstream(self.net, self._target, self._logits, images)
-            if self._fits(images):
+            if not self._fault(images):
                 return
             self._early = []  # the batch cannot be told apart in what is remembered: the whole pass is replayed
-        if not self._fits(images):
+        if fault := self._fault(images):
             what = "head" if self._head is not None else "latent"
-            remedy = "leave `head` out, and the pass is replayed" if self._head is not None else "name another module"
             raise AdapterError(
-                f"adapter {self.name}, step {self.step}: the logits of Z are not those of the network "
-                f"({what} = {getattr(self.adapter, what)!r}); {remedy}"
+                f"adapter {self.name}, step {self.step}: {fault} ({what} = {getattr(self.adapter, what)!r}); "
+                f"{self._remedy(fault)}"
             )
+
+    def _remedy(self, fault: str) -> str:
+        if fault == UNMOVED and self._head is None:
+            return "name a module whose output is all that the logits are made of"
+        return "leave `head` out, and the pass is replayed" if self._head is not None else "name another module"
 
     def _pictures(self) -> Tensor:
         """Two pictures of noise that the network takes, on its device."""
@@ -186,11 +193,14 @@ class AdaptedStep(nn.Module):
             break
         return images
 
-    def _fits(self, images: Tensor) -> bool:
-        """Whether decoding gives the network's logits, in another order of the pictures, and follows a change of Z."""
+    def _fault(self, images: Tensor) -> str:
+        """What is wrong with decoding; empty where it gives the network's logits, in another order of the pictures,
+        and follows a change of Z."""
         latent, _, logits = cast("tuple[Tensor, ...]", self.behind_trunk(images))
         decode, order = self.decoder(images), [1, 0]
         changed = latent.flip(-1) * 1.5
+        if torch.equal(changed, latent):  # a map of zeros
+            changed = latent + 1
         try:
             same = decode(latent[order], order)
             moved = decode(changed[order], order)
@@ -198,15 +208,17 @@ class AdaptedStep(nn.Module):
         except AdapterError:
             raise
         except Exception:  # remembered outputs of an unknown form
-            return False
+            return OTHERS
         if same.shape != logits.shape:
-            return False
+            return OTHERS
         scale = float(logits[:, int(self.labels.unknown) :].abs().max()) or 1.0
         close = (same - logits[order]).abs().max() <= TOLERANCE * scale
-        follows = not torch.equal(moved, same) and (moved - whole).abs().max() <= TOLERANCE * max(
-            scale, float(whole[:, int(self.labels.unknown) :].abs().max())
-        )
-        return bool(close) and bool(follows)
+        if not close:
+            return OTHERS
+        if torch.equal(moved, same):
+            return UNMOVED
+        most = max(scale, float(whole[:, int(self.labels.unknown) :].abs().max()))
+        return "" if (moved - whole).abs().max() <= TOLERANCE * most else OTHERS
 
     def _replayed(self, latent: Tensor, images: Tensor) -> Tensor:
         """With nothing remembered."""

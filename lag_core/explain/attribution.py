@@ -38,9 +38,10 @@ class Attribution:
     map: float32 [H, W] over the network's square, in the score's unit but for Grad-CAM and occlusion.
     channels: float32 [C], relevance of each latent channel: by LRP, else gradient times input at the latent map.
     score: the sum of logits that is explained. absorbed: what biases and stabilisers keep (LRP alone, else 0).
-    conservation: |sum of the map + absorbed - owed| / |owed|, where `owed` is the score for LRP, and the score
-    less that of the mean colour for integrated gradients; infinite where only that is 0, None where nothing is
-    promised.
+    conservation: the map's gap, |sum + absorbed - owed| / |owed|, where `owed` is the score, or for integrated
+    gradients the score less that of the mean colour; infinite where only that is 0. LRP and integrated gradients
+    promise a small one; gradient times input and Grad-CAM promise nothing, and Grad-CAM's sum is taken at the cells of
+    Z, after its ReLU. None for occlusion: each place is in several windows, so that its sum is no part of a score.
     """
 
     method: Method
@@ -124,19 +125,17 @@ def _lrp(composite: str) -> Callable[[Subject], Attribution]:
 
 def _gradient_x_input(subject: Subject) -> Attribution:
     found = InputXGradient(score_function(subject)).attribute(subject.images.clone().requires_grad_())
-    return _plain("gradient-x-input", subject, found.sum(1)[0])
+    return _plain("gradient-x-input", subject, found.sum(1)[0], gap(found, score_of(subject)))
 
 
 def _integrated_gradients(subject: Subject) -> Attribution:
-    score_of = score_function(subject)
+    score = score_function(subject)
     with torch.no_grad():
-        owed = float(score_of(subject.images) - score_of(torch.zeros_like(subject.images)))
-    found = IntegratedGradients(score_of).attribute(
+        owed = float(score(subject.images) - score(torch.zeros_like(subject.images)))
+    found = IntegratedGradients(score).attribute(
         subject.images.clone().requires_grad_(), n_steps=PATH_STEPS, internal_batch_size=4
     )
-    gap = abs(float(found.detach().double().sum()) - owed)
-    error = gap / abs(owed) if owed else (math.inf if gap else 0.0)
-    return _plain("integrated-gradients", subject, found.sum(1)[0], error)
+    return _plain("integrated-gradients", subject, found.sum(1)[0], gap(found, owed))
 
 
 @torch.no_grad()
@@ -166,7 +165,8 @@ def _grad_cam(subject: Subject) -> Attribution:
     decoder = _Decoder(subject.decode, subject.target.weights(subject.recording.logits))
     found = LayerGradCam(decoder, decoder.entry).attribute(latent.clone().requires_grad_(), relu_attributions=True)
     height, width = subject.images.shape[-2:]
-    return _plain("grad-cam", subject, upsample(found.detach(), (height, width))[0, 0])
+    enlarged = upsample(found.detach(), (height, width))[0, 0]
+    return _plain("grad-cam", subject, enlarged, gap(found, score_of(subject)))
 
 
 METHODS: dict[str, Callable[[Subject], Attribution]] = {
@@ -185,10 +185,21 @@ def score_function(subject: Subject) -> Callable[[Tensor], Tensor]:
     return lambda images: (subject.model(images).logits * weights).flatten(1).sum(1)
 
 
+def score_of(subject: Subject) -> float:
+    """The sum of logits that is explained."""
+    return float((subject.target.weights(subject.recording.logits) * subject.recording.logits).double().sum())
+
+
+def gap(values: Tensor, owed: float) -> float:
+    """How far a map's sum is from what it should explain, as a share of that; infinite where only that is 0."""
+    missing = abs(float(values.detach().double().sum()) - owed)
+    return missing / abs(owed) if owed else (math.inf if missing else 0.0)
+
+
 def _plain(method: Method, subject: Subject, found: Tensor, conservation: float | None = None) -> Attribution:
     """An attribution whose channel profile is gradient times input at the latent map."""
     weights = subject.target.weights(subject.recording.logits)
-    score = float((weights * subject.recording.logits).double().sum())
+    score = score_of(subject)
     own = weights[:, subject.target.channel]
     profile = latent_relevance(subject.decode, subject.recording.latent, subject.target.channel, own)
     return Attribution(method, _finite(found, method), _array(profile.sum((2, 3))[0]), score, conservation=conservation)

@@ -21,6 +21,8 @@ ROW_HEIGHT, CHANNELS_HEIGHT, SHUFFLED_HEIGHT = 29, 290, 200
 
 EXACT, CLOSE = 1e-3, 0.05
 """Conservation errors up to which nothing, or little, is missing."""
+UNPROMISED = ("gradient-x-input", "grad-cam")
+"""Methods whose maps have a gap, too, but one that nothing bounds."""
 INDEPENDENT = 0.5
 """Rank correlation with the map of shuffled weights from which a map hardly depends on them."""
 
@@ -39,6 +41,12 @@ def conservation_words(found: Explained, method: str) -> str:
         )
     if not np.isfinite(found.conservation):
         return "The score is 0, so no share of it can be missing and the error has no value."
+    if method in UNPROMISED:
+        where = ", at the cells of Z and after ReLU," if method == "grad-cam" else ""
+        return (
+            f"{name[:1].upper()}{name[1:]} promises no conservation: its values{where} add up to the explained score "
+            f"but for {percent(found.conservation)} of it. Compare places, not sums."
+        )
     error = f"Conservation error {found.conservation:.1g}"
     owed = "score over the mean colour's" if method == "integrated-gradients" else "explained score"
     if found.conservation <= EXACT:

@@ -278,15 +278,7 @@ def _attributed(asked: Asked, trace: Trace, model: Segmenter, features: Tensor |
         return _gradient_at_latent(asked, trace, model, inputs)
     found = attribute(model, images, target, cast("Method", asked.method))
     values = found.map[: trace.inside[0], : trace.inside[1]].copy()
-    gap = found.conservation
-    if trace.run.kind == "adapter" and asked.method == "gradient-x-input" and found.score:
-        gap = _gap(float(found.map.astype(np.float64).sum()), found.score)
-    return Explained(values, found.channels, found.score, _count(asked), found.absorbed, gap)
-
-
-def _gap(total: float, score: float) -> float:
-    """Share of the score that a map of a network that nobody here knows does not account for."""
-    return abs(total - score) / abs(score)
+    return Explained(values, found.channels, found.score, _count(asked), found.absorbed, found.conservation)
 
 
 def _lrp(asked: Asked, trace: Trace, recording: Recording) -> Explained:
@@ -303,19 +295,15 @@ def _lrp(asked: Asked, trace: Trace, recording: Recording) -> Explained:
 
 
 def _gradient_at_latent(asked: Asked, trace: Trace, model: Segmenter, features: Tensor) -> Explained:
-    from lag_core.explain.attribution import latent_relevance
+    from lag_core.explain.attribution import gap, latent_relevance
 
     target, output = _target(asked, trace), model.behind_trunk(features)
     weights = target.weights(output.logits)
     heads = trace.passes.heads(asked.step)
     found = latent_relevance(heads, output.latent.detach(), target.channel, weights[:, target.channel])
     score = float((weights * output.logits).double().sum().detach())
-    gap = None
-    if trace.run.kind == "adapter" and score:  # of a network that nobody here knows, the gap is said
-        gap = _gap(float(found.double().sum()), score)
-    return Explained(
-        _inside(trace, found.sum(1)[0]), found.sum((2, 3))[0].cpu().numpy(), score, _count(asked), 0.0, gap
-    )
+    channels = found.sum((2, 3))[0].cpu().numpy()
+    return Explained(_inside(trace, found.sum(1)[0]), channels, score, _count(asked), 0.0, gap(found, score))
 
 
 def _recording(asked: Asked, trace: Trace, recordings: dict[str, Recording]) -> Recording:
