@@ -78,11 +78,12 @@ class DataConfig:
 class ModelConfig:
     """The network: backbone, ASPP, heads."""
 
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "mobilenet_v3_large"] = (
-        "mobilenet_v2"
-    )
+    backbone: Literal[
+        "resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_lite0"
+    ] = "mobilenet_v2"
     weights: str = "none"
-    """"none", "imagenet" (torchvision downloads it), or a local file (.pt state dict, .safetensors)."""
+    """"none", "imagenet" (torchvision downloads it; an installed package has it for efficientnet_lite0), or a local
+    file (.pt or .pth state dict, .safetensors)."""
     weights_sha256: str = ""
     """Expected digest of the local file; empty: unchecked."""
     output_stride: Literal[8, 16] = 16

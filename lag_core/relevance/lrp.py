@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from lag_core.model.segmenter import Segmenter
-from lag_core.relevance.layers import Back, Chain, Convolution, Flow, Parallel, Way, chain_of
-from lag_core.relevance.rules import Composite, Ledger, composite_named
+from lag_core.relevance.layers import Back, Chain, Convolution, Flow, Input, Parallel, Way, chain_of
+from lag_core.relevance.rules import Composite, Ledger, Rule, composite_named, zbox_rule
 from lag_core.relevance.target import Target, weights_of
 
 Depth = Literal["pixels", "latent", "trunk"]
@@ -75,10 +75,18 @@ class FoldedSegmenter:
             self.stage = chain_of(model.backbone.stages_after(shared))
             self.aspp = chain_of(model.aspp)
             self.heads = Parallel([chain_of(head) for head in model.heads])
-        first = [*self.trunk.layers, *self.stage.layers][0]
-        assert isinstance(first, Convolution)
-        first.sees_image = True
+        first, second, *_ = [*self.trunk.layers, *self.stage.layers]
+        self.own_input = first.module if isinstance(first, Input) else None
+        sees = second if isinstance(first, Input) else first
+        assert isinstance(sees, Convolution)
+        sees.sees_image = True
         self.trunk_channels = model.trunk_channels
+
+    def image_rule(self, rule: Rule) -> Rule:
+        """`rule` for the layer that sees the image: the z-box lies between black and white as the backbone has them."""
+        if self.own_input is None or rule.name != "z-box":
+            return rule
+        return zbox_rule(*self.own_input.range())
 
     def record(self, inputs: Tensor, like: Recording | None = None) -> Recording:
         """Run forward on images [B, 3, H, W] or on trunk features [B, T, h, w], to be asked many times.
@@ -135,7 +143,7 @@ class Recording:
         return checked(found, rules.name)
 
     def _below_latent(self, latent: Tensor, rules: Composite, decoder: Way, to: Depth) -> Tensor:
-        backbone = Way(rules.backbone, decoder.ledger, rules.image)
+        backbone = Way(rules.backbone, decoder.ledger, self.view.image_rule(rules.image))
         features = self._back_stage(self._back_aspp(latent, decoder), backbone)
         if to == "trunk":
             return features
