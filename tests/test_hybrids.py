@@ -171,7 +171,7 @@ def test_a_trunk_that_moves_has_its_stages_as_parts(lively: ExplainedRun, root: 
     found = finish(shares_on(pairs[0, 1], [best(run)], pictures, repeats=0))[0]
     assert found.exact and abs(found.points.sum() - (found.end - found.start)) < 1e-6
     asked = HybridCounts(pairs[0, 2], [best(run)], len(pictures)).asked[0]
-    assert not asked.plan.exact and len(asked.parts) == 7
+    assert asked.plan.exact and len(asked.parts) == 7 and len(asked.choices) == 8
 
 
 # ---------------------------------------------------------------------- planted damage

@@ -15,6 +15,7 @@ from lag_core.explain.shares import (
     START,
     UNKNOWN_HEAD,
     Counts,
+    Plan,
     Shares,
     as_json,
     bootstrap_weights,
@@ -27,10 +28,16 @@ PARTS = ("aspp", "head: dog", OLD_HEADS, UNKNOWN_HEAD, COMPETITION)
 MANY = (*(f"backbone.layer{i}" for i in range(1, 5)), *PARTS)
 
 
-def counts_of(parts: tuple[str, ...], images: int = 12, seed: int = 0, idle: int | None = None) -> Counts:
+def counts_of(
+    parts: tuple[str, ...],
+    images: int = 12,
+    seed: int = 0,
+    idle: int | None = None,
+    masks: tuple[int, ...] | None = None,
+) -> Counts:
     """Random counts of every hybrid of a plan; hybrids that differ in part `idle` alone are equal."""
     rng = np.random.default_rng(seed)
-    masks = plan(parts).masks
+    masks = masks or plan(parts).masks
     true = rng.integers(50, 200, images)
     by_mask: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     hits, called = [], []
@@ -92,22 +99,63 @@ def test_a_part_that_did_not_change_is_shown_with_zero() -> None:
     assert (none.points, none.low, none.high) == (0, 0, 0)
 
 
-def test_sampled_orders_come_near_to_all_orders(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within three stated errors of the exact shares, for most parts within two."""
-    monkeypatch.setattr(module, "EXACT", len(MANY))
-    counts = counts_of(MANY)
-    exact_plan = plan(MANY)
-    exact = shares_of(counts, MANY, exact_plan, (0, 1), repeats=0)
+def saturating(n: int, seed: int) -> np.ndarray:
+    """IoUs of every set of n parts that take something away each, the more the less is gone. Shape: float64 [2^n]."""
+    rng = np.random.default_rng(seed)
+    takes = rng.exponential(rng.choice([0.2, 1.0, 3.0], n))
+    sets = np.arange(2**n)[:, None] >> np.arange(n) & 1
+    return 60 / (1 + np.exp(sets @ takes - 2)) + rng.normal(0, 0.3, 2**n)
+
+
+def sampled_gaps(game: np.ndarray, first: int, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """|sampled - exact| over the stated error, for every part and 25 draws of orders, seeds from `first` on."""
+    n = int(np.log2(len(game)))
+    exact = Plan(n, ()).weights @ game
+    monkeypatch.setattr(module, "EXACT", 2)
+    found: list[float] = []
+    for seed in range(first, first + 25):
+        planned = plan(tuple("abcdefg"[:n]), seed=seed)
+        each = planned.order_weights @ game[list(planned.masks)]
+        found += (np.abs(each.mean(0) - exact) / module.sampling_error(each)).tolist()
+    return found
+
+
+@pytest.mark.parametrize("n", [5, 7])
+def test_sampled_shares_lie_inside_their_stated_error(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    gaps = np.concatenate([sampled_gaps(saturating(n, seed), 25 * seed, monkeypatch) for seed in range(12)])
+    assert np.mean(gaps <= module.NORMAL) >= 0.94 and gaps.max() < 6
+
+
+def test_the_stated_error_of_few_draws_is_students() -> None:
+    """Normal draws, five of which say little: the interval holds the mean in 95 of 100 cases, not in 88."""
+    draws = np.random.default_rng(0).normal(0, 1, (8, 20_000))
+    inside = np.abs(draws.mean(0)) <= module.NORMAL * module.sampling_error(draws)
+    assert inside.mean() == pytest.approx(0.95, abs=0.005)
+    quantiles = [module.student(freedom) for freedom in (5, 7, 15, 31, 1000)]
+    assert quantiles == pytest.approx([2.5706, 2.3646, 2.1314, 2.0395, 1.9623], abs=0.01)
+
+
+def test_sampled_pairs_are_all_different(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair that is drawn twice says nothing new, and all alike would state an error of 0."""
+    monkeypatch.setattr(module, "EXACT", 2)
+    for parts, pairs in (("abc", 3), ("abcd", 12), ("abcdefg", 32)):
+        orders = plan(tuple(parts)).orders
+        assert len(set(orders)) == len(orders) == 2 * pairs
+
+
+def test_parts_of_a_whole_network_are_exact() -> None:
+    whole = (*(f"backbone.{name}" for name in ("stem", "layer1", "layer2", "layer3", "layer4")), *PARTS)
+    assert plan(whole).exact and len(plan(whole).masks) == 2**10
+
+
+def test_shares_by_sampled_orders_state_their_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EXACT", 6)
-    within = []
-    for seed in range(20):
-        sampled_plan = plan(MANY, seed=seed)
-        columns = [exact_plan.masks.index(mask) for mask in sampled_plan.masks]
-        part = Counts(counts.hits[:, columns], counts.called[:, columns], counts.true, counts.called_new)
-        sampled = shares_of(part, MANY, sampled_plan, (0, 1), repeats=0)
-        assert not sampled.exact and (sampled.error[1:] > 0).all()
-        within += (np.abs(sampled.points - exact.points)[1:] / sampled.error[1:]).tolist()
-    assert np.mean(np.array(within) < 2) > 0.85 and max(within) < 6
+    planned = plan(MANY)
+    sampled = shares_of(counts_of(MANY, masks=planned.masks), MANY, planned, (0, 1), repeats=50)
+    assert not sampled.exact and (sampled.error[1:] > 0).all()
+    for part, error in zip(sampled.parts[1:], sampled.error[1:], strict=True):
+        one = sampled.estimates[part]
+        assert one.high - one.points >= module.NORMAL * error - 1e-9 <= one.points - one.low + 1e-9
 
 
 def test_interactions_of_two_parts() -> None:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import mean, median
 from typing import Any
 
+from lag_core.explain.shares import NORMAL
 from lag_core.explain.verdict import LEVEL
-from truth_tests import conservation, parts, planted, randomisation, variants
+from truth_tests import conservation, coverage, parts, planted, randomisation, variants
 from truth_tests.intervals import binomial_interval, mean_interval
 from truth_tests.maps import NAMES
 
@@ -261,11 +262,14 @@ def coverage_table(rows: Rows, datasets: dict[str, str]) -> str:
     lines = []
     for run, own in [*((run, own) for (run,), own in grouped(rows, "run").items()), (ALL, rows)]:
         inside, total = sum(row["inside"] for row in own), sum(row["intervals"] for row in own)
-        errors = [error for row in own for error in row["errors"]]
-        sampled = f"{100 * mean(error <= 1.96 for error in errors):.0f} %" if errors else "-"
-        largest = f"{max(errors):.1f}" if errors else "-"
-        lines.append([run, str(total), f"{100 * inside / total:.1f} %", str(len(errors)), sampled, largest])
-    head = ["run", "intervals", "hold the truth", "sampled shares", "inside 1.96 stated errors", "largest, in errors"]
+        cells = [run, str(total), f"{100 * inside / total:.1f} %"]
+        for pairs in map(str, coverage.PAIRS):
+            errors = [error for row in own for error in row["errors"][pairs]]
+            cells += [f"{100 * mean(error <= NORMAL for error in errors):.1f} %" if errors else "-"]
+            cells += [f"{max(errors):.1f}" if errors else "-"]
+        lines.append(cells)
+    head = ["run", "intervals", "hold the truth"]
+    head += [words for n in coverage.PAIRS for words in (f"sampled by {n} pairs: inside", "largest, in errors")]
     return markdown(head, lines)
 
 

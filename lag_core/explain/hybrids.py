@@ -391,6 +391,14 @@ class Asked:
         """The feature parts of a set."""
         return mask & ((1 << self.features) - 1)
 
+    @cached_property
+    def choices(self) -> dict[int, dict[tuple[int, int, int, bool], list[int]]]:
+        """By set of feature parts: each choice of heads with the places of the plan's sets that make it."""
+        found: dict[int, dict[tuple[int, int, int, bool], list[int]]] = {}
+        for place, mask in enumerate(self.plan.masks):
+            found.setdefault(self.feature_set(mask), {}).setdefault(self.choice(mask), []).append(place)
+        return found
+
     def choice(self, mask: int) -> tuple[int, int, int, bool]:
         """(own head, old heads, unknown head, competition) of a set: then (0) or now (1).
 
@@ -426,7 +434,7 @@ class HybridCounts:
     @cached_property
     def wanted(self) -> frozenset[int]:
         """Sets of feature parts that some hybrid needs."""
-        return frozenset(one.feature_set(mask) for one in self.asked for mask in one.plan.masks)
+        return frozenset(features for one in self.asked for features in one.choices)
 
     @torch.no_grad()
     def add(self, first: int, passes: tuple[Passes, Passes], geometry: Geometry) -> None:
@@ -460,18 +468,14 @@ class HybridCounts:
     ) -> None:
         one, contest = self.asked[at], decisions.contest(self.asked[at].cls)
         mine, fixed = mine[contest.where], fixed[contest.where]
-        known: dict[tuple[int, int, int, bool], tuple[int, int, int]] = {}
-        for column, mask in enumerate(one.plan.masks):
-            if one.feature_set(mask) != features:
-                continue
-            choice = one.choice(mask)
-            if choice not in known:
-                won = contest.won(*choice)
-                called = int(np.count_nonzero(won & fixed))
-                known[choice] = int(np.count_nonzero(won & mine)), called, int(np.count_nonzero(won)) - called
-            self.hits[at][place, column], self.called[at][place, column], newly = known[choice]
-            if mask == one.plan.masks[-1]:
-                self.called_new[place, at] = newly
+        last = len(one.plan.masks) - 1
+        for choice, columns in one.choices.get(features, {}).items():
+            won = contest.won(*choice)
+            called = int(np.count_nonzero(won & fixed))
+            self.hits[at][place, columns] = np.count_nonzero(won & mine)
+            self.called[at][place, columns] = called
+            if last in columns:
+                self.called_new[place, at] = int(np.count_nonzero(won)) - called
 
     def join(self, everywhere: Processes) -> None:
         """Take in what the other processes counted, each on pictures of its own."""

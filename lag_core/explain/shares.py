@@ -6,11 +6,12 @@ part is its Shapley value in the game v. The shares add up to v(all) - v(none); 
 0.
 
 A *plan* says which sets are evaluated: all of them for up to EXACT parts, else the prefixes of sampled orders of the
-parts, in antithetic pairs (an order and its reverse). v is a ratio of pixel counts that are kept for each image, so
+parts, in antithetic pairs (an order and its reverse). A pair is one draw: its two orders are not independent, so the
+error of a sampled share is that of a mean of pairs, as wide as Student's t asks for so few of them. v is a ratio of pixel counts that are kept for each image, so
 that a bootstrap over images gives an interval for every share at no further pass of a network.
 
 Sources: Shapley, "A value for n-person games" (1953); Castro, Gómez and Tejada, "Polynomial calculation of the Shapley
-value based on sampling" (2009); Efron's percentile bootstrap. The parts and the game are ours (docs/method.md).
+value based on sampling" (2009); Student, "The probable error of a mean" (1908); Efron's percentile bootstrap. The parts and the game are ours (docs/method.md).
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
 
-EXACT = 6
-"""Most parts for which every hybrid is evaluated."""
-ORDERS = 16
+EXACT = 10
+"""Most parts for which every hybrid is evaluated: all that a network of ours has. Six of them are features; the 64 maps
+Z of these are what costs, and sampled orders would need nearly as many."""
+ORDERS = 32
 """Antithetic pairs of orders that are sampled for more parts."""
+NORMAL = 1.96
+"""Half of a 95 % interval in standard errors of a normal distribution."""
 REPEATS = 600
 """Bootstrap samples of the images."""
 LEVEL = 0.95
@@ -137,12 +141,27 @@ def plan(parts: Sequence[str], orders: int = ORDERS, seed: int = 0) -> Plan:
     """
     n = len(parts)
     if n <= EXACT:
-        return Plan(n, ())
-    rng = np.random.default_rng(seed)
-    drawn = (tuple(rng.permutation(n).tolist()) for _ in range(orders))
+        return _every_set(n)
     features = feature_mask(parts)
     both = (features, (2**n - 1) & ~features)
-    return Plan(n, tuple(one for order in drawn for one in (order, order[::-1])), both)
+    return Plan(n, tuple(one for order in _drawn(n, orders, seed) for one in (order, order[::-1])), both)
+
+
+@lru_cache(maxsize=EXACT + 1)
+def _every_set(n: int) -> Plan:
+    """The exact plan of n parts; its weights are found once."""
+    return Plan(n, ())
+
+
+def _drawn(n: int, pairs: int, seed: int) -> list[tuple[int, ...]]:
+    """Orders of n parts of which none is another's reverse: all different as pairs, so that none counts twice."""
+    rng = np.random.default_rng(seed)
+    found: dict[tuple[int, ...], None] = {}
+    while len(found) < min(pairs, math.factorial(n) // 2):
+        order = tuple(rng.permutation(n).tolist())
+        if order[::-1] not in found:
+            found[order] = None
+    return list(found)
 
 
 def feature_mask(parts: Sequence[str]) -> int:
@@ -205,7 +224,7 @@ class Shares:
     repeats: np.ndarray
     """float [B, P + 3], the bootstrap's points, then its start, fixed and end; B = 0 for one image."""
     error: np.ndarray
-    """float64 [P], standard error by sampling orders; 0 where every hybrid was evaluated."""
+    """float64 [P], by sampling orders: half of a 95 % interval over NORMAL; 0 where every hybrid was evaluated."""
     interaction: np.ndarray
     """float64 [P, P], interactions of pairs; NaN where not every hybrid was evaluated."""
     corners: np.ndarray
@@ -279,8 +298,7 @@ def shares_of(
     interaction = np.zeros((len(shown), len(shown)))
     points[place] = planned.weights @ values.sets
     if not planned.exact:
-        each = planned.order_weights @ values.sets
-        error[place] = each.std(0, ddof=1) / math.sqrt(len(each))
+        error[place] = sampling_error(planned.order_weights @ values.sets)
     interaction[np.ix_(place, place)] = planned.pair_weights @ values.sets
     points[0] = values.end - values.sets[-1]
     kept = np.zeros((len(weights), len(shown) + 3))
@@ -303,6 +321,28 @@ def shares_of(
         images=len(counts),
         exact=planned.exact,
     )
+
+
+def sampling_error(each: np.ndarray) -> np.ndarray:
+    """Error of the mean of independent draws: NORMAL times it is half of a 95 % interval by Student's t.
+
+    Shape: float [draws, n] -> float64 [n]. With few draws a normal quantile would promise too much.
+    """
+    return each.std(0, ddof=1) / math.sqrt(len(each)) * student(len(each) - 1) / NORMAL
+
+
+def student(freedom: int) -> float:
+    """Two-sided 95 % quantile of Student's t, from 5 degrees of freedom on to 0.01.
+
+    Source: the expansion of Fisher and Cornish, "The percentile points of distributions having known cumulants" (1960).
+    """
+    z, d = 1.959964, freedom
+    terms = (
+        (z**3 + z) / (4 * d),
+        (5 * z**5 + 16 * z**3 + 3 * z) / (96 * d**2),
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * d**3),
+    )
+    return z + sum(terms)
 
 
 def bootstrap_weights(images: int, repeats: int, seed: int = 0) -> np.ndarray:
@@ -350,7 +390,7 @@ def _interval(points: float, repeats: np.ndarray, error: float) -> Estimate:
         return Estimate(points, math.nan, math.nan)
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(repeats, (tail, 1 - tail))
-    sampled = 1.96 * error
+    sampled = NORMAL * error
     below, above = max(points - float(low), 0.0), max(float(high) - points, 0.0)
     return Estimate(points, points - math.hypot(below, sampled), points + math.hypot(above, sampled))
 

@@ -8,7 +8,7 @@ slot for all classes.
 | `shares.cases` | int64 [R, 3] | class index, earlier step, later step |
 | `shares.iou` | float64 [R, 3] | IoU points then; now on the same pixels; now as in the papers |
 | `shares.points` | float64 [R, P] | share of each part; NaN where the case has no such part |
-| `shares.error` | float64 [R, P] | its standard error by sampling orders; 0 where every hybrid was evaluated |
+| `shares.error` | float64 [R, P] | its error by sampling orders (`Shares.error`) |
 | `shares.repeats` | float16 [R, B, P + 3] | bootstrap samples of the points and of the three IoUs |
 | `shares.interaction` | float32 [R, P, P] | interactions of pairs; NaN where not every hybrid was evaluated |
 | `shares.corners` | float64 [R, 2, 2] | IoU points by {features, heads} x {then, now} |
