@@ -67,7 +67,7 @@ CHECKS = {
     "randomisation": Check(randomisation.rows, n=3, quick=1),
     "planted": Check(planted.rows, n=50, quick=4),
     "null": Check(null_trials.rows, n=50, quick=2),
-    "parts": Check(parts.rows, n=10, quick=1),
+    "parts": Check(parts.rows, n=50, quick=1),
     "coverage": Check(coverage.rows, n=2, quick=1),
     "verdicts": Check(verdicts.rows, n=1, quick=1),
 }

@@ -5,12 +5,15 @@ backbone stage, the bias of the next step's classes) or two of them at once; the
 shares of the planted parts must make up at least AIM of the loss, and parts that did not change must get exactly 0.
 
 A trial: a class, a part and a strength at random; trials whose damage costs less than LEAST points are drawn again.
+What the undamaged network makes of the pictures is found once, stage by stage; a trial begins at the first module that
+differs.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,13 +21,13 @@ from torch import nn
 
 from lag_core.explain.hybrids import Geometry, HybridCounts, Pair
 from lag_core.explain.networks import Networks, Passes
-from lag_core.explain.shares import ASPP, BACKBONE, COMPETITION, NEWLY, OWN_HEAD
+from lag_core.explain.shares import ASPP, BACKBONE, COMPETITION, NEWLY, OWN_HEAD, Shares
 from lag_core.explain.shares_pass import results
 from lag_core.model.backbone import STAGES
 from lag_core.model.segmenter import Segmenter
 from truth_tests.cases import Shown, Subject
 
-PICTURES = 8
+PICTURES = 4
 AIM = 0.95
 LEAST = 2.0
 """Points that a damage must cost to count."""
@@ -48,6 +51,39 @@ class Doctored:
 
     def passes(self, inputs: torch.Tensor) -> Passes:
         return Passes(self, inputs)  # type: ignore[arg-type]
+
+
+class FromFirstDamage(Pair):
+    """A pair whose pictures begin at the first module that differs; `maps`: what lies in front of each module."""
+
+    def __init__(self, doctored: Doctored, step: int, maps: list[torch.Tensor]):
+        super().__init__((doctored, 0), (doctored, 1))  # type: ignore[arg-type]
+        self.maps = maps
+        self.seen = doctored.run.labels.seen(step), doctored.run.labels.seen(step + 1)
+
+    def _below(self, passes: tuple[Passes, Passes]) -> tuple[int, torch.Tensor]:
+        names = [name for name, _, _ in self._modules]
+        start = next((names.index(name) for name in names if name in self.feature_parts), len(names))
+        return start, self.maps[start]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Some pictures of a class, and what each module of its step makes of them on the way to Z."""
+
+    pictures: list[Shown]
+    inputs: torch.Tensor
+    maps: list[torch.Tensor]
+    """The pictures; what each of the five stages and the ASPP returns."""
+
+
+@torch.no_grad()
+def shelf(model: Segmenter, pictures: list[Shown]) -> Shelf:
+    inputs = torch.cat([one.image for one in pictures])
+    maps = [inputs]
+    for module in (*model.backbone.stages_until(STAGES[-1]), model.aspp):
+        maps.append(module(maps[-1]))
+    return Shelf(pictures, inputs, maps)
 
 
 def copy_with_next_heads(networks: Networks, step: int) -> Segmenter:
@@ -91,17 +127,18 @@ def rows(subject: Subject, trials: int) -> Iterator[dict]:
     """One row a kind and trial; the run in place p makes the trials p, p + 7, ...: `trials` of each kind over all."""
     networks, labels = subject.networks, subject.run.labels
     classes = [k for k in subject.foreground if labels.step_of(k) < subject.run.last_step and subject.pictures(k, 1)]
+    shelves = {k: shelf(networks.steps[labels.step_of(k)], subject.pictures(k, PICTURES)) for k in classes}
     for kind in KINDS:
         for trial in range(trials):
             rng = np.random.default_rng([trial, KINDS.index(kind), subject.place])
             cls = classes[trial % len(classes)]
             yield {
                 "run": subject.name, "class": subject.run.classes[cls].name, "kind": kind, "trial": trial,
-                **_trial(networks, subject.pictures(cls, PICTURES), cls, kind, rng),
+                **_trial(networks, shelves[cls], cls, kind, rng),
             }  # fmt: skip
 
 
-def _trial(networks: Networks, pictures: list[Shown], cls: int, kind: str, rng: np.random.Generator) -> dict:
+def _trial(networks: Networks, shown: Shelf, cls: int, kind: str, rng: np.random.Generator) -> dict:
     """The planted parts' share of the loss, and the largest share of a part that did not change."""
     step = networks.run.labels.step_of(cls)
     own = len(networks.steps[step].heads)
@@ -109,13 +146,13 @@ def _trial(networks: Networks, pictures: list[Shown], cls: int, kind: str, rng: 
         model = copy_with_next_heads(networks, step)
         kinds = list(rng.choice(KINDS[:4], 2, replace=False)) if kind == "two" else [kind]
         planted = {damage(one, model, own, _head_of(networks, step, cls), rng) for one in kinds}
-        found = _shares(Doctored(networks, step, model), pictures, cls, step)
+        found = _shares(Doctored(networks, step, model), shown, cls, step)
         loss = found.start - found.fixed
         if loss >= LEAST:
             break
     planted = {name + networks.run.classes[cls].name if name == OWN_HEAD else name for name in planted}
     shares = {name: -one.points for name, one in found.estimates.items() if name != NEWLY}
-    unchanged = [abs(size) for name, size in shares.items() if name not in planted and name != COMPETITION]
+    unchanged = [abs(size) for name, size in shares.items() if name not in planted]
     return {
         "planted": sorted(planted),
         "loss": loss,
@@ -135,15 +172,13 @@ def _head_of(networks: Networks, step: int, cls: int) -> tuple[int, int]:
     raise IndexError(f"no head makes class {cls}")
 
 
-def _shares(doctored: Doctored, pictures: list[Shown], cls: int, step: int):
+def _shares(doctored: Doctored, shown: Shelf, cls: int, step: int) -> Shares:
     """Shares between the two states on the pictures, as the network sees them."""
-    pair = Pair((doctored, 0), (doctored, 1))  # type: ignore[arg-type]
-    labels = doctored.run.labels
-    pair.seen = labels.seen(step), labels.seen(step + 1)
-    counts = HybridCounts(pair, [cls], len(pictures))
-    square = pictures[0].truth.shape[0]
-    for place, one in enumerate(pictures):
-        h, w = one.inside
-        passes = doctored.passes(one.image)
-        counts.add(place, (passes, passes), Geometry(square, [one.inside], [one.truth[:h, :w]]))
+    pair = FromFirstDamage(doctored, step, shown.maps)
+    counts = HybridCounts(pair, [cls], len(shown.pictures))
+    square = shown.pictures[0].truth.shape[0]
+    insides = [one.inside for one in shown.pictures]
+    truths = [one.truth[:h, :w] for one, (h, w) in zip(shown.pictures, insides, strict=True)]
+    passes = doctored.passes(shown.inputs)
+    counts.add(0, (passes, passes), Geometry(square, insides, truths))
     return results(counts, repeats=0)[0]
