@@ -1,7 +1,8 @@
-"""The shares that a prototype measured on the shipped run `animals-3-1-finetune`, measured again by the product.
+"""What a prototype measured on the shipped run `animals-3-1-finetune`, measured again by the product.
 
-The prototype took every fourth validation image, 110 of them, and counted the own head and the other old heads as
-one part. Needs the photographs: skipped where they are not.
+For shares the prototype took every fourth validation image, 110 of them, and counted the own head and the other old
+heads as one part. For the swap board it took 24 images that show the class, evenly spaced over the validation set.
+Needs the photographs: skipped where they are not.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import numpy as np
 import pytest
 
 import lag_core
-from lag_core.explain.evidence import ValidationPictures
+from lag_core.explain.evidence import ValidationPictures, finish, from_validation
 from lag_core.explain.hybrids import HybridCounts, Pair
 from lag_core.explain.shares import COMPETITION, UNKNOWN_HEAD, is_feature
-from lag_core.explain.shares_pass import count_pictures
+from lag_core.explain.shares_pass import count_pictures, shares_on
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOGRAPHS = Path(os.environ.get("LAG_TEST_DATA", ROOT.parent / "shared" / "data")) / "voc_animals"
@@ -28,6 +29,8 @@ KNOWN = {
     "person": (37.5, -10.3, -5.0, -19.5, -2.8),
 }
 """IoU at step 0, shares of features, unknown head, old heads and competition; at step 3 all have the IoU 0."""
+BOARD = {"cat": (69, 0, 62), "dog": (55, 0, 29)}
+"""IoU points with features and heads of step 0; of step 0 and 3; of 3 and 0."""
 WITHIN = 1.5
 """IoU points."""
 
@@ -73,3 +76,15 @@ def test_the_prototypes_shares_come_out_again() -> None:
         assert values[frozenset()] == pytest.approx(start, abs=WITHIN)
         assert [shares.get(g, 0.0) for g in range(4)] == pytest.approx(wanted, abs=WITHIN), name
         assert values[frozenset(groups)] == 0
+
+
+@pytest.mark.parametrize("name", BOARD)
+def test_the_prototypes_swap_board_comes_out_again(name: str) -> None:
+    run = lag_core.open_run(ROOT / "checkpoints" / "animals-3-1-finetune")
+    shown = from_validation(run, run.open_dataset(PHOTOGRAPHS), run.class_index(name), 24)
+    pair = Pair((run.networks, 0), (run.networks, 3))
+    pictures = list(zip(shown.images, shown.truths, strict=True))
+    (found,) = finish(shares_on(pair, [run.class_index(name)], pictures, repeats=0))
+    board = found.corners
+    assert len(pictures) == 24
+    assert [board[0, 0], board[0, 1], board[1, 0]] == pytest.approx(BOARD[name], abs=WITHIN)

@@ -266,9 +266,24 @@ def test_points(value: float, text: str) -> None:
     assert points(value) == text
 
 
+def test_what_a_kept_class_needs_is_told_part_by_part() -> None:
+    parts = {"aspp": 0.02, "head: building": 0.0, "old heads": 0.61, "competition": 0.3}
+    one = evidence((0.6, 0.6, 0.59))
+    assert one.effects is not None
+    kept = replace(one, effects=replace(one.effects, without=parts))
+    found = verdict(kept).about("parts")
+    assert found is not None and "Without its own head it is lost, by definition" in found.text
+    assert "also be lost without aspp (2)." in found.text
+    assert "remain without old heads (61) or competition (30)." in found.text
+    lost = replace(kept, shares=made_shares(60.0, own=-55.0))
+    assert verdict(lost).about("parts") is None
+
+
 def test_arrays_and_back() -> None:
     one = evidence()
     assert one.effects is not None
+    parts = ChannelEffects(0, 16, None, None, without={"aspp": 0.0, "head: röd": 0.25})
+    assert effects_from_arrays(effects_to_arrays(parts)).without == parts.without
     for effects in (one.effects, ChannelEffects(0, 16, None, None)):
         again = effects_from_arrays(effects_to_arrays(effects))
         assert (again.moved, again.active) == (effects.moved, effects.active)

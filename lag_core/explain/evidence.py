@@ -43,6 +43,7 @@ from lag_core.explain.shares import Shares
 from lag_core.explain.shares_pass import Pictures, shares_on
 from lag_core.explain.survey import read_survey
 from lag_core.explain.verdict import ChannelEffects, EffectCurve, Evidence, OverSteps, Verdict
+from lag_core.explain.without_parts import left_without
 from lag_core.metrics import confusion
 from lag_core.model.prediction import label_map
 from lag_core.model.segmenter import Output, upsample
@@ -294,7 +295,7 @@ def _over_key(run: Run, examples: Examples, cls: int) -> str:
 
 
 def _effects_key(run: Run, examples: Examples, cls: int, step: int) -> str:
-    return key_of(run.digest, examples.digest, "matched-effects", cls=cls, step=step, grid=GRID, controls=CONTROLS)
+    return key_of(run.digest, examples.digest, "effects-and-parts", cls=cls, step=step, grid=GRID, controls=CONTROLS)
 
 
 def _looked_up(key: str, cache: ResultCache | None, read: Callable[[dict[str, np.ndarray]], Result]) -> Result | None:
@@ -442,7 +443,8 @@ def _add_step(
 
 def channel_effects(networks: Networks, examples: Examples, cls: int, step: int, seed: int = 0) -> Work[ChannelEffects]:
     """Ablation of the most invariant channels of `step`, and transplant of the most changed ones from the step
-    that introduced the class, along verdict.curve_counts. ValueError for a step that is not later than that."""
+    that introduced the class, along verdict.curve_counts; what is left of it without each part of the network.
+    ValueError for a step that is not later than that."""
     run = networks.run
     source = run.labels.step_of(cls)
     if step <= source:
@@ -457,11 +459,12 @@ def channel_effects(networks: Networks, examples: Examples, cls: int, step: int,
     before, after = old.cpu().numpy(), new.cpu().numpy()
     lives = channels.living(before, after)
     living, either, dead, active = lives.now, lives.either, int(lives.died.sum()), int(lives.now.sum())
+    measure = iou_of(np.concatenate([b.measured() for b in batches]), cls, run.labels, run.config.method.loss)
+    without = left_without(networks, [b.inputs for b in batches], cls, source, step, measure)
     if not moved or active < 2:
-        return ChannelEffects(moved, active, None, None, 0.0, dead, len(living))
+        return ChannelEffects(moved, active, None, None, 0.0, dead, len(living), without)
     distance = channels.latent_distances(run, old, new)
     energies = controls.energy(after), controls.energy(before) + controls.energy(after)
-    measure = iou_of(np.concatenate([b.measured() for b in batches]), cls, run.labels, run.config.method.loss)
     decode = networks.passes(torch.from_numpy(np.concatenate([b.inputs for b in batches]))).decoder(step)
     questions = (
         (ablation(new, decode), _ranked("invariant", distance, living), Matched(energies[0], living)),
@@ -472,7 +475,8 @@ def channel_effects(networks: Networks, examples: Examples, cls: int, step: int,
         work = _effect_curve(question, ranked, verdict.curve_counts(active), measure, draw, seed)
         curves.append((yield from scaled(work, 0.2 + 0.4 * place, 0.6 + 0.4 * place)))
     whole = curve(questions[1][0], np.arange(new.shape[1]), [new.shape[1]], measure, controls=0)
-    return ChannelEffects(moved, active, curves[0], curves[1], float(whole.effect[0, 0]), dead, len(living))
+    everything = float(whole.effect[0, 0])
+    return ChannelEffects(moved, active, curves[0], curves[1], everything, dead, len(living), without)
 
 
 def _ranked(order: channels.Order, distance: np.ndarray, living: np.ndarray) -> np.ndarray:

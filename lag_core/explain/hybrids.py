@@ -234,72 +234,67 @@ def _rows(head: nn.Module) -> Iterator[Tensor]:
 
 
 class Decisions:
-    """Scores of the counted pixels of one picture for one Z: what every choice of heads decides.
+    """Scores of the pixels of one picture for one Z: what every choice of heads decides.
 
-    Shape: logits then [channels, P], now [channels, P] at P pixels. NumPy: each operation is small, and torch's threads
-    would wait for one another. What all classes have in common is found once.
+    Shape: logits then [channels, P], now [channels, P] at P pixels; counted: bool [P], which of them count (all).
+    NumPy: each operation is small, and torch's threads would wait for one another.
     """
 
-    def __init__(self, then: Tensor, now: Tensor, labels: LabelSpace, rule: str, seen: tuple[int, int]):
+    def __init__(
+        self,
+        then: Tensor,
+        now: Tensor,
+        labels: LabelSpace,
+        rule: str,
+        seen: tuple[int, int],
+        counted: np.ndarray | None = None,
+    ):
         self.labels, self.rule, self.seen = labels, rule, seen
-        scores = (_comparable(one, labels, rule) for one in (then, now))
-        self.scores = tuple(one.cpu().numpy() for one in scores)
+        self.scores = tuple(_comparable(one, labels, rule).cpu().numpy() for one in (then, now))
+        self.counted = counted
         self.first = int(labels.background is not None)
-        later = self.scores[1][seen[0] + labels.offset :]
-        self.later = later.max(0) if len(later) else None
-        self._folded: dict[tuple[int, int], np.ndarray] = {}
 
-    @cached_property
-    def highest_two(self) -> tuple[Highest, Highest]:
-        """The two highest of the old foreground classes, then and now."""
-        start, end = self.labels.offset + self.first, self.seen[0] + self.labels.offset
-        then, now = (highest_two(one[start:end]) for one in self.scores)
-        return then, now
-
-    def background(self, unknown: int, background: int) -> np.ndarray | None:
-        """Score of the background, the unknown folded in; each from then (0) or now (1). None without background."""
-        if self.labels.background is None:
-            return None
-        key = unknown, background
-        if key not in self._folded:
-            own = self.scores[background][self.labels.offset]
-            if self.labels.unknown:
-                other = self.scores[unknown][0]
-                own = own + other if self.rule == "bce" else np.logaddexp(own, other)
-            self._folded[key] = own
-        return self._folded[key]
+    def background(self, unknown: int, background: int, where: np.ndarray | slice) -> np.ndarray:
+        """Score of the background at some pixels, the unknown folded in; each from then (0) or now (1)."""
+        own = self.scores[background][self.labels.offset][where]
+        if not self.labels.unknown:
+            return own
+        other = self.scores[unknown][0][where]
+        return own + other if self.rule == "bce" else np.logaddexp(own, other)
 
     def contest(self, cls: int) -> Contest:
-        """One class against the others, at the pixels that it wins in some hybrid at most.
+        """One class against the others, at the counted pixels that it wins in some hybrid at most.
 
         Among equal scores the lower class index wins, as in `label_map`.
         """
-        if cls < self.first:  # the background: it has no lower index
-            own = {(catch_all, state): self._background(catch_all, state) for catch_all in (0, 1) for state in (0, 1)}
-            rivals = [two.value for two in self.highest_two]
-            ties = [np.ones(len(one), bool) for one in rivals]
-        else:
-            place = cls - self.first
-            scores = [one[cls + self.labels.offset] for one in self.scores]
-            own = {(catch_all, state): scores[state] for catch_all in (0, 1) for state in (0, 1)}
-            others = [two.without(place) for two in self.highest_two]
-            rivals, ties = [value for value, _ in others], [index > place for _, index in others]
+        own = self._own(cls)
+        before = [self._highest(one, self.first, cls) for one in self.scores]
+        after = [self._highest(one, max(cls + 1, self.first), self.seen[0]) for one in self.scores]
         most = np.maximum.reduce(list(own.values()))
-        where = np.flatnonzero(most >= np.minimum(*rivals))
-        shadows = [None if cls < self.first else self.background(state, state) for state in (0, 1)]
+        able = (most >= np.minimum(*before)) & (most >= np.minimum(*after))
+        where = np.flatnonzero(able if self.counted is None else able & self.counted)
+        shadowed = cls >= self.first and self.labels.background is not None
+        later = self.scores[1][self.seen[0] + self.labels.offset :]
         return Contest(
             where=where,
             own={key: one[where] for key, one in own.items()},
-            rivals=[one[where] for one in rivals],
-            wins_ties=[one[where] for one in ties],
-            background=[None if one is None else one[where] for one in shadows],
-            later=None if self.later is None else self.later[where],
+            before=[one[where] for one in before],
+            after=[one[where] for one in after],
+            background=[self.background(state, state, where) if shadowed else None for state in (0, 1)],
+            later=later[:, where].max(0) if len(later) else None,
         )
 
-    def _background(self, unknown: int, background: int) -> np.ndarray:
-        score = self.background(unknown, background)
-        assert score is not None
-        return score
+    def _own(self, cls: int) -> dict[tuple[int, int], np.ndarray]:
+        """The class's scores by (unknown head, own head)."""
+        both = [(catch_all, state) for catch_all in (0, 1) for state in (0, 1)]
+        if cls < self.first:
+            return {(catch_all, state): self.background(catch_all, state, slice(None)) for catch_all, state in both}
+        return {(catch_all, state): self.scores[state][cls + self.labels.offset] for catch_all, state in both}
+
+    def _highest(self, scores: np.ndarray, start: int, stop: int) -> np.ndarray:
+        """Highest score of the classes start..stop - 1; minus infinity where there are none. Shape: [P]."""
+        rows = scores[start + self.labels.offset : max(start, stop) + self.labels.offset]
+        return rows.max(0) if len(rows) else np.full(scores.shape[1], -np.inf, scores.dtype)
 
 
 @dataclass(frozen=True)
@@ -310,10 +305,10 @@ class Contest:
     """int [Q]; elsewhere the class wins in no hybrid."""
     own: Mapping[tuple[int, int], np.ndarray]
     """By (unknown head, own head), float [Q]."""
-    rivals: Sequence[np.ndarray]
-    """Highest score of the other old foreground classes, float [Q]."""
-    wins_ties: Sequence[np.ndarray]
-    """Whether the class comes before that rival, bool [Q]."""
+    before: Sequence[np.ndarray]
+    """Highest score of the old foreground classes of lower index, which win among equal scores, float [Q]."""
+    after: Sequence[np.ndarray]
+    """Highest score of the old foreground classes of higher index, float [Q]."""
     background: Sequence[np.ndarray | None]
     """Score of the background; None where there is none, or it is the class itself."""
     later: np.ndarray | None
@@ -321,8 +316,8 @@ class Contest:
 
     def won(self, own: int, others: int, catch_all: int, competition: bool) -> np.ndarray:
         """Whether the class is the decision, its parts then (0) or now (1). Shape: bool [Q]."""
-        score, rival, background = self.own[catch_all, own], self.rivals[others], self.background[catch_all]
-        found = (score > rival) | ((score == rival) & self.wins_ties[others])
+        score, background = self.own[catch_all, own], self.background[catch_all]
+        found = (score > self.before[others]) & (score >= self.after[others])
         if background is not None:
             found &= score > background
         if competition and self.later is not None:
@@ -341,34 +336,6 @@ def _comparable(logits: Tensor, labels: LabelSpace, rule: str) -> Tensor:
         logits = logits.clone()
         logits[labels.offset] = 0.0
     return logits
-
-
-@dataclass(frozen=True)
-class Highest:
-    """The highest and the second highest score of K rows, with the first rows that have them. Shape: [P] each."""
-
-    value: np.ndarray
-    row: np.ndarray
-    second: np.ndarray
-    second_row: np.ndarray
-
-    def without(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """(highest score, first row that has it) of all rows but one. Minus infinity where there is no other."""
-        mine = self.row == row
-        return np.where(mine, self.second, self.value), np.where(mine, self.second_row, self.row)
-
-
-def highest_two(scores: np.ndarray) -> Highest:
-    """A running maximum over whole rows. Shape: [K, P]."""
-    count, pixels = scores.shape
-    value, second = (np.full(pixels, -np.inf, scores.dtype) for _ in range(2))
-    row, second_row = (np.full(pixels, count, np.int32) for _ in range(2))
-    for place, one in enumerate(scores):
-        better, next_best = one > value, one > second
-        second_row = np.where(better, row, np.where(next_best, place, second_row))
-        second = np.where(better, value, np.where(next_best, one, second))
-        row, value = np.where(better, place, row), np.where(better, one, value)
-    return Highest(value, row, second, second_row)
 
 
 # ---------------------------------------------------------------------- counting
@@ -450,13 +417,11 @@ class HybridCounts:
         then_seen, now_seen = self.pair.seen
         counted = truth < max(now_seen, then_seen)
         size = (truth.shape[0], truth.shape[1])
-        logits = [full_size(one[row : row + 1], geometry.square, geometry.insides[row], size)[0] for one in both]
-        if not counted.all():
-            where = torch.from_numpy(np.flatnonzero(counted)).to(both[0].device)
-            logits = [one.flatten(1).index_select(1, where) for one in logits]
-        logits = [one.flatten(1) for one in logits]
-        decisions = Decisions(logits[0], logits[1], self.pair.labels, self.pair.rule, self.pair.seen)
-        shown = truth[counted]
+        then, now = (
+            full_size(one[row : row + 1], geometry.square, geometry.insides[row], size)[0].flatten(1) for one in both
+        )
+        shown = truth.ravel()
+        decisions = Decisions(then, now, self.pair.labels, self.pair.rule, self.pair.seen, counted.ravel())
         fixed = shown < then_seen
         for at, one in enumerate(self.asked):
             mine = shown == one.cls

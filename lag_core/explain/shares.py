@@ -7,11 +7,14 @@ part is its Shapley value in the game v. The shares add up to v(all) - v(none); 
 
 A *plan* says which sets are evaluated: all of them for up to EXACT parts, else the prefixes of sampled orders of the
 parts, in antithetic pairs (an order and its reverse). A pair is one draw: its two orders are not independent, so the
-error of a sampled share is that of a mean of pairs, as wide as Student's t asks for so few of them. v is a ratio of pixel counts that are kept for each image, so
-that a bootstrap over images gives an interval for every share at no further pass of a network.
+error of a sampled share is that of a mean of pairs, as wide as Student's t asks for so few of them. v is a ratio of
+pixel counts that are kept for each image, so that a bootstrap over images gives an interval for every share at no
+further pass of a network.
 
 Sources: Shapley, "A value for n-person games" (1953); Castro, Gómez and Tejada, "Polynomial calculation of the Shapley
-value based on sampling" (2009); Student, "The probable error of a mean" (1908); Efron's percentile bootstrap. The parts and the game are ours (docs/method.md).
+value based on sampling" (2009); Student, "The probable error of a mean" (1908); Efron's percentile bootstrap, widened
+for few images as in Hesterberg, "What teachers should know about the bootstrap" (2015). The parts and the game are ours
+(docs/method.md).
 """
 
 from __future__ import annotations
@@ -222,7 +225,8 @@ class Shares:
     points: np.ndarray
     """float64 [P]."""
     repeats: np.ndarray
-    """float [B, P + 3], the bootstrap's points, then its start, fixed and end; B = 0 for one image."""
+    """float [B, P + 3], the bootstrap's points, then its start, fixed and end, all widened for few images (`stretch`);
+    B = 0 for one image."""
     error: np.ndarray
     """float64 [P], by sampling orders: half of a 95 % interval over NORMAL; 0 where every hybrid was evaluated."""
     interaction: np.ndarray
@@ -306,6 +310,8 @@ def shares_of(
         kept[row, place] = planned.weights @ one.sets
         kept[row, 0] = one.end - one.sets[-1]
         kept[row, -3:] = one.sets[0], one.sets[-1], one.end
+    centre = np.array([*points, values.sets[0], values.sets[-1], values.end])
+    kept = centre + stretch(int(np.count_nonzero(counts.true))) * (kept - centre)
     return Shares(
         step_from=steps[0],
         step_to=steps[1],
@@ -329,6 +335,16 @@ def sampling_error(each: np.ndarray) -> np.ndarray:
     Shape: float [draws, n] -> float64 [n]. With few draws a normal quantile would promise too much.
     """
     return each.std(0, ddof=1) / math.sqrt(len(each)) * student(len(each) - 1) / NORMAL
+
+
+def stretch(images: int) -> float:
+    """How much wider the bootstrap's deviations must be where that many images show the class.
+
+    A bootstrap of n images is too narrow by sqrt((n - 1) / n), and its quantiles are those of many images. With less
+    than six images the factor is that of six: what so few images say cannot be mended by a factor.
+    """
+    n = max(images, 6)
+    return math.sqrt(n / (n - 1)) * student(n - 1) / NORMAL
 
 
 def student(freedom: int) -> float:

@@ -63,10 +63,11 @@ def count_pictures(counts: HybridCounts, pictures: Pictures, kept: Kept | None =
     square = pair.networks[1].run.config.data.size
     for place in range(0, len(pictures), BATCH):
         batch = [pictures[i] for i in range(place, min(place + BATCH, len(pictures)))]
-        inputs = torch.from_numpy(to_input(np.stack([fit(image, square)[0] for image, _ in batch])))
-        passes = _both(pair, inputs)
-        if kept is not None:
-            _with_kept_features(pair, passes, place, kept)
+        passes = _kept_passes(pair, place, kept)
+        if passes is None:
+            inputs = torch.from_numpy(to_input(np.stack([fit(image, square)[0] for image, _ in batch])))
+            passes = _both(pair, inputs)
+            _keep_features(pair, passes, place, kept)
         counts.add(place, passes, geometry_of([true for _, true in batch], square))
         yield (place + len(batch)) / len(pictures)
 
@@ -89,16 +90,28 @@ def _both(pair: Pair, inputs: torch.Tensor) -> tuple[Passes, Passes]:
     return (passes if then is now else then.passes(inputs)), passes
 
 
-def _with_kept_features(pair: Pair, passes: tuple[Passes, Passes], place: int, kept: Kept) -> None:
-    """Give passes the features of a batch that are kept, or keep those that they compute. The trunk must be shared."""
-    trunks = [networks.trunk(step) for networks, step in zip(pair.networks, pair.steps, strict=True)]
-    if trunks[0] != trunks[1]:
-        return
-    key = trunks[1], place
-    if key in kept:
-        passes[1].take_features(trunks[1], kept[key])
-    else:
-        kept[key] = passes[1].features(pair.steps[1])
+def _shared_trunk(pair: Pair) -> str | None:
+    """Digest of the trunk that both states share; None where each has its own."""
+    then, now = (networks.trunk(step) for networks, step in zip(pair.networks, pair.steps, strict=True))
+    return now if then == now else None
+
+
+def _kept_passes(pair: Pair, place: int, kept: Kept | None) -> tuple[Passes, Passes] | None:
+    """Passes that begin with the features that are kept of a batch; None where there are none."""
+    trunk = None if kept is None else _shared_trunk(pair)
+    if kept is None or trunk is None or (trunk, place) not in kept:
+        return None
+    features = kept[trunk, place]
+    passes = _both(pair, features.new_empty(len(features), 0))  # the pictures themselves are not asked for
+    passes[1].take_features(trunk, features)
+    return passes
+
+
+def _keep_features(pair: Pair, passes: tuple[Passes, Passes], place: int, kept: Kept | None) -> None:
+    """Keep what the trunk makes of a batch, if both states share it."""
+    trunk = None if kept is None else _shared_trunk(pair)
+    if kept is not None and trunk is not None:
+        kept[trunk, place] = passes[1].features(pair.steps[1])
 
 
 def all_pairs(networks: Networks) -> Iterator[tuple[Pair, list[int]]]:

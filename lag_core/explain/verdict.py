@@ -18,6 +18,8 @@ The details' IoUs are fractions, every sentence speaks of points (100 times that
 channels without which its IoU falls below HALF ("any": p > LEVEL, random channels do as much) |
 | needed | more | half of the living channels taken away leave HALF of its IoU or more |
 | needed | heads | no channel of Z changed: what could lose the class are heads and newer classes |
+| parts | needed | the class is kept or weakened; parts without which its IoU falls below HALF, and those without which
+it does not |
 | relevance | gone | no place of any image speaks for the class at t |
 | relevance | same / partly / other | cosine of the channel profiles of s and t: at least SAME / at least HALF / less |
 | prototype | stayed / moved | drift since s is below / not below the spread of the class's own pixels |
@@ -32,13 +34,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from lag_core.explain import why
-from lag_core.explain.shares import Shares
+from lag_core.explain.shares import OWN_HEAD, Shares
 from lag_core.explain.why import HALF, Answer
 
 LEVEL = 0.05
@@ -57,7 +59,9 @@ LEAST_SPREAD = 1e-6
 """A spread below it is that of a single latent pixel: nothing to hold a drift against."""
 
 Status = Literal["future", "new", "unlearned", "not found", "kept", "weakened", "lost"]
-Topic = Literal["iou", "cause", "apart", "channels", "ablation", "transplant", "needed", "relevance", "prototype"]
+Topic = Literal[
+    "iou", "cause", "apart", "channels", "ablation", "transplant", "needed", "parts", "relevance", "prototype"
+]
 Side = Literal["cost", "gain"]
 
 
@@ -163,6 +167,8 @@ class ChannelEffects:
     """Channels that were alive at s and are constant at t."""
     total: int = 0
     """Channels of Z; 0 if unknown."""
+    without: Mapping[str, float] = field(default_factory=dict)
+    """IoU of the class at t by the part of the network that says nothing (explain.without_parts)."""
 
 
 @dataclass(frozen=True)
@@ -277,7 +283,8 @@ def verdict(evidence: Evidence, k: int | None = None) -> Verdict:
     if cause := why.cause_sentence(answer):
         findings.append(Finding("cause", answer.cause, cause))
     details = channel_findings(evidence, k) if evidence.effects is not None else []
-    details += [f for f in (_needed(evidence, answer), _relevance(evidence), _prototype(evidence)) if f is not None]
+    beside = _needed(evidence, answer), _parts(evidence, answer), _relevance(evidence), _prototype(evidence)
+    details += [one for one in beside if one is not None]
     return Verdict(answer.fate, tuple(findings), tuple(details), answer)
 
 
@@ -417,6 +424,30 @@ def _needed(evidence: Evidence, answer: Answer) -> Finding | None:
     return Finding("needed", "channels" if special else "any channels", text)
 
 
+def _parts(evidence: Evidence, answer: Answer) -> Finding | None:
+    """Which parts of the network a class that is still there needs; None where there is nothing to lose."""
+    now = float(evidence.over.iou[evidence.step])
+    if answer.fate not in ("kept", "weakened") or evidence.effects is None or not now >= MATERIAL:
+        return None
+    left = {part: iou for part, iou in evidence.effects.without.items() if not part.startswith(OWN_HEAD)}
+    if not left:
+        return None
+    needed = {part: points(iou) for part, iou in left.items() if iou < HALF * now}
+    spared = {part: points(iou) for part, iou in left.items() if part not in needed}
+    lost = f" It would also be lost without {_listed(needed)}." if needed else ""
+    kept = f" It would remain without {_listed(spared)}." if spared else ""
+    text = (
+        f"Without its own head it is lost, by definition.{lost}{kept} In brackets the IoU that is left of {points(now)}"
+    )
+    return Finding("parts", "needed", f"{text} ({_basis(evidence)}).")
+
+
+def _listed(parts: Mapping[str, str]) -> str:
+    """ "aspp (0) or old heads (61)"."""
+    names = [f"{part} ({left})" for part, left in parts.items()]
+    return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+
 def _basis(evidence: Evidence) -> str:
     """How many images the effects were measured on."""
     if not evidence.whole_set:
@@ -488,16 +519,23 @@ def _packed(curve: EffectCurve | None, name: str) -> dict[str, np.ndarray]:
 
 def effects_to_arrays(effects: ChannelEffects) -> dict[str, np.ndarray]:
     """ChannelEffects as arrays by name."""
-    numbers = {
+    numbers: dict[str, np.ndarray] = {
         "channels": np.array([effects.moved, effects.active, effects.dead, effects.total], np.int64),
         "everything": np.array([effects.everything]),
     }
-    return numbers | _packed(effects.ablation, "ablation") | _packed(effects.transplant, "transplant")
+    names = np.array(list("\n".join(effects.without).encode()), np.uint8)
+    without: dict[str, np.ndarray] = {
+        "without.names": names,
+        "without.iou": np.array(list(effects.without.values()), np.float64),
+    }
+    return numbers | without | _packed(effects.ablation, "ablation") | _packed(effects.transplant, "transplant")
 
 
 def effects_from_arrays(arrays: Mapping[str, np.ndarray]) -> ChannelEffects:
     """The reverse of `effects_to_arrays`; KeyError for an array that lacks."""
     moved, active, dead, total = arrays["channels"].tolist()
+    names = arrays["without.names"].tobytes().decode().splitlines()
+    without = dict(zip(names, arrays["without.iou"].tolist(), strict=True))
 
     def curve(name: str) -> EffectCurve | None:
         if f"{name}.counts" not in arrays:
@@ -506,7 +544,7 @@ def effects_from_arrays(arrays: Mapping[str, np.ndarray]) -> ChannelEffects:
         return EffectCurve(counts, effect, drawn, arrays.get(f"{name}.distinct"))
 
     return ChannelEffects(
-        moved, active, curve("ablation"), curve("transplant"), arrays["everything"].item(), dead, total
+        moved, active, curve("ablation"), curve("transplant"), arrays["everything"].item(), dead, total, without
     )
 
 
