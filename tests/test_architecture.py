@@ -104,6 +104,21 @@ def test_a_floor_uses_only_floors_below_it(module: str) -> None:
         assert other == part or FLOORS[other] < FLOORS[part], f"{module} imports {name}: arrows point down only"
 
 
+@pytest.mark.parametrize("part", sorted(set(FLOORS) & {part_of(name) for name in LAG_CORE}))
+def test_no_circle_inside_a_floor(part: str) -> None:
+    """Imports in functions and for types count, too: of two modules that name each other, neither can be read alone."""
+    inside = {name for name in LAG_CORE if part_of(name) == part} - {f"lag_core.{part}"}  # a package lists its modules
+    used = {name: {other for other, _ in imports_of(LAG_CORE[name]) if other in inside - {name}} for name in inside}
+    for name in sorted(inside):
+        waiting, met = list(used[name]), set[str]()
+        while waiting:
+            other = waiting.pop()
+            if other not in met:
+                met.add(other)
+                waiting.extend(used[other])
+        assert name not in met, f"{name} imports, by way of others, itself: {sorted(met)}"
+
+
 def test_explain_and_training_do_not_know_each_other() -> None:
     """They meet in the run folder. The floors say so; this says it by name."""
     for module, path in LAG_CORE.items():

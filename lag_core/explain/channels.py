@@ -22,7 +22,7 @@ from lag_core.runs import Run
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lag_core.explain.trace import Trace
+    from lag_core.explain.traced import Traced
     from lag_core.method.decoupling import Metric
 
 Order = Literal["invariant", "changed", "relevance", "random"]
@@ -93,7 +93,7 @@ def run_distances(run: Run) -> np.ndarray:
     return np.array([missing if row is None else row for row in rows], np.float32).reshape(len(rows), width)
 
 
-def image_distances(trace: Trace, step: int, source: int, metric: Metric = "entropy_kl") -> np.ndarray:
+def image_distances(trace: Traced, step: int, source: int, metric: Metric = "entropy_kl") -> np.ndarray:
     """Distance of each channel from step `source` to `step` on one image. Shape: float32 [C]. Loads torch."""
     return latent_distances(trace.run, trace.output(source).latent, trace.output(step).latent, metric)
 
@@ -128,7 +128,7 @@ class Moved:
     """float32 [H, W], the same of the others."""
 
 
-def moved(trace: Trace, step: int, source: int) -> Moved:
+def moved(trace: Traced, step: int, source: int) -> Moved:
     """Distance, split and energy maps of one image, with the metric and the share of the run. Loads torch."""
     found = split(image_distances(trace, step, source, metric_of(trace.run)), trace.run.config.method.rho)
     latent = trace.latent(step)

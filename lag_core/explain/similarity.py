@@ -30,7 +30,7 @@ from lag_core.runs import Run
 
 if TYPE_CHECKING:
     from lag_core.explain.survey import Survey
-    from lag_core.explain.trace import Trace
+    from lag_core.explain.traced import Traced
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def nearest_prototype(cosines: np.ndarray, seen: int | None = None) -> np.ndarra
     return np.where(present.reshape(-1, *[1] * (known.ndim - 1)), known, -np.inf).argmax(0).astype(np.uint8)
 
 
-def image_cosines(trace: Trace, step: int, prototypes: np.ndarray) -> np.ndarray:
+def image_cosines(trace: Traced, step: int, prototypes: np.ndarray) -> np.ndarray:
     """`prototype_cosines` of a traced image, over the picture.
 
     Shape: prototypes [K, C] -> float32 [K, H, W].
@@ -227,7 +227,7 @@ def image_cosines(trace: Trace, step: int, prototypes: np.ndarray) -> np.ndarray
     return on_image(cosines, trace.square, trace.inside, trace.size)
 
 
-def image_nearest(trace: Trace, step: int, prototypes: np.ndarray) -> np.ndarray:
+def image_nearest(trace: Traced, step: int, prototypes: np.ndarray) -> np.ndarray:
     """The label map that nearest prototypes alone would give, among the classes known at `step`. uint8 [H,
     W]."""
     seen = trace.run.labels.seen(step)
