@@ -1,4 +1,4 @@
-"""A run on EfficientNet-Lite0, trained for a moment from random weights: doctor, survey, evaluate, the pages that run it."""
+"""A run on EfficientNet-Lite0, trained for a moment from random weights: doctor, survey, evaluate, pages."""
 
 from __future__ import annotations
 
