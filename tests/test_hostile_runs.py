@@ -213,6 +213,11 @@ def test_a_survey_that_does_not_fit_counts_as_absent(copy: Path, case: str) -> N
         ("cka.values", np.zeros((6, 3, 3), np.float32)),  # alone: its companions are missing
         ("shares.cases", np.zeros((1, 3), np.int64)),
         ("shares.cases", np.zeros((), np.int64)),
+        ("pictures.rows", np.full(len(IDS), 2**40)),
+        ("pictures.rows", np.full(len(IDS), -1)),
+        ("pictures.moves", np.full((3, 4), 200, np.uint8)),
+        ("pictures.moved", np.zeros(3, np.uint32)),
+        ("pictures.confidence", np.full((len(IDS), 3, 5), 7.0)),
     ],
 )
 def test_a_wrong_optional_part_of_a_survey_is_left_out(copy: Path, name: str, array: np.ndarray) -> None:

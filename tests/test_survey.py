@@ -21,7 +21,16 @@ from lag_core.data import catalogue, training_images
 from lag_core.data.dataset import Dataset, DatasetMissing
 from lag_core.data.remap import truth
 from lag_core.data.transforms import to_input
-from lag_core.explain import cka, evidence, forgetting, holds, similarity, survey_pass, training_labels
+from lag_core.explain import (
+    cka,
+    evidence,
+    forgetting,
+    holds,
+    picture_counts,
+    similarity,
+    survey_pass,
+    training_labels,
+)  # fmt: skip
 from lag_core.explain.latent_maps import covered
 from lag_core.explain.networks import Networks
 from lag_core.explain.similarity import image_cosines, image_nearest, measured
@@ -235,7 +244,7 @@ def test_it_survives_writing_and_reading(surveyed: Surveyed) -> None:
     for name, value in holds.to_arrays(again.holds).items():
         np.testing.assert_array_equal(kept[name], value)
     for name, value in vars(again).items():
-        if name not in ("holds", "shares"):
+        if name not in ("holds", "shares", "pictures"):
             np.testing.assert_array_equal(getattr(surveyed.survey, name), value)
     read, written = surveyed.survey.shares, again.shares
     assert read is not None and written is not None and read.by_case.keys() == written.by_case.keys()
@@ -248,6 +257,21 @@ def test_it_survives_writing_and_reading(surveyed: Surveyed) -> None:
         surveyed.survey.lost[0] = 1
     ranking = surveyed.survey.rank_images()
     assert ranking and ranking[0].lost == surveyed.survey.lost[:, -1].sum(1).max()
+
+
+def test_counts_by_picture_agree_with_the_others(surveyed: Surveyed, traces: list[Trace]) -> None:
+    found, whole = surveyed.survey.pictures, surveyed.survey
+    assert found is not None and found.confidence is not None
+    np.testing.assert_array_equal(found.confusions(), whole.confusion)
+    for place, (trace, true) in enumerate(zip(traces, truths(surveyed), strict=True)):
+        own = found.confusions(np.arange(len(whole.ids)) == place)
+        np.testing.assert_array_equal(np.diagonal(own, axis1=1, axis2=2), whole.right[place])
+        np.testing.assert_array_equal(own[2].sum(1), whole.pixels[place])
+        for cls in np.unique(true[true < len(own[0])]):
+            expected = float(trace.certainty(2)[true == cls].mean())
+            assert found.confidence[place, 2, cls] == pytest.approx(expected, abs=5e-3)
+    for cls in range(len(surveyed.run.classes)):
+        np.testing.assert_array_equal(found.flows(cls), whole.transitions(cls))
 
 
 def test_what_features_hold_agrees_with_the_counts(surveyed: Surveyed) -> None:
@@ -397,6 +421,31 @@ def test_the_command_writes_it(surveyed: Surveyed, tmp_path: Path, capsys: pytes
     assert f"{2 * VAL_TILES} images at 3 steps" in capsys.readouterr().out
     found = open_survey(run)
     np.testing.assert_array_equal(found.confusion, run.confusions())
+
+
+def test_pictures_are_counted_pixel_by_pixel() -> None:
+    rng = np.random.default_rng(1)
+    maps, trues = rng.integers(0, 3, (4, 2, 7, 7)).astype(np.uint8), rng.integers(0, 3, (4, 7, 7)).astype(np.uint8)
+    trues[:, 0] = 255
+    counter = picture_counts.PictureCounter(4, 2, 3)
+    for place in (2, 0, 1, 3):
+        counter.add(place, maps[place], trues[place])
+    found = counter.counts()
+    assert found.confidence is None, "label maps alone have none"
+    read = picture_counts.from_arrays(picture_counts.to_arrays(found), found.confusions())
+    assert read is not None
+    chosen = np.array([True, False, True, False])
+    mine = trues[chosen] != 255
+    for t in (0, 1):
+        expected = metrics.confusion(trues[chosen], maps[chosen][:, t], 3)
+        np.testing.assert_array_equal(read.confusions(chosen)[t], expected)
+    flow = np.zeros((3, 3), int)
+    here = mine & (trues[chosen] == 1)
+    np.add.at(flow, (maps[chosen][:, 0][here], maps[chosen][:, 1][here]), 1)
+    np.testing.assert_array_equal(read.flows(1, chosen), flow[None])
+    assert read.called(1, 2, 0).tolist() == [
+        int(((t == 2) & (m[1] == 0)).sum()) for t, m in zip(trues, maps, strict=True)
+    ]
 
 
 def test_flows_of_a_pixel_by_pixel_count() -> None:

@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import streamlit as st
 
-from dashboard.cache import photographs
+from dashboard.cache import photograph_counts, photographs
 from dashboard.cache.memory_cache import Shelf, shelved
+from dashboard.cache.picture_set import PictureSet
 from dashboard.ui.shipped import shipped
 from lag_core.data.dataset import DatasetMissing
-from lag_core.data.pictures import scaled_down
+from lag_core.data.pictures import DataError, scaled_down
 from lag_core.data.remap import truth as class_indices
 from lag_core.runs import BrokenRun, Run, RunError, list_runs
 
@@ -162,6 +163,14 @@ def image_ids(run: Run, root: str) -> tuple[str, ...]:
         return shipped
 
 
+def ids_here(run: Run, root: str) -> tuple[str, ...]:
+    """As `image_ids`; empty where neither the validation images nor such photographs are here."""
+    try:
+        return image_ids(run, root)
+    except (DatasetMissing, DataError):
+        return ()
+
+
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _image_ids(digest: str, root: str, *, _run: Run) -> tuple[str, ...]:
     return tuple(_run.open_dataset(data_root(root)).ids("val"))
@@ -212,6 +221,12 @@ def _thumbnail(digest: str, root: str, image_id: str, side: int, *, _run: Run) -
     if shipped is not None:
         return _small_jpeg(shipped.image(photographs.name_of(image_id)), side)
     return _small_jpeg(_run.open_dataset(data_root(root)).image(image_id), side)
+
+
+@st.cache_data(max_entries=1, show_spinner=False)
+def blank_thumbnail() -> bytes:
+    """Stands for a picture that is not here."""
+    return _small_jpeg(np.full((12, 16, 3), 128, np.uint8), 16)
 
 
 def upload_thumbnail(image_id: str, side: int = 72) -> bytes:
@@ -346,6 +361,20 @@ def _survey(digest: str, stamp: int, *, _run: Run) -> Survey | None:
     from lag_core.explain.survey import read_survey
 
     return read_survey(_run) if stamp else None
+
+
+def picture_set(run: Run, root: str) -> PictureSet | None:
+    """The pictures that a run can be looked at on without its networks: the validation set as surveyed, or the
+    photographs that ship where the validation images are not here. None where nobody has counted."""
+    ids = ids_here(run, root)
+    counted = photograph_counts.of_run(run) if ids and photographs.is_photo(ids[0]) else None
+    return counted or _surveyed(run.digest, _stamp(run, "survey.json"), _run=run)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _surveyed(digest: str, stamp: int, *, _run: Run) -> PictureSet | None:
+    found = _survey(digest, stamp, _run=_run)
+    return None if found is None else PictureSet.of_survey(found)
 
 
 def lost_shares(run: Run, step: int = -1, cls: int | None = None) -> dict[str, float]:

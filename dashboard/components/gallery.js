@@ -51,7 +51,7 @@ class Gallery {
     this.list.replaceChildren(...(items.length ? this.items : [element("p", { class: "soft" }, empty)]));
     if (focused !== undefined && inTabOrder?.dataset.id === focused) inTabOrder.focus({ preventScroll: true });
     this.foot.hidden = !total;
-    this.range.textContent = pages > 1 ? `${first + 1}–${first + items.length} of ${total}` : `${total} ${label.toLowerCase()}`;
+    this.range.textContent = pages > 1 ? `${first + 1}–${first + items.length} of ${total}` : `${total} ${total === 1 ? label.toLowerCase().replace(/s$/, "") : label.toLowerCase()}`;
     this.range.title = pages > 1 ? `${label}, page ${page + 1} of ${pages}` : "";
     this.back.disabled = page === 0;
     this.next.disabled = page >= pages - 1;
@@ -61,13 +61,20 @@ class Gallery {
   entry(item, selected) {
     const canvas = element("canvas", { "aria-hidden": "true" });
     const badge = item.badge && element("span", { class: `badge ${item.tone}` }, item.badge);
+    const box = this.props.ticks ? this.box(item) : null;
     const node = element("div", {
       class: "entry eased", role: "option", tabindex: -1, "data-id": item.id, "aria-selected": String(selected),
-      "aria-label": [item.caption, item.badge].filter(Boolean).join(", "), title: item.caption,
+      "aria-label": [item.caption, item.badge, item.ticked && "ticked"].filter(Boolean).join(", "), title: item.caption,
       onclick: () => this.choose(node),
-    }, element("span", { class: "frame" }, canvas, badge || null), element("span", { class: "caption" }, item.caption));
+    }, element("span", { class: "frame" }, canvas, badge || null, box), element("span", { class: "caption" }, item.caption));
     blobStore().ready([item.image]).then(([image]) => image && this.draw(canvas, image)).catch(() => node.classList.add("broken"));
     return node;
+  }
+
+  /* The box of an entry; the keyboard reaches it as the space bar on the entry. */
+  box(item) {
+    return element("span", { class: "tick", "aria-hidden": "true", title: item.ticked ? "untick" : "tick",
+      onclick: (event) => { event.stopPropagation(); this.send("tick", item.id); } }, item.ticked ? "✓" : "");
   }
 
   /* Fills the frame: the middle of the picture, at the screen's own density. */
@@ -103,7 +110,8 @@ class Gallery {
   key(event) {
     const at = this.items.indexOf(event.target);
     if (at < 0) return;
-    if (event.key === "Enter" || event.key === " ") this.choose(this.items[at]);
+    if (event.key === " " && this.props.ticks) this.send("tick", event.target.dataset.id);
+    else if (event.key === "Enter" || event.key === " ") this.choose(this.items[at]);
     else if (event.key === "PageDown" && !this.next.disabled) this.next.click();
     else if (event.key === "PageUp" && !this.back.disabled) this.back.click();
     else {

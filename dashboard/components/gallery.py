@@ -34,6 +34,7 @@ class Thumbnail:
     badge: str = ""
     tone: Tone = "neutral"
     version: str = ""
+    ticked: bool = False
 
 
 _component = st.components.v2.component(
@@ -53,12 +54,15 @@ def thumbnails(
     aspect: float = 1.0,
     label: str = "Images",
     empty: str = "Nothing to show here.",
+    on_tick: Callable[[str], None] | None = None,
 ) -> str | None:
     """Show a page of `items`; returns the id that somebody just chose, once.
 
     selected: id of the entry that is marked; when it changes, the page that holds it is shown. size:
     width of a thumbnail in CSS pixels. aspect: its width over its height; the picture's middle fills it.
     label: what the entries are, for screen readers and the page count. empty: the sentence for an empty list.
+    on_tick: called with the id of an entry whose box somebody ticked or unticked (a click on it, or the space bar);
+    without it there are no boxes.
     """
     pages = max(1, -(-len(items) // page_size))
     page = _page(key, items, selected, page_size, pages)
@@ -73,6 +77,7 @@ def thumbnails(
         "aspect": aspect,
         "label": label,
         "empty": empty,
+        "ticks": on_tick is not None,
     }
     place = st.empty()
     if any(item.version and not is_sent(item.version) for item in shown):
@@ -86,6 +91,7 @@ def thumbnails(
             data=payload.pack(props),
             on_choose_change=lambda: None,
             on_page_change=partial(_turn, key, pages),
+            on_tick_change=partial(_tick, key, shown, on_tick),
             on_missing_change=lambda: forget(st.session_state[key].get("missing")),
         )
     chosen = result.get("choose")
@@ -115,13 +121,23 @@ def _turn(key: str, pages: int) -> None:
         st.session_state[_page_key(key)] = {**st.session_state[_page_key(key)], "page": page, "turned": True}
 
 
-def _props(payload: Payload, item: Thumbnail) -> dict[str, str]:
+def _tick(key: str, shown: Sequence[Thumbnail], on_tick: Callable[[str], None] | None) -> None:
+    """Somebody ticked or unticked an entry; its id comes from the browser and may be anything."""
+    ticked = st.session_state[key].get("tick")
+    if on_tick is not None and any(item.id == ticked for item in shown):
+        on_tick(ticked)
+
+
+def _props(payload: Payload, item: Thumbnail) -> dict[str, Any]:
     name = payload.lazy_picture(item.version, partial(_image, item)) if item.version else payload.picture(_image(item))
     return _frame(item) | {"image": name}
 
 
-def _frame(item: Thumbnail) -> dict[str, str]:
-    return {"id": item.id, "image": "", "caption": item.caption, "badge": item.badge, "tone": item.tone}
+def _frame(item: Thumbnail) -> dict[str, Any]:
+    return {
+        "id": item.id, "image": "", "caption": item.caption, "badge": item.badge, "tone": item.tone,
+        "ticked": item.ticked,
+    }  # fmt: skip
 
 
 def _image(item: Thumbnail) -> bytes:

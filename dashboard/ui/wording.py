@@ -25,3 +25,8 @@ def short(value: float) -> str:
 def number(value: float) -> str:
     """A short number with a true minus sign."""
     return f"{value:.2f}".replace("-", "−") if abs(value) < 100 else f"{value:.0f}".replace("-", "−")
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number with its noun: "1 image", "2 images", "1 class", "2 classes"."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"

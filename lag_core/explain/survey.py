@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lag_core.explain import forgetting, holds, stored_shares, survey_arrays
+from lag_core.explain import forgetting, holds, picture_counts, stored_shares, survey_arrays
 from lag_core.explain.holds import Holds
+from lag_core.explain.picture_counts import PictureCounts
 from lag_core.explain.stored_shares import StoredShares
 from lag_core.protocol import LabelSpace
 from lag_core.runs import Run, RunError, file_digest, read_json, read_tensors, write_json, write_tensors
@@ -105,8 +106,10 @@ class Survey:
     """Where the change of each class lives (explain.stored_shares); None in a survey that did not measure it."""
     holds: Holds | None = None
     """What the features still hold (explain.holds); None in a survey that did not measure it."""
+    pictures: PictureCounts | None = None
+    """What every step called the pixels of each image (explain.picture_counts); None in a survey that did not count."""
     faults: tuple[str, ...] = ()
-    """What of shares and holds is wrong in the file, and so None here."""
+    """What of shares, holds and pictures is wrong in the file, and so None here."""
 
     def rank_images(self, step: int = -1, cls: int | None = None) -> list[forgetting.ImageLoss]:
         """Images by forgotten pixels after `step`, most first; of one true class, or of all."""
@@ -209,6 +212,7 @@ def _assemble(run: Run, about: dict[str, Any], arrays: dict[str, np.ndarray]) ->
         ids, domains, metrics, run.labels, **held,
         shares=_optional(lambda: _shares(arrays, lengths, names), "shares", faults),
         holds=_optional(lambda: _holds(arrays, lengths), "what the features hold", faults),
+        pictures=_optional(lambda: _pictures(arrays, lengths, held["confusion"]), "the count by picture", faults),
         faults=tuple(faults),
     )  # fmt: skip
 
@@ -247,6 +251,11 @@ def _holds(arrays: dict[str, np.ndarray], lengths: dict[str, int]) -> Holds | No
     return holds.from_arrays(arrays, lengths["T"], lengths["K"])
 
 
+def _pictures(arrays: dict[str, np.ndarray], lengths: dict[str, int], confusion: np.ndarray) -> PictureCounts | None:
+    survey_arrays.check(arrays, survey_arrays.PICTURES, lengths)
+    return picture_counts.from_arrays(arrays, confusion)
+
+
 def write_survey(run: Run, survey: Survey) -> int:
     """Write both files, each atomically, the metadata last. Returns the bytes of the arrays."""
     arrays = {name: getattr(survey, name) for name in _ARRAYS}
@@ -254,6 +263,8 @@ def write_survey(run: Run, survey: Survey) -> int:
         arrays |= stored_shares.to_arrays(survey.shares.by_case)
     if survey.holds is not None:
         arrays |= holds.to_arrays(survey.holds)
+    if survey.pictures is not None:
+        arrays |= picture_counts.to_arrays(survey.pictures)
     entry = write_tensors(run.path / ARRAYS, arrays)
     about = {
         "schema": SCHEMA,

@@ -67,6 +67,12 @@ HOLDS: Mapping[str, Kind] = {
     "shift.images": counts("T"),
     "shift.pseudo": counts("T K+1 K+1"),
 }
+PICTURES: Mapping[str, Kind] = {
+    "pictures.rows": counts("N"),
+    "pictures.moves": Kind("R 4", 0, 255, True),
+    "pictures.moved": counts("R"),
+    "pictures.confidence": values("N T K", 0, 1.001, gaps=True),
+}
 SHARES: Mapping[str, Kind] = {
     "shares.iou": values("R 3", -1000, 1000),
     "shares.points": values("R P", -1000, 1000, gaps=True),

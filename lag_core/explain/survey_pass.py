@@ -23,6 +23,7 @@ from lag_core.explain.holds_pass import HoldsCounts, probes_or_say
 from lag_core.explain.hybrids import HybridCounts
 from lag_core.explain.latent_maps import covered
 from lag_core.explain.networks import Networks, Passes
+from lag_core.explain.picture_counts import PictureCounter
 from lag_core.explain.shares_pass import all_pairs, geometry_of, results
 from lag_core.explain.stored_shares import StoredShares
 from lag_core.explain.survey import TOP, Survey
@@ -66,7 +67,7 @@ def survey(
     for place in progress(everywhere.block(range(0, len(ids), BATCH)), "survey"):
         batch = read_batch(dataset, ids[place : place + BATCH], place, run)
         passes = networks.passes(torch.from_numpy(batch.inputs).to(memory_format=torch.channels_last), keep_stages=True)
-        maps = _walk_steps(networks, passes, batch, latents, distances, holds)
+        maps = _walk_steps(networks, passes, batch, latents, distances, holds, pixels.pictures)
         for row, own in enumerate(maps):
             pixels.add(place + row, own, batch.truths[row])
         for one in hybrids:
@@ -80,7 +81,10 @@ def survey(
     domains = tuple(dataset.domain(i) for i in ids)
     arrays = {**pixels.arrays(), **latents.arrays(), "distances": distances.mean()}
     held = None if holds is None else holds.found(networks, dataset, progress, say)
-    return Survey(ids, domains, METRICS, run.labels, **arrays, shares=_shares(hybrids), holds=held, faults=())
+    return Survey(
+        ids, domains, METRICS, run.labels, **arrays,
+        shares=_shares(hybrids), holds=held, pictures=pixels.pictures.counts(), faults=(),
+    )  # fmt: skip
 
 
 def survey_stored(run: Run, dataset: Dataset, progress: Progress) -> Survey:
@@ -109,7 +113,10 @@ def survey_stored(run: Run, dataset: Dataset, progress: Progress) -> Survey:
         counts.join(everywhere)
     domains = tuple(dataset.domain(i) for i in ids)
     arrays = {**pixels.arrays(), **latents.arrays(), "distances": distances.mean()}
-    return Survey(ids, domains, METRICS, run.labels, **arrays, shares=None, holds=None, faults=())
+    return Survey(
+        ids, domains, METRICS, run.labels, **arrays,
+        shares=None, holds=None, pictures=pixels.pictures.counts(), faults=(),
+    )  # fmt: skip
 
 
 def _covering(place: int, true: np.ndarray, side: int) -> ImageBatch:
@@ -167,6 +174,7 @@ def _walk_steps(
     latents: LatentSums,
     distances: DistanceSums,
     holds: HoldsCounts | None,
+    pictures: PictureCounter,
 ) -> list[np.ndarray]:
     """Run all steps on a batch and add up what their maps say.
 
@@ -180,6 +188,8 @@ def _walk_steps(
         for row, scores in enumerate(_class_scores(output.logits, batch, networks.run)):
             called = highest(scores)[0].cpu().numpy()
             maps[row].append(called)
+            sure = np.minimum(scores[0].amax(0).cpu().numpy(), 1)
+            pictures.add_confidence(batch.first + row, step, sure, batch.truths[row])
             if holds is not None:
                 confidence[row].append(holds.add_map(step, scores[0].cpu().numpy(), called, batch.truths[row]))
         if not output.latent.shape[1]:
@@ -215,7 +225,7 @@ class PixelCounts:
         self.lost = np.zeros((images, steps, n), np.uint32)
         self.shift = np.zeros((images, steps, 4), np.uint32)
         self.confusion = np.zeros((steps, n, n), np.int64)
-        self.flows: dict[int, int] = {}
+        self.pictures = PictureCounter(images, steps, n)
 
     def add(self, index: int, maps: np.ndarray, true: np.ndarray) -> None:
         """Take in one image. Shape: label maps uint8 [T, H, W], truth uint8 [H, W]."""
@@ -229,16 +239,7 @@ class PixelCounts:
         foreground = slice(int(self.labels.background is not None), None)
         parts = (shift.right, shift.background, shift.new, shift.other_old)
         self.shift[index] = np.stack([part[:, foreground].sum(1) for part in parts], -1)
-        self._count_flows(maps, true)
-
-    def _count_flows(self, maps: np.ndarray, true: np.ndarray) -> None:
-        """A flow's code is (true, t, before, after) in mixed radix: few of the K^3 (T - 1) occur."""
-        n, known = len(self.labels.order), true < len(self.labels.order)
-        for t in range(len(maps) - 1):
-            before, after = maps[t][known].astype(np.int64), maps[t + 1][known]
-            codes = ((true[known].astype(np.int64) * len(maps) + t) * n + before) * n + after
-            for code, count in zip(*(a.tolist() for a in np.unique(codes, return_counts=True)), strict=True):
-                self.flows[code] = self.flows.get(code, 0) + count
+        self.pictures.add(index, maps, true)
 
     def join(self, everywhere: Processes) -> None:
         """Take in what the other processes counted, each on pictures of its own."""
@@ -251,18 +252,21 @@ class PixelCounts:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """By the names of `Survey`."""
-        n, steps = len(self.labels.order), len(self.confusion)
-        codes = np.array(sorted(self.flows), np.int64)
-        counts = np.array([self.flows[code] for code in codes.tolist()], np.int64)
-        columns = [*np.unravel_index(codes, (n, steps, n, n)), counts]
         return {
             "pixels": self.pixels,
             "right": self.right,
             "lost": self.lost,
             "shift": self.shift,
             "confusion": self.confusion,
-            "flows": np.stack([c.astype(np.int64) for c in columns], 1),
+            "flows": self._flows(),
         }
+
+    def _flows(self) -> np.ndarray:
+        """The transitions of all pictures together, int64 [n, 5] as in `Survey`, those that occur."""
+        counted = self.pictures.counts()
+        dense = ((cls, counted.flows(cls)) for cls in range(len(self.labels.order)))
+        found = [(cls, *at, int(own[tuple(at)])) for cls, own in dense for at in np.argwhere(own).tolist()]
+        return np.array(found, np.int64).reshape(-1, 5)
 
 
 class LatentSums:

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from dashboard.app_pages.overview import figures
+from dashboard.app_pages.overview import figures, wall
 from dashboard.app_pages.overview.scores import BESIDE, COLUMNS, HEADLINE, LOWER_IS_BETTER, Scores, scores
 from dashboard.cache import loaders
 from dashboard.page import Empty, Page
+from dashboard.picture import measured_on
+from dashboard.picture.measured_on import MeasuredOn
 from dashboard.sidebar import class_names
 from dashboard.state import selection, settings
 from dashboard.ui import untrusted
@@ -30,27 +32,42 @@ def render(page: Page) -> None:
     """Draw the page."""
     _warnings(page.run)
     domain = _choose_domain(page)
-    found = scores(page.run, domain)
+    own = measured_on.of_page(page)
+    found = scores(page.run, domain, own)
     if found is None or len(found.confusions) <= page.step:
         _timeline(page)
         page.confusions()
         raise Empty("This step has not been evaluated yet. `lag evaluate` writes its confusion matrix.")
-    other = scores(page.run2, domain if domain in page.run2.domains else None) if page.run2 else None
+    other = _other_scores(page, domain, own)
     page.answer(_answer(page, found, other))
+    measured_on.chip(page, own)
+    if own is not None and not own.of_domain(domain).any():
+        raise Empty(
+            "None of the chosen pictures is of this domain. Choose another one above, or measure on all pictures."
+        )
     _timeline(page)
     _headline(page, found, other)
-    left, middle, right = st.columns((1.1, 1, 1.1), gap="small")
+    left, right = st.columns((1.15, 1), gap="small")
     with left:
+        wall.draw_wall(page, own)
+    with right:
         _iou_matrix(page, found)
-    with middle:
         _curves(page, found, other)
-    with right:
-        _confusion(page, found)
-    left, right = st.columns((1.6, 1), gap="small")
+    wall.draw_gallery(page)
+    left, right = st.columns((1, 1.5), gap="small")
     with left:
-        _all_runs(page)
+        _confusion(page, found)
     with right:
+        _all_runs(page)
         _what_it_was(page)
+
+
+def _other_scores(page: Page, domain: str | None, own: MeasuredOn | None) -> Scores | None:
+    """Of the compared run: on the same pictures where it knows them, else on all of its own."""
+    if page.run2 is None:
+        return None
+    theirs = measured_on.in_run(own, page.run2, page.data_root)
+    return scores(page.run2, domain if domain in page.run2.domains else None, theirs)
 
 
 def _warnings(run: Run) -> None:
@@ -287,7 +304,9 @@ def _confusion(page: Page, found: Scores) -> None:
         )
         if points and selection.fresh("confusion", points[0]["customdata"]):
             truth, guess = points[0]["customdata"]
-            selection.go(pair=f"{truth}-{guess}")
+            names = class_names(page.run)
+            pair = {"called": names[guess] if guess != truth else "", "wall-of": "class"}
+            selection.go(pair=f"{truth}-{guess}", cls=names[truth], **pair)
         with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="actions-pair"):
             st.caption(_pair_sentence(page, found, cell), width="content")
             if cell is not None and cell[0] != cell[1] and page.image_id:

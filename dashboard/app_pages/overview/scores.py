@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dashboard.cache import loaders
+from dashboard.picture.measured_on import MeasuredOn
 from lag_core import metrics
 from lag_core.explain.why import was_learned
 from lag_core.protocol import LabelSpace
@@ -82,9 +83,10 @@ class Scores:
         return [c for c in older if not was_learned(self.ious[self.labels.step_of(c) : step + 1, c])]
 
 
-def scores(run: Run, domain: str | None = None) -> Scores | None:
-    """The scores of a run, on the images of one domain or of all; None where it was not evaluated."""
-    matrices = loaders.confusions(run, domain)
+def scores(run: Run, domain: str | None = None, own: MeasuredOn | None = None) -> Scores | None:
+    """The scores of a run, on the images of one domain or of all, or on a chosen part of its pictures; None where it
+    was not evaluated."""
+    matrices = loaders.confusions(run, domain) if own is None else own.confusions(domain)
     if matrices is None:
         return None
     return Scores(
