@@ -17,7 +17,7 @@ At step 0 the class at the step before is the class at the step. Stored label ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,6 +107,13 @@ class PictureCounter:
         counts = np.bincount(true[known], minlength=self.classes)
         sums = np.bincount(true[known], sure[known], minlength=self.classes)
         self.confidence[place, step] = np.divide(sums, counts, out=np.full(self.classes, np.nan), where=counts > 0)
+
+    def take(self, others: Sequence[PictureCounter]) -> None:
+        """Take over what several counters found, each of pictures of its own."""
+        for place in range(len(self.found)):
+            for one in others:
+                if len(one.found[place][0]):
+                    self.found[place], self.confidence[place] = one.found[place], one.confidence[place]
 
     def counts(self) -> PictureCounts:
         """What was counted."""

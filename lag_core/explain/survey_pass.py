@@ -244,11 +244,7 @@ class PixelCounts:
     def join(self, everywhere: Processes) -> None:
         """Take in what the other processes counted, each on pictures of its own."""
         everywhere.add_up(self.pixels, self.right, self.lost, self.shift, self.confusion)
-        flows: dict[int, int] = {}
-        for own in everywhere.gathered(self.flows):
-            for code, count in own.items():
-                flows[code] = flows.get(code, 0) + count
-        self.flows = flows
+        self.pictures.take(everywhere.gathered(self.pictures))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """By the names of `Survey`."""
