@@ -20,6 +20,7 @@ from dashboard.cache import photograph_counts
 from dashboard.cache.picture_set import PictureSet
 from dashboard.picture import measured_on
 from lag_core import metrics
+from lag_core.explain.picture_counts import PictureCounter
 from lag_core.explain.survey import open_survey
 from lag_core.runs import open_run
 
@@ -200,3 +201,17 @@ def test_the_surveys_that_ship_count_picture_by_picture(path):
     found = open_survey(open_run(path))
     assert found.pictures is not None and not found.faults
     np.testing.assert_array_equal(found.pictures.confusions(), found.confusion)
+
+
+def test_what_several_processes_counted_is_what_one_counts():
+    rng = np.random.default_rng(0)
+    maps, trues = rng.integers(0, 3, (4, 2, 5, 5)).astype(np.uint8), rng.integers(0, 3, (4, 5, 5)).astype(np.uint8)
+    whole, *apart = (PictureCounter(4, 2, 3) for _ in range(3))
+    for place in range(4):
+        for counter in (whole, apart[place % 2]):
+            counter.add(place, maps[place], trues[place])
+            counter.add_confidence(place, 1, np.full((5, 5), 0.1 * place), trues[place])
+    apart[0].take(tuple(apart))
+    one, joined = whole.counts(), apart[0].counts()
+    for name in ("rows", "moves", "moved", "confidence"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(one, name))
