@@ -166,7 +166,8 @@ class OptimConfig:
     label_stride: int = 4
     """The loss is taken on labels of 1/label_stride of the input's side."""
     amp: Literal["off", "auto", "bf16", "fp16"] = "off"
-    """Mixed precision; "auto": bf16 where the device computes in it, else off."""
+    """Mixed precision; "auto": bf16 where the device computes in it, else off. "fp16" scales the loss, leaves out
+    updates whose gradients overflow, and records no shares of the terms."""
     accumulate: int = 1
     """Parts of equal size that a batch is cut into, to be run one after another before the update: less memory. Means
     over pixels, prototypes and batch norm are then those of the parts."""

@@ -14,12 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lag_core.config import ConfigError
 from lag_core.method.objective import Batch, Term
 from lag_core.model.segmenter import Output
-from lag_core.runs import Run
+from lag_core.runs import Run, RunError
 from lag_core.training.continual import ContinualTraining
 from lag_core.training.features import FeatureStore
 from lag_core.training.finite import FiniteCheck, NotFiniteError
-from lag_core.training.loop import StepLoop, cut
+from lag_core.training.loop import StepLoop, cut, gradient_norms, term_gradients
 from lag_core.training.reporting import Reporter
+from lag_core.training.resume import Cursor, load_resume, save_resume
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -116,6 +117,43 @@ def test_without_its_teacher_an_iteration_is_the_same(root: Path, tmp_path: Path
         loop._iterate(1, iter([loop.batch_of(1)]))
         found.append(loop.student.state_dict())
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+def test_fp16_scales_the_loss_and_leaves_out_an_update_that_overflows(root: Path, tmp_path: Path) -> None:
+    config = tiny_config(root, "finetune", optim={"amp": "fp16", "epochs": 1}, log={"shares_every": 1})
+    training = ContinualTraining(config, tmp_path / "run", Reporter(quiet=True), FeatureStore())
+    first = training._step(None, 0)
+    _, loop = training._prepare(first, 1)
+    scaler = loop.schedule.scaler
+    assert scaler.is_enabled() and loop.allocation is None
+    before = {name: value.clone() for name, value in loop.student.state_dict().items()}
+    event = loop._iterate(0, iter([loop.batch_of(0)]))
+    assert event is not None and event["loss"] > 0
+    moved = {name: value for name, value in loop.student.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and all(value.isfinite().all() for value in moved.values())
+
+    kept = {name: value.clone() for name, value in loop.student.state_dict().items()}
+    scaler.load_state_dict({**scaler.state_dict(), "scale": 2.0**110})
+    loop._iterate(1, iter([loop.batch_of(1)]))
+    assert all(torch.equal(value, kept[name]) for name, value in loop.student.state_dict().items())
+    assert scaler.get_scale() == 2.0**109
+
+    save_resume(tmp_path / "resume.pt", Cursor(1, 2), loop.state_dict())
+    training.journal.cursor, training.journal.states = load_resume(tmp_path / "resume.pt")
+    again = training._prepare(first, 1)[1]
+    assert again.schedule.scaler.get_scale() == 2.0**109
+    training.journal.states.pop("scaler")
+    with pytest.raises(RunError, match=r"does not belong to this run"):
+        training._prepare(first, 1)
+
+
+def test_gradients_of_terms_do_not_depend_on_the_scale() -> None:
+    weight = torch.nn.Parameter(torch.tensor([3.0]))
+    terms = {"one": Term((weight * 2).sum(), 1.0), "over": Term((weight * 1e30).sum(), 1.0)}
+    plain, scaled = (term_gradients(terms, [weight], scale) for scale in (1.0, 2.0**16))
+    assert plain["one"][id(weight)].item() == scaled["one"][id(weight)].item() == 2
+    over = term_gradients(terms, [weight], 2.0**100)
+    assert gradient_norms(terms, over, [weight]) == {"one": 2.0}, "a norm that overflows is left out"
 
 
 @pytest.mark.parametrize("at", ["trunk", "latent"])

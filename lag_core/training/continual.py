@@ -223,13 +223,15 @@ class ContinualTraining:
             step_images(self.config, self.dataset, self.labels, step)
 
     def _check_processes(self) -> None:
-        """ConfigError for what several processes cannot do."""
+        """ConfigError for what several processes, or fp16, cannot do."""
         count = processes.current().count
         if self.config.optim.batch % (count * self.config.optim.accumulate):
             raise ConfigError(
                 f"optim.batch = {self.config.optim.batch}: {count} processes and optim.accumulate = "
                 f"{self.config.optim.accumulate} must divide it"
             )
+        if self.config.optim.amp == "fp16" and self.config.optim.steadiness > 0:
+            raise ConfigError('optim.steadiness measures a curvature that leaves the range of fp16: use amp = "bf16"')
         if count > 1 and (self.config.optim.steadiness > 0 or self.config.method.replay_balance):
             raise ConfigError("optim.steadiness and method.replay_balance need one process: start without torchrun")
 
@@ -321,6 +323,8 @@ class ContinualTraining:
                 raise ValueError(f"it stands at iteration {self.journal.cursor.iteration} of {total}")
             student.load_state_dict(states["student"])
             schedule.optimiser.load_state_dict(states["optimiser"])
+            if schedule.scaler.is_enabled():
+                schedule.scaler.load_state_dict(states["scaler"])
             objective.load_state_dict(states["objective"])
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             reason = sentence(error, 200)
@@ -335,10 +339,10 @@ class ContinualTraining:
         if not every or loop.teacher is None:
             return None
         optim = self.config.optim
-        if self.everywhere.count > 1 or optim.accumulate > 1 or not optim.decay_norms:
+        if self.everywhere.count > 1 or optim.accumulate > 1 or not optim.decay_norms or optim.amp == "fp16":
             self.reporter.say(
                 f"step {loop.step}: shares of the terms are not recorded: they follow the update of one process from "
-                "a whole batch with one weight decay"
+                "a whole batch with one weight decay, none of them left out as with fp16"
             )
             return None
         trained = sum(p.numel() for part in loop.schedule.found for p in part.parameters())

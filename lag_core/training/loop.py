@@ -92,7 +92,7 @@ class StepLoop:
         set_modes(self.student, self.schedule.found, self.step, self.schedule.batch_norm)
         result = self._forward(self.batch_of(iteration), progress, iteration, without)
         check_finite(result.terms)
-        weighted_sum(result.terms).backward()
+        self.schedule.backward(weighted_sum(result.terms))
         self.schedule.step(progress)
 
     def take_findings(self) -> list[str]:
@@ -109,6 +109,7 @@ class StepLoop:
             "objective": self.objective.state_dict(),
             "dead": sorted(self.dead),
             "curvature": self.schedule.curvature,
+            **({"scaler": self.schedule.scaler.state_dict()} if self.schedule.scaler.is_enabled() else {}),
             **({} if self.allocation is None else {"shares": self.allocation.state_dict()}),
         }
 
@@ -128,7 +129,7 @@ class StepLoop:
                 self._look_for_dead(result.terms)
                 norms = self._measure(result, iteration, progress) if place == len(parts) else None
                 loss = weighted_sum(result.terms)
-                (loss / len(parts) if len(parts) > 1 else loss).backward()
+                self.schedule.backward(loss / len(parts) if len(parts) > 1 else loss)
         rates = self.schedule.step(progress)
         if self.allocation is not None:
             self.allocation.after_update(iteration, weights_by_source(result.terms), rates)
@@ -165,7 +166,8 @@ class StepLoop:
         recorder = self.allocation if self.allocation is not None and self.allocation.measures(iteration) else None
         shared = self.schedule.shared(progress) if measures else []
         wanted = shared if recorder is None else recorder.wanted(iteration)
-        gradients = term_gradients(result.terms, wanted) if measures or recorder is not None else {}
+        scale = self.schedule.scaler.get_scale() if measures else 1.0
+        gradients = term_gradients(result.terms, wanted, scale) if measures or recorder is not None else {}
         norms = gradient_norms(result.terms, gradients, shared) if measures else None
         if recorder is not None:
             recorder.before_update(iteration, self._by_source(result), gradients)
@@ -230,17 +232,28 @@ def weighted_sum(terms: Mapping[str, Term]) -> Tensor:
     return torch.stack([term.value.float() * term.weight for term in terms.values()]).sum()
 
 
-def term_gradients(terms: Mapping[str, Term], parameters: list[nn.Parameter]) -> dict[str, Gradients]:
-    """Each raw term's gradient on `parameters`; what a term does not reach is left out. The graph stays alive."""
-    return {name: gradients_of(term.value, parameters) for name, term in terms.items()}
+def term_gradients(
+    terms: Mapping[str, Term], parameters: list[nn.Parameter], scale: float = 1.0
+) -> dict[str, Gradients]:
+    """Each raw term's gradient on `parameters`; what a term does not reach is left out. The graph stays alive.
+
+    scale: on the way back, to keep within fp16's range; taken off again.
+    """
+    if scale == 1:
+        return {name: gradients_of(term.value, parameters) for name, term in terms.items()}
+    scaled = {name: gradients_of(term.value * scale, parameters) for name, term in terms.items()}
+    return {name: {place: g / scale for place, g in own.items()} for name, own in scaled.items()}
 
 
 def gradient_norms(
     terms: Mapping[str, Term], gradients: Mapping[str, Gradients], parameters: list[nn.Parameter]
 ) -> dict[str, float]:
-    """Euclidean norm of each weighted term's gradient on `parameters`; 0 for a term that does not reach them."""
+    """Euclidean norm of each weighted term's gradient on `parameters`; 0 for a term that does not reach them.
+
+    A norm that leaves the numbers, as the first ones do with fp16, is left out.
+    """
     norms = {}
     for name, term in terms.items():
         reached = [gradients[name][id(p)] for p in parameters if id(p) in gradients[name]]
         norms[name] = term.weight * math.sqrt(sum(float(g.double().square().sum()) for g in reached))
-    return norms
+    return {name: norm for name, norm in norms.items() if math.isfinite(norm)}

@@ -122,6 +122,9 @@ class Schedule:
             nesterov=self.momentum > 0,
             **({"fused": True} if config.optim.fused else {"foreach": False}),
         )
+        device = next(p.device.type for part in found for p in part.parameters())
+        self.scaler = torch.amp.GradScaler(device, enabled=config.optim.amp == "fp16")
+        """Keeps gradients within fp16's range: an update whose gradients overflow is left out, and the scale halved."""
 
     @property
     def factor(self) -> float:
@@ -143,6 +146,10 @@ class Schedule:
             return math.inf
         return self.steadiness * largest_rate(self.curvature, self.momentum)
 
+    def backward(self, loss: torch.Tensor) -> None:
+        """Gradients of a loss, scaled where fp16 needs it; `step` takes the scale off again."""
+        self.scaler.scale(loss).backward()
+
     def step(self, progress: float) -> dict[str, float]:
         """Update the parts that have joined; returns each part's learning rate."""
         rates = {}
@@ -156,9 +163,11 @@ class Schedule:
             if not joined:
                 for parameter in group["params"]:
                     parameter.grad = None
+        self.scaler.unscale_(self.optimiser)
         if self.clip > 0:
             self._norm = nn.utils.clip_grad_norm_([p for part in self.found for p in part.parameters()], self.clip)
-        self.optimiser.step()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
         return rates
 

@@ -66,6 +66,8 @@ def _left_as_it_was(loop: StepLoop) -> Iterator[None]:
     finally:
         loop.student.load_state_dict(state["student"])
         loop.schedule.optimiser.load_state_dict(state["optimiser"])
+        if "scaler" in state:
+            loop.schedule.scaler.load_state_dict(state["scaler"])
         if not state["optimiser"]["state"]:
             loop.schedule.optimiser.state.clear()
         loop.objective.load_state_dict(copy.deepcopy(state["objective"]))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lag_core import processes, reading
-from lag_core.config import ConfigError, OptimConfig
+from lag_core.config import OptimConfig
 from lag_core.device import device_named
 
 
@@ -44,13 +44,11 @@ def seed_all(seed: int, step: int) -> None:
 
 
 def amp_type(name: str, device: torch.device) -> torch.dtype | None:
-    """Autocast's type, or None. fp16 needs a GPU: on a CPU it is refused."""
+    """Autocast's type, or None."""
     if name == "off":
         return None
     if name == "auto":
         return torch.bfloat16 if _has_bf16(device) else None
-    if name == "fp16" and device.type == "cpu":
-        raise ConfigError('optim.amp = "fp16" needs a GPU; use "bf16" or "off" on a CPU')
     return torch.bfloat16 if name == "bf16" else torch.float16
 
 
