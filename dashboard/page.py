@@ -113,7 +113,8 @@ class Page:
 
     def answer(self, sentence: str) -> None:
         """The page's answer in one Markdown sentence, first thing under its question."""
-        st.markdown(sentence)
+        with st.container(key="answer"):
+            st.markdown(sentence)
 
     @contextmanager
     def section(
@@ -125,6 +126,7 @@ class Page:
         source: str = "",
         slug: str = "",
         inline: bool = False,
+        below: bool = False,
         border: bool = True,
         height: int | Literal["content", "stretch"] = "stretch",
     ) -> Iterator[View]:
@@ -132,7 +134,7 @@ class Page:
 
         `title`, `reading` and `source` are Markdown: put names from a run through `untrusted.markdown`.
         `slug` names the view in keys and files; give one where the title changes. `inline` puts the sentence
-        beside the title, for wide and low views.
+        beside the title, for wide and low views; `below` puts it under what is drawn, where the picture comes first.
         """
         slug = slug or re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
         with st.container(border=border, height=height, key=f"view-{slug}", gap="xsmall"):
@@ -144,10 +146,12 @@ class Page:
                 actions = st.container(horizontal=True, width="content", gap="xxsmall", key=f"actions-{slug}")
             if formula:
                 _formula(actions, formula, source)
-            if not inline:
+            if not inline and not below:
                 st.caption(reading)
             with guarded(title):
                 yield View(self, slug, actions)
+            if below:
+                st.caption(reading)
 
 
 def _formula(slot: Any, formula: str, source: str) -> None:

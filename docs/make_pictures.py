@@ -2,9 +2,10 @@
 
     python docs/make_pictures.py                     # needs Chromium (Debian: apt-get install chromium)
     python docs/make_pictures.py --only steps-dark   # one of them
-    python docs/make_pictures.py --every FOLDER      # every page, light and dark, at both widths, to look at
+    python docs/make_pictures.py --every FOLDER      # every page, light and dark, at three widths, to look at
 
-Writes WebP files into assets/screenshots/, and a short animation of the step scrubber; `--every` writes PNG files.
+Writes WebP files into assets/screenshots/, a short animation of the step scrubber, and the film of the README
+(assets/film.webp); `--every` writes PNG files.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from streamlit_server import check_runs, served  # noqa: E402
 RUN, COMPARED = "animals-3-1-lagplus", "animals-3-1-finetune"
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 WIDTH, HEIGHT = 1280, 800
-SIZES = ((1280, 800), (1920, 1080))
+SIZES = ((900, 800), (1280, 800), (1920, 1080))
 """Windows in which every page must be usable, and in the second of which it answers without scrolling."""
 
 PATIENCE = 180_000
@@ -39,6 +40,10 @@ PATIENCE = 180_000
 QUALITY = 80
 FRAME_WIDTH, FRAME_MS = 960, 1300
 """Width and pace of the animation."""
+
+FILM = ROOT / "assets" / "film.webp"
+FILM_WIDTH, FILM_RATE, FILM_QUALITY = 800, 7, 45
+"""Width in pixels and pictures a second of the README's film."""
 
 LOST = {"step": "1", "class": "dog", "image": "photo:dog"}
 """What the tour is about: step 1 lost the dog in one run, and the other kept it."""
@@ -158,17 +163,106 @@ def animate(browser: Browser, url: str, steps: Sequence[int]) -> Path:
     return path
 
 
+class Film:
+    """Pictures of a page with the time that each stays; what stands still costs one picture."""
+
+    def __init__(self, page: Page):
+        self.page = page
+        self.frames: list[Image.Image] = []
+        self.times: list[int] = []
+        page.evaluate(POINTER)
+
+    def hold(self, milliseconds: int) -> None:
+        """What the page shows now, for so long."""
+        size = FILM_WIDTH, FILM_WIDTH * HEIGHT // WIDTH
+        self.frames.append(photograph(self.page).resize(size, Image.Resampling.LANCZOS))
+        self.times.append(milliseconds)
+
+    def press(self, key: str, milliseconds: int) -> None:
+        """A key, and what it changes."""
+        self.page.evaluate("document.activeElement?.blur()")
+        self.page.keyboard.press(key)
+        self.page.wait_for_timeout(1500)
+        settle(self.page)
+        self.hold(milliseconds)
+
+    def point(self, x: float, y: float, pictures: int = 6) -> None:
+        """The pointer moves there."""
+        for part in range(1, pictures + 1):
+            at = [
+                WIDTH * 0.7 + (x - WIDTH * 0.7) * part / pictures,
+                HEIGHT * 0.7 + (y - HEIGHT * 0.7) * part / pictures,
+            ]
+            self.page.evaluate("([x, y]) => window.showPointer(x, y)", at)
+            self.hold(1000 // FILM_RATE)
+
+    def scroll_to(self, selector: str, milliseconds: int, pictures: int = 6) -> None:
+        """The page moves until the element stands at its top."""
+        box = self.page.locator(selector).first.bounding_box()
+        distance = max(box["y"] - 70, 0) if box else 0
+        for _ in range(pictures):
+            self.page.evaluate(
+                "by => document.querySelector('[data-testid=stMain]').scrollBy({top: by, behavior: 'instant'})",
+                distance / pictures,
+            )
+            self.page.wait_for_timeout(100)
+            self.hold(1000 // FILM_RATE)
+        self.times[-1] = milliseconds
+
+    def save(self, path: Path) -> None:
+        first, *rest = self.frames
+        first.save(
+            path, save_all=True, append_images=rest, duration=self.times, loop=0, quality=FILM_QUALITY, method=6,
+            minimize_size=True,
+        )  # fmt: skip
+
+
+POINTER = """() => {
+    const dot = document.createElement('div');
+    Object.assign(dot.style, {position: 'fixed', zIndex: 1e6, width: '22px', height: '22px', margin: '-11px',
+        borderRadius: '50%', background: 'rgb(213 94 0 / .55)', border: '2px solid #d55e00', pointerEvents: 'none', left: '-50px'});
+    document.body.append(dot);
+    window.showPointer = (x, y) => Object.assign(dot.style, {left: `${x}px`, top: `${y}px`});
+}"""
+"""A mark where the pointer is: headless browsers draw none."""
+
+
+def record(browser: Browser, url: str) -> Path:
+    """Half a minute: a photograph stepped through two runs, the dog lost in one of them, *Why?*, the answer."""
+    with opened(browser, url, Shot("film", "", LOST | {"step": "0"}, PLOT)) as page:
+        film = Film(page)
+        film.hold(2500)
+        for held in (3500, 2500, 2500):
+            film.press("l", held)
+        for _ in range(2):
+            film.press("j", 1000)
+        why = page.get_by_role("button", name="Why?")
+        box = why.bounding_box()
+        if box:
+            film.point(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        why.click()
+        page.locator("[class*=st-key-view-] img").first.wait_for()
+        page.locator(PLOT).first.wait_for()
+        settle(page)
+        page.evaluate("() => window.showPointer(-50, -50)")
+        film.hold(6000)
+        for slug in ("swap-board", "where-the-change-lives"):
+            film.scroll_to(f".st-key-view-{slug}", 4500)
+        film.save(FILM)
+    return FILM
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=ROOT / "checkpoints", help="folder of runs")
-    parser.add_argument("--only", nargs="+", help="names of pictures; `scrubber` is the animation")
+    parser.add_argument("--only", nargs="+", help="names of pictures; `scrubber` and `film` are animations")
     parser.add_argument("--every", type=Path, metavar="FOLDER", help="every page, both themes, both widths, as PNG")
     parser.add_argument("--run", default=RUN, help="with --every: the run (LAG_DATA names the data root)")
     parser.add_argument("--compare", default=COMPARED, help="with --every: the run to compare with")
     args = parser.parse_args()
     check_runs(args.runs, RUN)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    wanted = set(args.only or [*(shot.name for shot in SHOTS), "scrubber"])
+    wanted = set(args.only or [*(shot.name for shot in SHOTS), "scrubber", "film"])
     with sync_playwright() as driver, served(args.runs) as server:
         browser = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
         if args.every:
@@ -177,6 +271,8 @@ def main() -> None:
             paths = [take(browser, server.url, shot) for shot in SHOTS if shot.name in wanted]
             if "scrubber" in wanted:
                 paths.append(animate(browser, server.url, (0, 1, 2, 3)))
+            if "film" in wanted:
+                paths.append(record(browser, server.url))
         browser.close()
     for path in paths:
         print(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}  {path.stat().st_size / 1024:.0f} KiB")

@@ -4,11 +4,14 @@
 const LARGEST_PIXEL = 48; // CSS pixels that one pixel of the picture may grow to
 const PIXELATED_FROM = 3; // device pixels a picture pixel from which single pixels are shown, not a smooth picture
 
+const LOWEST = 180; // CSS pixels of height that a very wide picture is given, too
+
 class Stage {
   /* on: {hover(point | null), choose(point), zoom(), divide(fraction), toggle()}; point: {x, y, pane}. */
   constructor(on) {
     this.on = on;
     this.scene = null;
+    this.tallest = 420;
     this.zoom = 1;
     this.centre = { x: 0, y: 0 };
     this.fraction = 0.5;
@@ -42,6 +45,7 @@ class Stage {
     this.scene = scene;
     if (!keepView) this.reset(false);
     this.labelSides();
+    this.fit();
     this.repaint();
   }
 
@@ -76,6 +80,16 @@ class Stage {
       x: Math.round(pane.x + pane.width / 2 - this.centre.x * scale),
       y: Math.round(pane.y + pane.height / 2 - this.centre.y * scale),
     };
+  }
+
+  /* As high as the picture needs at this width and no higher than `tallest`: no empty ground above and below it. */
+  fit() {
+    const width = this.node.clientWidth;
+    if (!this.scene || !width) return;
+    const [W, H] = this.scene.size;
+    const pane = this.two && this.scene.split === "side" ? (width - 8) / 2 : width;
+    const height = Math.min(this.tallest, Math.max(LOWEST, Math.ceil((pane * H) / W)));
+    this.node.parentElement?.style.setProperty("--height", `${height}px`);
   }
 
   paneAt(x) {
@@ -182,6 +196,7 @@ class Stage {
     if (width === this.canvas.width && height === this.canvas.height) return;
     this.canvas.width = Math.max(1, width);
     this.canvas.height = Math.max(1, height);
+    this.fit();
     this.paint(); // at once: a resized canvas is empty
   }
 

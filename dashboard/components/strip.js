@@ -15,7 +15,7 @@ class Strip {
     this.shape = shape;
     all.forEach((layer, i) => {
       this.items[i].name.textContent = layer.name;
-      this.items[i].note.textContent = layer.note;
+      this.items[i].note.textContent = layer.note.replaceAll(/ ?% ?/g, (sign) => sign.replaceAll(" ", "\u00a0"));
       this.items[i].canvas.style.aspectRatio = `${size[0]} / ${size[1]}`;
     });
   }

@@ -30,9 +30,9 @@ class Viewer {
     this.stage.node.append(this.note);
     this.onStep = (event) => this.follow(event.detail);
     document.addEventListener("lag:step", this.onStep);
-    this.node = element("div", { class: "lag viewer" }, this.strip.node, this.tools.node, this.legend.node,
-      element("div", { class: "body" }, this.stage.node,
-        element("aside", { class: "panel" }, this.readout.node)));
+    this.node = element("div", { class: "lag viewer" },
+      element("div", { class: "body" }, this.stage.node, element("aside", { class: "panel" }, this.readout.node)),
+      this.legend.node, this.strip.node, this.tools.node);
     parent.append(this.node);
   }
 
@@ -83,7 +83,7 @@ class Viewer {
     this.take(props.settings);
     if (this.settings.active >= this.layers.length) this.settings.active = props.settings.active;
     this.node.classList.toggle("plain", props.plain);
-    this.node.style.setProperty("--height", `${props.height}px`);
+    this.stage.tallest = props.height;
     this.describe();
     this.readout.build(this.layers, props.palette, props.names);
     this.legend.build(present(this.layers.map((layer) => layer.map).filter(Boolean)), props.palette, props.names);
@@ -219,7 +219,7 @@ class Viewer {
     const found = [["right", colours.right], ["wrong", colours.wrong]];
     const truth = this.layers[this.props.truth].map;
     const later = this.layers.some((layer) => layer.known && present([truth]).some((k) => !layer.known.includes(k)));
-    if (later) found.push(["class not known yet", colours.notKnown]);
+    if (later) found.push(["not yet known", colours.notKnown]);
     return found;
   }
 

@@ -70,13 +70,13 @@ def pictures(run: Run, found: Explanation) -> dict[str, np.ndarray]:
     """Name -> picture uint8 [H, W, 3]."""
     from lag_core.explain import rendering
 
-    image = found.subject.image
+    image, clear = found.subject.image, run.labels.background
     result = {
-        f"step_{step:02d}": rendering.overlay(image, labels, run.classes, decided=found.decided[step])
+        f"step_{step:02d}": rendering.overlay(image, labels, run.classes, decided=found.decided[step], clear=clear)
         for step, labels in enumerate(found.predictions)
     }
     if found.subject.truth is not None:
-        result["truth"] = rendering.overlay(image, found.subject.truth, run.classes)
+        result["truth"] = rendering.overlay(image, found.subject.truth, run.classes, clear=clear)
     if found.provenance is not None:
         result["provenance"] = rendering.fates(image, found.provenance.state)
     if found.moved is not None:

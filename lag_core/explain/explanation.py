@@ -20,6 +20,7 @@ from lag_core.explain.forgetting import Provenance
 from lag_core.explain.networks import Networks
 from lag_core.explain.trace import Trace
 from lag_core.explain.verdict import Evidence
+from lag_core.protocol import IGNORE
 from lag_core.relevance.lrp import NotFinite
 from lag_core.runs import Run
 
@@ -57,6 +58,32 @@ class Spoken:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """What a compared run says of the same picture, in the class indices of the explained run."""
+
+    run: Run
+    predictions: np.ndarray
+    """Class indices uint8 [T, H, W] after each of its steps."""
+    decided: np.ndarray
+    """bool [T, H, W], as in Explanation."""
+    provenance: Provenance | None
+    """By the step asked about, or its last one."""
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """The picture by four networks made of two steps: features and heads of then and now (docs/method.md#hybrids)."""
+
+    then: int
+    """The step that introduced the class."""
+    now: int
+    maps: tuple[np.ndarray, ...]
+    """Class indices uint8 [H, W]; features and heads (then, then), (now, then), (then, now), (now, now)."""
+    ious: tuple[float, ...]
+    """IoU points of the class on the pixels whose class was known at `then`; NaN where the class is nowhere."""
+
+
+@dataclass(frozen=True)
 class Explanation:
     """What was found. Parts that do not apply are None or empty, `missing` says why."""
 
@@ -80,6 +107,10 @@ class Explanation:
     """Part -> sentence."""
     apart: Apart | None = None
     """What sets the run apart from the compared one in the class; None without one."""
+    compared: Compared | None = None
+    """The compared run's answers; None without one."""
+    swapped: Swapped | None = None
+    """None without annotation, and where the class is as old as the step asked about."""
 
 
 def collect(
@@ -114,6 +145,7 @@ def collect(
     if others is not None and asked:
         work_apart = apart.measure(networks, others, asked[-1], subject.cls, subject.step, cache)
         beside = yield from evidence.scaled(work_apart, 0.8, 1.0)
+    answers = None if others is None else compared(run, Trace(others, subject.image), subject)
     return Explanation(
         subject=subject,
         digest=trace.digest,
@@ -126,7 +158,49 @@ def collect(
         evidence=tuple(found),
         missing=missing,
         apart=beside,
+        compared=answers,
+        swapped=_swapped(trace, subject),
     )
+
+
+def compared(run: Run, trace: Trace, subject: Subject) -> Compared:
+    """The answers of another run, whose `trace` of the picture this is, in the class indices of `run`."""
+    other = trace.run
+    maps = np.stack([trace.prediction(step) for step in trace.steps])
+    decided = np.stack([trace.stands_out(step) for step in trace.steps])
+    origin = None
+    if subject.truth is not None:
+        step = min(subject.step, other.last_step)
+        origin = forgetting.provenance(maps, _renamed(run, other)[subject.truth], other.labels, step)
+    return Compared(other, _renamed(other, run)[maps], decided, origin)
+
+
+def _renamed(run: Run, other: Run) -> np.ndarray:
+    """Class indices of `run` -> those of `other`; uint8 [256], 255 for a class that it does not have."""
+    table, ids = np.full(256, IGNORE, np.uint8), {one.id: place for place, one in enumerate(other.classes)}
+    for place, one in enumerate(run.classes):
+        table[place] = ids.get(one.id, IGNORE)
+    return table
+
+
+def _swapped(trace: Trace, subject: Subject) -> Swapped | None:
+    import torch
+
+    then, now = trace.run.labels.step_of(subject.cls), subject.step
+    if subject.truth is None or now <= then:
+        return None
+    with torch.no_grad():
+        latents = {step: trace.output(step).latent for step in (then, now)}
+        pairs = ((then, then), (now, then), (then, now), (now, now))
+        maps = tuple(trace.prediction(heads, trace.passes.decoder(heads)(latents[part])) for part, heads in pairs)
+    counted = subject.truth < trace.run.labels.seen(then)
+    ious = tuple(_iou((one == subject.cls) & counted, subject.truth == subject.cls) for one in maps)
+    return Swapped(then, now, maps, ious)
+
+
+def _iou(won: np.ndarray, mine: np.ndarray) -> float:
+    union = int((won | mine).sum())
+    return 100 * int((won & mine).sum()) / union if union else float("nan")
 
 
 def _own_examples(subject: Subject, run: Run, missing: dict[str, str]) -> Examples | None:

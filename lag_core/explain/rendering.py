@@ -41,8 +41,10 @@ def overlay(
     classes: Sequence[ClassInfo],
     opacity: float = 0.55,
     decided: np.ndarray | None = None,
+    clear: int | None = None,
 ) -> np.ndarray:
-    """Class colours over a photo; 255 stays bare, pixels that are not `decided` (bool [H, W]) are grey.
+    """Class colours over a photo; 255 and the class `clear` (the background) stay bare, pixels that are not `decided`
+    (bool [H, W]) are grey.
 
     Shape: uint8 [H, W, 3], class indices [H, W] -> uint8 [H, W, 3].
     """
@@ -51,7 +53,10 @@ def overlay(
     colors = table[labels]
     if decided is not None:
         colors[~decided] = UNDECIDED
-    return _mixed(image, colors, np.where(labels == IGNORE, 0.0, opacity))
+    bare = labels == IGNORE
+    if clear is not None:
+        bare |= (labels == clear) if decided is None else (labels == clear) & decided
+    return _mixed(image, colors, np.where(bare, 0.0, opacity))
 
 
 def fates(image: np.ndarray, states: np.ndarray, opacity: float = 0.7) -> np.ndarray:

@@ -24,11 +24,12 @@ from lag_core import comparison, metrics
 from lag_core import config as configuration
 from lag_core.data.undecided import UNDECIDED, least_probability, none_words
 from lag_core.explain import rendering, svg, verdict, why
-from lag_core.explain.explanation import Explanation
-from lag_core.explain.forgetting import Fate
+from lag_core.explain.explanation import Explanation, Subject
+from lag_core.explain.forgetting import Fate, Provenance
 from lag_core.explain.shares import waterfall
 from lag_core.explain.svg import Band, Line
 from lag_core.explain.verdict import EffectCurve, Evidence
+from lag_core.protocol import IGNORE
 from lag_core.runs import Run, file_digest
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069]+")
@@ -51,12 +52,14 @@ def report(run: Run, found: Explanation, command: str) -> str:
         _head(run, found, title),
         _verdicts(found),
         _section("The picture at every step", _pictures(run, found)),
-        _section("What became of its pixels", _provenance(found)),
+        _section("What became of its pixels", _provenance(run, found)),
+        _section("Swap board: features and heads, then and now", _swap_board(run, found)),
         _section("Why preserved: the numbers", _evidence_plots(found)),
         _section("Channels of the latent map", _channels(found)),
         _section("What speaks for the class", _relevance(found)),
         _section("Near its prototype", _cosine(found)),
         _section("The run in numbers", _metrics(run)),
+        _section("The compared run in numbers", _metrics(found.compared.run) if found.compared else ""),
         _section("Configuration", _configuration(run)),
         _section("Checksums, versions, command", _provenance_of_report(run, found, command)),
     ]
@@ -171,23 +174,66 @@ def _apart(found: Explanation) -> str:
 
 
 def _pictures(run: Run, found: Explanation) -> str:
-    subject = found.subject
-    figures = [_picture(subject.image, "picture")]
-    shown = [found.predictions]
+    subject, first = found.subject, [_picture(found.subject.image, "picture")]
     if subject.truth is not None:
-        figures.append(_picture(rendering.overlay(subject.image, subject.truth, run.classes), "ground truth"))
-        shown.append(subject.truth[None])
-    for step, labels in enumerate(found.predictions):
-        introduced = ", ".join(run.classes[i].name for i in run.steps[step].classes)
-        caption = f"step {step} (learned {introduced})"
-        figures.append(
-            _picture(rendering.overlay(subject.image, labels, run.classes, decided=found.decided[step]), caption)
-        )
-    present = sorted({int(k) for part in shown for k in np.unique(part) if k < len(run.classes)})
-    entries = [(run.classes[k].name, run.classes[k].color) for k in present]
-    if not found.decided.all():
+        first.append(_drawn(run, found, subject.truth, "ground truth"))
+    galleries = [_gallery([*first, *_steps(run, run, found, found.predictions, found.decided)])]
+    other = found.compared
+    if other is not None:
+        steps = _steps(run, other.run, found, other.predictions, other.decided)
+        galleries.append(f"<h3>{text(other.run.name)}, the compared run</h3>{_gallery(steps)}")
+    return "".join(galleries) + _class_legend(run, found)
+
+
+def _steps(run: Run, own: Run, found: Explanation, maps: np.ndarray, decided: np.ndarray) -> list[str]:
+    """The picture after each step of run `own`, in the class indices of `run`."""
+    figures = []
+    for step, labels in enumerate(maps):
+        introduced = ", ".join(own.classes[i].name for i in own.steps[step].classes)
+        figures.append(_drawn(run, found, labels, f"step {step} (learned {introduced})", decided[step]))
+    return figures
+
+
+def _drawn(run: Run, found: Explanation, labels: np.ndarray, caption: str, decided: np.ndarray | None = None) -> str:
+    """The picture under classes; the background leaves it as it is."""
+    image, clear = found.subject.image, run.labels.background
+    return _picture(rendering.overlay(image, labels, run.classes, decided=decided, clear=clear), caption)
+
+
+def _class_legend(run: Run, found: Explanation) -> str:
+    """The classes that some map of either run shows; bare is the background."""
+    shown = [found.predictions] if found.subject.truth is None else [found.predictions, found.subject.truth]
+    decided = found.decided.all()
+    if found.compared is not None:
+        shown.append(found.compared.predictions)
+        decided = decided and found.compared.decided.all()
+    there = sorted({int(k) for part in shown for k in np.unique(part) if k < len(run.classes)})
+    entries = [(run.classes[k].name, run.classes[k].color) for k in there if k != run.labels.background]
+    if not decided:
         entries.append((none_words(least_probability(run.config.method.loss)), UNDECIDED))
-    return _gallery(figures) + _legend(entries)
+    bare = run.labels.background is not None and run.labels.background in there
+    return _legend(entries) + ('<p class="note">Uncoloured: background.</p>' if bare else "")
+
+
+def _swap_board(run: Run, found: Explanation) -> str:
+    """Features and heads of two steps in all four ways."""
+    board = found.swapped
+    if board is None:
+        return ""
+    names = (
+        f"features {board.then}, heads {board.then}", f"features {board.now}, heads {board.then}",
+        f"features {board.then}, heads {board.now}", f"features {board.now}, heads {board.now}",
+    )  # fmt: skip
+    name = run.classes[found.subject.cls].name
+    pictures = [
+        _drawn(run, found, labels, f"{words}: IoU of {name} {'–' if np.isnan(iou) else f'{iou:.1f}'}")
+        for labels, iou, words in zip(board.maps, board.ious, names, strict=True)
+    ]
+    note = (
+        f"Step {board.then} introduced the class. Heads {board.then} choose among the classes of that step. "
+        "IoU in points, on the pixels whose class was known then."
+    )
+    return f'{_gallery(pictures)}{_class_legend(run, found)}<p class="note">{text(note)}</p>'
 
 
 FATE_WORDS: dict[Fate, str] = {
@@ -201,17 +247,33 @@ FATE_WORDS: dict[Fate, str] = {
 }
 
 
-def _provenance(found: Explanation) -> str:
+def _provenance(run: Run, found: Explanation) -> str:
     if found.provenance is None:
         return f"<p>{text(found.missing.get('provenance', ''))}</p>"
     subject, origin = found.subject, found.provenance
     assert subject.truth is not None
-    every, own = origin.counts(), np.bincount(origin.state[subject.truth == subject.cls], minlength=len(Fate))
-    rows = [(FATE_WORDS[fate], every[fate], int(own[fate])) for fate in Fate if every[fate]]
-    picture = _picture(rendering.fates(subject.image, origin.state), f"fate of each pixel by step {origin.step}")
-    table = _table(("state", "pixels", "of the class"), rows, "numbers")
-    legend = _legend((FATE_WORDS[fate], color) for fate, color in rendering.FATES.items() if every[fate])
-    return f'<div class="beside">{_gallery([picture])}<div>{table}{legend}</div></div>'
+    lost = np.where(origin.state == Fate.FORGOTTEN, found.predictions[origin.step], np.uint8(IGNORE))
+    pictures = [
+        _picture(rendering.fates(subject.image, origin.state), f"fate of each pixel by step {origin.step}"),
+        _picture(rendering.overlay(subject.image, lost, run.classes), "what the forgotten pixels are called now"),
+    ]
+    other = found.compared and found.compared.provenance
+    columns = [origin.counts(), _of_class(origin, subject)]
+    heads = ["state", "pixels", "of the class"]
+    if found.compared and other:
+        name = found.compared.run.name
+        pictures.append(_picture(rendering.fates(subject.image, other.state), f"{name}, by step {other.step}"))
+        columns.append(_of_class(other, subject))
+        heads.append(f"of the class, {name}")
+    there = [fate for fate in Fate if any(column[fate] for column in columns)]
+    table = _table(heads, [(FATE_WORDS[fate], *(int(one[fate]) for one in columns)) for fate in there], "numbers")
+    legend = _legend((FATE_WORDS[fate], color) for fate, color in rendering.FATES.items() if fate in there)
+    return f"{_gallery(pictures)}{legend}{table}"
+
+
+def _of_class(origin: Provenance, subject: Subject) -> np.ndarray:
+    """Pixels of the class asked about, by fate."""
+    return np.bincount(origin.state[subject.truth == subject.cls], minlength=len(Fate))
 
 
 def _evidence_plots(found: Explanation) -> str:

@@ -22,7 +22,7 @@ from dashboard.ui.wording import percent
 from lag_core.explain.forgetting import ImageLoss
 from lag_core.runs import Run
 
-FLOW_HEIGHT = 660
+FLOW_HEIGHT = 520
 LOWER_HEIGHT = 290
 GALLERY_SIZE, GALLERY_SIDE = 9, 82
 

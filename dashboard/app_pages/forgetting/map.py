@@ -25,7 +25,7 @@ from lag_core.protocol import IGNORE
 from lag_core.runs import Run
 
 VIEWER = "forgetting-viewer"
-HEIGHT = 410
+HEIGHT = 500
 
 PROVENANCE_FORMULA = r"""\begin{aligned}
 \text{forgotten}^t_p &: \hat y^t_p \ne y_p \text{ and } \exists\, u < t: \hat y^u_p = y_p \\
@@ -76,6 +76,7 @@ def draw_map(page: Page, picture: Picture, told: Story, told2: Story | None, onl
         "What became of each pixel",
         "Orange was right once and is lost; point at a pixel for its history, click to keep it.",
         slug="provenance",
+        below=True,
         formula=PROVENANCE_FORMULA,
         source="ours (lag_core/explain/forgetting.py); right: the predicted class is the true one",
     ) as view:
@@ -167,10 +168,11 @@ def _show(page: Page, view: View, shown: predictions.Shown, scene: Scene, key: K
 
 def _pixel_line(page: Page, told: Story, pixel: tuple[int, int] | None) -> None:
     """The history of the chosen pixel in one line, which is always there so that nothing jumps."""
-    if pixel is None:
-        st.caption("Click a pixel to read its history here.")
-        return
-    st.caption(f"Pixel {pixel[0]}, {pixel[1]}{pixel_history(told, page.run, pixel, page.step)}")
+    words = "Click a pixel to read its history here."
+    if pixel is not None:
+        words = f"Pixel {pixel[0]}, {pixel[1]}{pixel_history(told, page.run, pixel, page.step)}"
+    with st.container(key="steady-pixel"):
+        st.caption(words)
 
 
 def _fate_table(page: Page, told: Story, only: bool) -> dict[str, list[Any]]:

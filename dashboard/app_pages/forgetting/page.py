@@ -30,22 +30,22 @@ def render(page: Page) -> None:
     only = _choose_pixels(page)
     scope = _choose_scope(page, told)
     page.answer(_answer(page, picture, told, told2))
-    st.caption(_on_the_set(page))
-    left, right = st.columns((1.75, 1), gap="small")
-    with left:
-        if picture and told:
-            draw_map(page, picture, told, told2, only)
-        else:
-            draw_change_map(page, picture)
-    with right:
+    if picture and told:
+        draw_map(page, picture, told, told2, only)
+    else:
+        draw_change_map(page, picture)
+    with st.container(key="steady-set"):
+        st.caption(_on_the_set(page))
+    flows, images = st.columns((1.4, 1), gap="small")
+    with flows:
         draw_flows(page, picture, told, told2, scope)
-    columns = st.columns((1, 1, 1.15), gap="small")
-    with columns[0]:
-        draw_lost(page, told, told2, scope)
-    with columns[1]:
-        draw_shift(page, told, told2, scope, only)
-    with columns[2]:
+    with images:
         draw_images(page, only)
+    lost, shift = st.columns(2, gap="small")
+    with lost:
+        draw_lost(page, told, told2, scope)
+    with shift:
+        draw_shift(page, told, told2, scope, only)
 
 
 def ahead(page: Page) -> None:

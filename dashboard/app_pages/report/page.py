@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,9 @@ from lag_core.data.pictures import DataError
 
 if TYPE_CHECKING:
     from lag_core.explain.evidence import Examples
-    from lag_core.explain.explanation import Explanation
+    from lag_core.explain.explanation import Compared, Explanation, Subject
     from lag_core.explain.report import Contents
+    from lag_core.runs import Run
 
 KEPT = "_report"
 DARK_BUTTON = f"<style>[data-testid=stBaseButton-primary] {{ color: {design.DARK.surface} !important; }}</style>"
@@ -30,7 +31,8 @@ PREVIEW_HEIGHT = 640
 CONTENTS = (
     "the verdict in words, on this picture and, if switched on above, on the validation set",
     "the picture, its ground truth, and the prediction of every step",
-    "what became of each pixel: kept, learned, forgotten, recovered",
+    "what became of each pixel: kept, learned, forgotten, recovered; the same in the compared run",
+    "where the change lives: exact shares, and the swap board of features and heads",
     "IoU, relevance agreement and prototype drift over the steps; ablation and transplant beside random channels",
     "energy of invariant and changed channels; LRP with its conservation error; nearness to the prototype",
     "old, new, all, forgetting and every class's IoU after each step",
@@ -60,7 +62,7 @@ def render(page: Page) -> None:
     page.answer(
         f"One HTML file about **{name}** at step {page.step} of {run} on {image}: opens offline, light or dark."
     )
-    key = f"{page.run.digest}/{picture.digest}/{page.cls}/{page.step}/{whole}"
+    key = f"{page.run.digest}/{picture.digest}/{page.cls}/{page.step}/{whole}/{page.run2.digest if page.run2 else ''}"
     made: Made | None = st.session_state.get(KEPT)
     left, right = st.columns((1, 2.1), gap="small")
     with left, page.section("The file", "What it contains. Nothing in it is fetched from elsewhere.", slug="file"):
@@ -89,6 +91,8 @@ def _make(page: Page, key: str, whole: bool) -> Made:
     command = command_line(
         "report", page.run, str(image), page.cls, page.step, f"{file_stem(page)}.html", mask=mask, image_only=not whole
     )
+    if page.run2:
+        found = replace(found, compared=_compared(page, page.run2, found.subject))
     text = report(page.run, found, command)
     return Made(key, text, contents(text, found))
 
@@ -101,6 +105,14 @@ def _collect(page: Page, whole: bool) -> Generator[float, None, Explanation]:
     name = picture.name
     subject = Subject(name, picture.pixels, picture.truth, page.cls, page.step)
     return collect(loaders.networks(page.run), subject, _examples(page, whole), ResultCache())
+
+
+def _compared(page: Page, run2: Run, subject: Subject) -> Compared:
+    from lag_core.explain.explanation import compared
+
+    trace = loaders.trace(run2, page.picture())
+    with loaders.network_lock(run2.digest):
+        return compared(page.run, trace, subject)
 
 
 def _examples(page: Page, whole: bool) -> Examples | None:

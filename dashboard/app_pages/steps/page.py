@@ -19,7 +19,7 @@ from lag_core.data.undecided import LEAST
 from lag_core.runs import Run
 
 VIEWER = "steps-viewer"
-HEIGHT = 432
+HEIGHT = 500
 TABLE_HEIGHT = 250
 
 
@@ -57,10 +57,10 @@ def _view(page: Page, shown: Shown, found: Answers, other: Answers | None) -> tu
     smaller = "" if shown.size == shown.full_size else f" Shown at {shown.size[0]} x {shown.size[1]} pixels."
     with page.section(
         "Every step of this picture",
-        "Point at a pixel: each step's most probable classes appear on the right. Click to keep it."
+        "Point at a pixel to read each step's most probable classes; click to keep it."
         f" Drag the divider, scroll to zoom.{_counted(shown)}{smaller}",
         slug="picture",
-        inline=True,
+        below=True,
         formula=r"\hat y^t_p = \arg\max_k \; P^t_k(p), \qquad \text{drawn where } P^t_{\hat y}(p) \ge \theta",
         source="P: sigmoid or softmax of the step's logits, as the run was trained; θ: confidence threshold. "
         "Grey: “none”, no class is probable enough (sidebar, undecided pixels); tables and measures take the most "
