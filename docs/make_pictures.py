@@ -189,10 +189,7 @@ class Film:
     def point(self, x: float, y: float, pictures: int = 6) -> None:
         """The pointer moves there."""
         for part in range(1, pictures + 1):
-            at = [
-                WIDTH * 0.7 + (x - WIDTH * 0.7) * part / pictures,
-                HEIGHT * 0.7 + (y - HEIGHT * 0.7) * part / pictures,
-            ]
+            at = [start + (end - start) * part / pictures for start, end in ((0.7 * WIDTH, x), (0.7 * HEIGHT, y))]
             self.page.evaluate("([x, y]) => window.showPointer(x, y)", at)
             self.hold(1000 // FILM_RATE)
 
@@ -220,7 +217,8 @@ class Film:
 POINTER = """() => {
     const dot = document.createElement('div');
     Object.assign(dot.style, {position: 'fixed', zIndex: 1e6, width: '22px', height: '22px', margin: '-11px',
-        borderRadius: '50%', background: 'rgb(213 94 0 / .55)', border: '2px solid #d55e00', pointerEvents: 'none', left: '-50px'});
+        borderRadius: '50%', background: 'rgb(213 94 0 / .55)', border: '2px solid #d55e00',
+        pointerEvents: 'none', left: '-50px'});
     document.body.append(dot);
     window.showPointer = (x, y) => Object.assign(dot.style, {left: `${x}px`, top: `${y}px`});
 }"""
@@ -246,7 +244,7 @@ def record(browser: Browser, url: str) -> Path:
         settle(page)
         page.evaluate("() => window.showPointer(-50, -50)")
         film.hold(6000)
-        for slug in ("swap-board", "where-the-change-lives"):
+        for slug in ("board", "waterfall"):
             film.scroll_to(f".st-key-view-{slug}", 4500)
         film.save(FILM)
     return FILM

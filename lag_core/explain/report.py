@@ -257,8 +257,8 @@ def _provenance(run: Run, found: Explanation) -> str:
         _picture(rendering.fates(subject.image, origin.state), f"fate of each pixel by step {origin.step}"),
         _picture(rendering.overlay(subject.image, lost, run.classes), "what the forgotten pixels are called now"),
     ]
-    other = found.compared and found.compared.provenance
-    columns = [origin.counts(), _of_class(origin, subject)]
+    other = found.compared.provenance if found.compared else None
+    columns = [np.bincount(origin.state.ravel(), minlength=len(Fate)), _of_class(origin, subject)]
     heads = ["state", "pixels", "of the class"]
     if found.compared and other:
         name = found.compared.run.name
