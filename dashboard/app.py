@@ -13,10 +13,10 @@ from streamlit.navigation.page import StreamlitPage
 from dashboard import sidebar
 from dashboard.cache import loaders
 from dashboard.page import Page, guarded
-from dashboard.shell import memory_release, prefetch, tour
+from dashboard.shell import memory_release, no_runs, prefetch, tour
 from dashboard.shell.following import await_first_step
 from dashboard.state import selection
-from dashboard.ui import embedded
+from dashboard.ui import design, embedded
 from lag_core import reading
 
 HERE = Path(__file__).resolve().parent
@@ -55,10 +55,12 @@ def main(default: str = "start") -> None:
     """One run of the script. `default` is the slug of the page shown at the bare address."""
     st.set_page_config("Incremental segmentation, explained", ICON, layout="wide")
     st.html(HERE / "style.css")
+    if design.ink().dark:
+        st.html(HERE / "dark.css")
     selection.begin()
     page = None
     with guarded("The sidebar"):
-        page = sidebar.draw(loaders.catalogue(loaders.runs_root()))
+        page = sidebar.draw(loaders.catalogue(no_runs.root()))
     if page is None:
         return
     copied = st.sidebar.popover("Copy link", icon=":material/link:", width="stretch")

@@ -9,6 +9,7 @@ from dashboard.cache import loaders
 from dashboard.cache.loaders import Catalogue
 from dashboard.page import Page
 from dashboard.picture.picker import choose_image
+from dashboard.shell import no_runs
 from dashboard.shell.scrubber import scrubber
 from dashboard.state import folder_naming, opening, selection, settings
 from dashboard.ui import untrusted
@@ -24,7 +25,7 @@ def draw(catalogue: Catalogue) -> Page | None:
     """Draw the sidebar; None, after an explanation in the main area, where there is no run to look at."""
     runs = dict(catalogue.runs)
     if not runs:
-        _explain_no_runs(catalogue)
+        no_runs.draw(catalogue)
         return None
     with st.sidebar:
         run = _choose_run(runs)
@@ -44,19 +45,6 @@ def draw_link(slot: st.delta_generator.DeltaGenerator) -> None:
     with slot:
         st.caption("This view as a link; the button on its right copies it.")
         st.code(selection.link(), language=None, wrap_lines=True)
-
-
-def _explain_no_runs(catalogue: Catalogue) -> None:
-    with st.container(width=720):
-        st.markdown("### No run to look at yet")
-        st.markdown("Train one (a few minutes on two cores), or point the dashboard at a folder that holds runs:")
-        st.code(
-            "python -m lag_core train --config configs/aerial-2-2-1.toml --method finetune\n"
-            "LAG_RUNS=/folder/with/runs streamlit run dashboard/app.py",
-            language="bash",
-        )
-        st.markdown(f"Looked in {untrusted.markdown(catalogue.root)}.")
-        _list_broken(catalogue)
 
 
 def _choose_run(runs: dict[str, Run]) -> Run:

@@ -72,7 +72,10 @@ class Compared:
 
 @dataclass(frozen=True)
 class Swapped:
-    """The picture by four networks made of two steps: features and heads of then and now (docs/method.md#hybrids-and-shares)."""
+    """The picture by four networks made of two steps: features and heads of then and now.
+
+    docs/method.md#shares
+    """
 
     then: int
     """The step that introduced the class."""

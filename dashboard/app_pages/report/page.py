@@ -14,7 +14,7 @@ from dashboard.cache import loaders, photographs
 from dashboard.page import Empty, Page
 from dashboard.picture import reasons
 from dashboard.state import settings
-from dashboard.ui import design, untrusted
+from dashboard.ui import untrusted
 from lag_core.data.pictures import DataError
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from lag_core.runs import Run
 
 KEPT = "_report"
-DARK_BUTTON = f"<style>[data-testid=stBaseButton-primary] {{ color: {design.DARK.surface} !important; }}</style>"
-"""White on the light accent of the dark theme would be hard to read."""
-
 PREVIEW_HEIGHT = 640
 CONTENTS = (
     "the verdict in words, on this picture and, if switched on above, on the validation set",
@@ -127,8 +124,6 @@ def _examples(page: Page, whole: bool) -> Examples | None:
 
 def _offer(page: Page, made: Made) -> None:
     """Download button, and what the file holds."""
-    if page.ink.dark:
-        st.html(DARK_BUTTON)
     st.download_button(
         "Download the report",
         made.page.encode(),

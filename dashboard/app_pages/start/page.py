@@ -26,7 +26,7 @@ def render(page: Page) -> None:
         st.markdown(_sentence(page, runs), width="content")
         if st.button("Why?", "start.why", type="primary", icon=":material/psychology_alt:"):
             st.switch_page(page.links["why"])
-    left, right = st.columns((1.45, 1), gap="small")
+    left, right = st.columns((1.9, 1), gap="small")
     with right:
         _bars(page, runs)
     picture = left.container()

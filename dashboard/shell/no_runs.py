@@ -1,0 +1,96 @@
+"""The page where there is no run to look at: what the app needs, a field for a folder, a place to drop a run."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard.cache import loaders
+from dashboard.cache.loaders import Catalogue
+from dashboard.state import folder_naming
+from dashboard.ui import untrusted
+from lag_core.importing.error import CheckpointError
+from lag_core.importing.zipped_run import unpack
+
+ROOT = "_runs_root"
+"""Where this session keeps the folder that it named or dropped."""
+LONGEST_PATH = 1000
+COMMAND = "lag import plop step_0.pth step_1.pth --task 15-1 --dataset voc --out checkpoints/plop"
+
+
+def root() -> Path:
+    """The folder whose runs this session opens."""
+    return st.session_state.get(ROOT) or loaders.runs_root()
+
+
+def draw(catalogue: Catalogue) -> None:
+    """The page; a folder or an archive that it is given opens at once."""
+    with st.container(width=760):
+        st.markdown("### No run to look at yet")
+        st.markdown(
+            "This app shows what each training step of a segmentation model did to its classes. It needs a **run**: a "
+            f"folder with the network of every step. Looked in {untrusted.markdown(catalogue.root)}."
+        )
+        for run in catalogue.broken:
+            st.warning(f"**{untrusted.name(run.name)}** cannot be opened: {untrusted.markdown(run.reason)}")
+        if folder_naming.allowed():
+            _ask_for_folder()
+        _ask_for_archive()
+        st.markdown("##### You have checkpoints of another system")
+        st.markdown("They are imported at the command line; the run then appears here:")
+        st.code(COMMAND, language="bash", wrap_lines=True)
+        st.markdown("##### You have nothing yet")
+        st.markdown("Train a small run; it takes some minutes on two cores:")
+        st.code("lag train --config configs/aerial-2-2-1.toml --method finetune", language="bash", wrap_lines=True)
+
+
+def _ask_for_folder() -> None:
+    given = st.text_input(
+        "Folder that holds runs",
+        max_chars=LONGEST_PATH,
+        key="no-runs-folder",
+        placeholder="checkpoints",
+        help="Each run is a folder in it, with a file run.json.",
+    ).strip()
+    if not given:
+        return
+    if "\0" in given or not Path(given).is_dir():
+        st.error(f"{untrusted.markdown(given)} is no folder on the machine that runs this app.")
+        return
+    _open(Path(given))
+
+
+def _ask_for_archive() -> None:
+    dropped = st.file_uploader(
+        "Or drop a run folder here, as a zip",
+        type="zip",
+        key="no-runs-archive",
+        help="Only the files of a run are taken from it, and they are checked before they are opened.",
+    )
+    if dropped is None:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="lag-dropped-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        unpack(dropped.getvalue(), dropped.name, folder)
+    except CheckpointError as reason:
+        shutil.rmtree(folder, ignore_errors=True)
+        st.error(f"{untrusted.name(dropped.name)}: {untrusted.markdown(reason)}.")
+        return
+    _open(folder)
+
+
+def _open(folder: Path) -> None:
+    """Look there from now on, if anything opens; else each run that does not is named with its sentence."""
+    found = loaders.catalogue(folder)
+    if found.runs:
+        st.session_state[ROOT] = folder
+        st.rerun()
+    if not found.broken:
+        st.error(f"There is no run in {untrusted.markdown(folder)}: no folder in it has a file run.json.")
+    for run in found.broken:
+        st.error(f"**{untrusted.name(run.name)}** cannot be opened: {untrusted.markdown(run.reason)}")
