@@ -16,7 +16,7 @@ from dashboard.ui import untrusted
 from lag_core.runs import Run
 
 HEIGHT = 330
-BARS_HEIGHT = 330
+BARS_HEIGHT = 250
 
 
 def render(page: Page) -> None:
