@@ -73,6 +73,14 @@ def page(hostile_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def compared_page(hostile_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "beside.html"
+    extra = ["--class", HOSTILE, "--against", str(hostile_run), "--image-only", "--out", str(out)]
+    assert main([*arguments(hostile_run), *extra]) == 0
+    return out
+
+
 def arguments(run: Path, verb: str = "report") -> list[str]:
     return [verb, str(run), "--image", first_image(run), "--quiet"]
 
@@ -138,6 +146,25 @@ def test_the_same_call_gives_the_same_bytes(page: Path, hostile_run: Path, tmp_p
     assert one == other
 
 
+def test_the_compared_run_stands_beside_the_run(page: Path, compared_page: Path, hostile_run: Path) -> None:
+    """The same run beside itself: each map of a step twice, and the same numbers of fates in both columns."""
+    alone, beside = (Elements(path.read_text("utf-8")) for path in (page, compared_page))
+    maps = [sum(alt.startswith("step ") for alt in _alts(one)) for one in (alone, beside)]
+    assert maps[1] == 2 * maps[0] > 0
+    own = [dict(attributes)["src"] for tag, attributes in beside.found if tag == "img"]
+    assert len(own) - len(set(own)) >= maps[0], "the maps of both are the same pictures"
+    assert "the compared run" in " ".join(beside.text)
+
+
+def test_the_swap_board_has_four_pictures(page: Path) -> None:
+    board = [alt for alt in _alts(Elements(page.read_text("utf-8"))) if alt.startswith("features ")]
+    assert len(board) == 4 and all("IoU of" in alt for alt in board)
+
+
+def _alts(page: Elements) -> list[str]:
+    return [attributes["alt"] or "" for tag, attributes in page.found if tag == "img"]
+
+
 def test_a_report_is_never_written_over(page: Path, hostile_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = page.read_bytes()
     assert main([*arguments(hostile_run), "--out", str(page)]) == 2
@@ -197,6 +224,8 @@ def test_overlays_mix_colour_and_photo() -> None:
     classes = [ClassInfo(0, "a", (200, 0, 0)), ClassInfo(1, "b", (0, 200, 0))]
     found = rendering.overlay(image, np.array([[0, 1, 255]], np.uint8), classes, 0.5)
     assert found.tolist() == [[[150, 50, 50], [50, 150, 50], [100, 100, 100]]]
+    bare = rendering.overlay(image, np.array([[0, 1, 255]], np.uint8), classes, 0.5, clear=0)
+    assert bare.tolist() == [[[100, 100, 100], [50, 150, 50], [100, 100, 100]]], "the background leaves the photo"
     states = np.array([[Fate.KEPT, Fate.ABSENT, Fate.IGNORED]], np.uint8)
     assert rendering.fates(image, states, 1.0).tolist() == [[[0, 0x72, 0xB2], [100] * 3, [100] * 3]]
 
