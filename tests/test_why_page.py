@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.app_pages.why import figures
 from dashboard.app_pages.why.figures import Series
+from dashboard.app_pages.why.swap_board import Board, reading
 from dashboard.app_pages.why.waterfall import waterfall_figure
 from dashboard.ui import design, untrusted
 from lag_core.explain.evidence import class_shares, finish, from_validation, one_picture, why_preserved
@@ -27,6 +28,29 @@ CLS = 1
 
 def named(figure, name):
     return next(t for t in figure.data if t.name == name)
+
+
+# ---------------------------------------------------------------------- the swap board in words
+
+
+@pytest.mark.parametrize(
+    ("shows", "annotated", "ious", "said"),
+    [
+        (False, True, (0.0, 0.0, np.nan, 0.0), "There is no cat here"),
+        (True, True, (0.0, 0.0, 0.0, 0.0), "Step 1's network does not find cat here"),
+        (False, False, (np.nan, np.nan, np.nan, np.nan), "Step 1's network does not find cat here"),
+        (True, True, (60.0, 58.0, 0.0, 0.0), "the heads lost it"),
+        (True, True, (60.0, 58.0, 57.0, 59.0), "still found by the network of today"),
+        (True, False, (100.0, 80.0, 82.0, 89.0), "finds less of cat, but still most of it"),
+        (True, True, (60.0, 59.0, 40.0, 40.0), "the heads lost a part of it"),
+        (True, True, (60.0, 10.0, 12.0, 0.0), "Neither the features nor the heads"),
+        (True, True, (60.0, 40.0, 40.0, 0.0), "both together do not"),
+    ],
+)
+def test_the_board_is_read_by_what_the_picture_shows(shows, annotated, ious, said):
+    truth = np.full((4, 4), CLS if shows else 0, np.uint8)
+    board = Board((truth,) * 4, ious, np.zeros((4, 4, 3), np.uint8), truth, annotated)
+    assert said in reading(board, "cat", CLS, 1)
 
 
 # ---------------------------------------------------------------------- figures

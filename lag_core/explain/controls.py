@@ -36,6 +36,7 @@ class Matched:
     """
 
     def __init__(self, energy: np.ndarray, living: np.ndarray):
+        self._last: tuple[bytes, list[tuple[np.ndarray, int]]] | None = None
         places = np.flatnonzero(living)
         self.ranked, self.channels = places[np.argsort(energy[places], kind="stable")], len(energy)
 
@@ -65,8 +66,16 @@ class Matched:
         return found
 
     def _pools(self, chosen: np.ndarray) -> list[tuple[np.ndarray, int]]:
-        """(channels of a stratum, how many of them are drawn) for each stratum of the tested channels."""
+        """(channels of a stratum, how many of them are drawn) for each stratum of the tested channels.
+
+        The last answer is kept: hundreds of sets are drawn for the same channels.
+        """
         tested = np.asarray(chosen, np.int64)
+        if self._last is None or self._last[0] != tested.tobytes():
+            self._last = tested.tobytes(), self._found_pools(tested)
+        return self._last[1]
+
+    def _found_pools(self, tested: np.ndarray) -> list[tuple[np.ndarray, int]]:
         strata = self.strata(tested)
         numbers, counts = np.unique(strata[tested], return_counts=True)
         return [(np.flatnonzero(strata == n), int(k)) for n, k in zip(numbers, counts, strict=True)]

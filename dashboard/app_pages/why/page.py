@@ -19,7 +19,7 @@ from lag_core.explain.shares import Shares, waterfall
 from lag_core.explain.why import groups
 
 WHERE: dict[str, str] = {"set": "validation set", "image": "this image"}
-NEEDED = "What would have to go for it to be lost is under *Detail*; what kept it, a compared run tells (sidebar)."
+NEEDED = "Which parts and channels it needs is under *Detail*; what kept it, a compared run tells (sidebar)."
 ICONS: dict[str, str] = {
     "kept": ":material/check_circle:",
     "weakened": ":material/trending_down:",
@@ -125,7 +125,7 @@ def _board(page: Page, source: int) -> None:
             st.caption("the truth" if found.annotated else f"no annotation: step {source}'s prediction stands in")
         with board_column:
             swap_board.draw(page, found, page.cls, source, page.step)
-        st.caption(swap_board.reading(found, page.class_info.name))
+        st.caption(swap_board.reading(found, page.class_info.name, page.cls, source))
 
 
 def _waterfall(page: Page, found: Account) -> None:

@@ -132,7 +132,7 @@ def _destinations(page: Page, run: Run, cls: int, step: int) -> None:
             raise Empty("No pixel of this class was lost after any step.")
         sure = holds.lost.mean_confidence()[step, cls]
         if np.isfinite(sure):
-            st.caption(f"Mean confidence of the wrong answer on them at step {step}: {100 * sure:.0f} %.")
+            st.caption(f"Mean confidence of the wrong answer on them at step {step}: {100 * sure:.0f}\u00a0%.")
         figure = figures.destination_bars(
             counts, total, page.ink, step=step,
             background=run.labels.background is not None and cls != 0,

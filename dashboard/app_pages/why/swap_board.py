@@ -116,21 +116,29 @@ def _edge(mask: np.ndarray) -> np.ndarray:
     return mask & ~inner
 
 
-def reading(found: Board, name: str) -> str:
-    """What one glance tells, in a sentence (Markdown)."""
+def reading(found: Board, name: str, cls: int, then: int) -> str:
+    """What one glance tells, in a sentence (Markdown). `then`: the earlier step."""
     both_then, features_now, heads_now, both_now = found.ious
     shown = untrusted.markdown(name)
+    if found.annotated and not (found.truth == cls).any():
+        return f"There is no {shown} here: whatever is called {shown} is wrong. Choose a picture that shows one."
     if np.isnan(both_then) or both_then < 1:
-        return f"Step 0's network does not find {shown} on this picture: choose another picture to see what was lost."
+        return f"Step {then}'s network does not find {shown} here: choose another picture to see what was lost."
     lost = both_then - both_now
     if lost < 0.1 * both_then:
         return f"{shown} is still found by the network of today."
     by_features, by_heads = both_then - features_now, both_then - heads_now
+    gone = both_now < 0.5 * both_then
+    it = "it" if gone else "a part of it"
     if by_heads > 0.5 * lost and by_features < 0.25 * lost:
-        return f"With the heads of then, {shown} is still found in the features of today: the heads lost it."
+        return f"With the heads of then, {shown} is still found in the features of today: the heads lost {it}."
     if by_features > 0.5 * lost and by_heads < 0.25 * lost:
-        return f"With the features of then, {shown} is still found by the heads of today: the features lost it."
-    return f"Neither the features nor the heads of today find {shown} with the other half of then: both changed."
+        return f"With the features of then, {shown} is still found by the heads of today: the features lost {it}."
+    if not gone:
+        return f"The network of today finds less of {shown}, but still most of it: features and heads both changed."
+    if max(features_now, heads_now) < 0.5 * both_then:
+        return f"Neither the features nor the heads of today find {shown} with the other half of then: both changed."
+    return f"Features or heads of today alone still find {shown}, both together do not."
 
 
 def _points(value: float) -> str:

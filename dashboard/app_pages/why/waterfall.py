@@ -78,7 +78,7 @@ def waterfall_figure(bars: tuple[Bar, ...], ink: Ink) -> go.Figure:
         go.Scatter(
             x=[_edge(bar) for bar in bars],
             y=rows,
-            text=[f" {_number(bar)}" for bar in bars],
+            text=[f"\u00a0\u00a0{_number(bar)}" for bar in bars],
             mode="text",
             textposition="middle right",
             textfont={"color": ink.text},
