@@ -10,11 +10,12 @@ import pytest
 import torch
 from shapes import SIDE, tiny_config, tiny_run, write_shapes
 from test_transforms import agreement, blocks
+from torchvision.transforms.v2 import functional as transforms
 
 from lag_core.config import ConfigError, DataConfig
 from lag_core.data import field_augmentation
 from lag_core.data.catalogue import open_dataset
-from lag_core.data.transforms import to_input
+from lag_core.data.transforms import resize_labels, to_input
 from lag_core.metrics import confusion
 from lag_core.model.segmenter import Segmenter, upsample
 from lag_core.model.weights import load_segmenter
@@ -69,6 +70,23 @@ def test_a_view_is_the_scaled_picture_at_its_place() -> None:
     mirrored, turned = field_augmentation.view(image, mask, 32, field_augmentation.Draw(40, 50, 5, 9, True))
     np.testing.assert_array_equal(mirrored, view[:, ::-1])
     np.testing.assert_array_equal(turned, labels[:, ::-1])
+
+
+def test_a_view_is_cut_out_of_the_scaled_picture() -> None:
+    """Within one grey level of torchvision's picture, which is scaled as a whole; labels to the bit."""
+    rng = np.random.default_rng(3)
+    image, mask = rng.integers(0, 256, (61, 83, 3)).astype(np.uint8), rng.integers(0, 9, (61, 83)).astype(np.uint8)
+    for _ in range(20):
+        one = field_augmentation.draw(61, 83, 40, (0.5, 2.0), rng)
+        seen, labels = field_augmentation.view(image, mask, 40, one)
+        size = [one.height, one.width]
+        picture = transforms.resize(torch.from_numpy(image).permute(2, 0, 1), size, antialias=True).permute(1, 2, 0)
+        place = slice(one.top, one.top + 40), slice(one.left, one.left + 40)
+        expected, known = picture.numpy()[place], resize_labels(mask, (one.height, one.width))[place]
+        flip = -1 if one.mirrored else 1
+        h, w = known.shape
+        np.testing.assert_array_equal(labels[:, ::flip][:h, :w], known)
+        assert np.abs(seen[:, ::flip][:h, :w].astype(int) - expected).max() <= 1
 
 
 def test_what_lies_outside_is_ignored() -> None:

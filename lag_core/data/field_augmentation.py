@@ -1,7 +1,8 @@
 """The literature's augmentation: random scale, random crop at full resolution, mirrored or not.
 
-Tensors from the decoded picture on, by torchvision's transforms v2. The draws come from a generator that is handed in,
-so that a view depends on nothing else. Source: docs/method.md#tasks (scale 0.5 to 2.0, crop with padding, flip).
+Only what the crop shows is scaled: the scaled picture as a whole is never made (docs/adr/0008-the-input-pipeline.md).
+The draws come from a generator that is handed in, so that a view depends on nothing else. Source: docs/method.md#tasks
+(scale 0.5 to 2.0, crop with padding, flip).
 """
 
 from __future__ import annotations
@@ -9,12 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
+from PIL import Image
 
-from lag_core.data.transforms import PADDING
+from lag_core.data.transforms import PADDING, nearest
 from lag_core.protocol import IGNORE
 
 
@@ -44,21 +42,25 @@ def view(image: np.ndarray, mask: np.ndarray, size: int, one: Draw) -> tuple[np.
 
     Shape: uint8 [H, W, 3], uint8 [H, W] -> uint8 [size, size, 3], uint8 [size, size].
     """
-    picture = torch.from_numpy(image).permute(2, 0, 1)
-    labels = torch.from_numpy(mask)[None]
-    cut = _crop(transforms.resize(picture, [one.height, one.width], antialias=True), one, size)
-    known = _crop(
-        transforms.resize(labels, [one.height, one.width], interpolation=InterpolationMode.NEAREST_EXACT), one, size
-    )
-    canvas = torch.from_numpy(PADDING.copy()).view(3, 1, 1).repeat(1, size, size)
-    canvas[:, : cut.shape[1], : cut.shape[2]] = cut
-    ignored = torch.full((size, size), IGNORE, dtype=torch.uint8)
-    ignored[: known.shape[1], : known.shape[2]] = known[0]
-    if one.mirrored:
-        canvas, ignored = transforms.hflip(canvas), transforms.hflip(ignored)
-    return canvas.permute(1, 2, 0).contiguous().numpy(), ignored.contiguous().numpy()
+    height, width = min(size, one.height - one.top), min(size, one.width - one.left)
+    place = slice(height), slice(size - width, size) if one.mirrored else slice(width)
+    picture = _scaled_crop(image, one, height, width)
+    rows = nearest(mask.shape[0], one.height)[one.top : one.top + height]
+    columns = nearest(mask.shape[1], one.width)[one.left : one.left + width]
+    labels = mask[rows][:, columns[::-1] if one.mirrored else columns]
+    if (height, width) == (size, size):
+        return picture, labels
+    canvas = np.broadcast_to(PADDING, (size, size, 3)).copy()
+    ignored = np.full((size, size), IGNORE, np.uint8)
+    canvas[place], ignored[place] = picture, labels
+    return canvas, ignored
 
 
-def _crop(scaled: Tensor, one: Draw, size: int) -> Tensor:
-    """The part of a scaled map that a view shows, at most size x size."""
-    return scaled[:, one.top : one.top + size, one.left : one.left + size]
+def _scaled_crop(image: np.ndarray, one: Draw, height: int, width: int) -> np.ndarray:
+    """The part of the scaled picture that a view shows, mirrored where it is: bilinear, antialiased where it shrinks.
+    Pixels around the part take part at its borders. Shape: uint8 [H, W, 3] -> uint8 [height, width, 3]."""
+    down, across = image.shape[0] / one.height, image.shape[1] / one.width
+    bottom, right = (one.top + height) * down, (one.left + width) * across
+    box = one.left * across, one.top * down, min(right, image.shape[1]), min(bottom, image.shape[0])
+    part = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box=box)
+    return np.array(part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if one.mirrored else part)

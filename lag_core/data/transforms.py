@@ -137,11 +137,12 @@ def resize_labels(labels: np.ndarray, size: Size) -> np.ndarray:
     """Nearest: label of the pixel under each new pixel's centre. Shape: [H, W] -> [h, w]."""
     if labels.shape == size:
         return labels
-    rows, columns = (_nearest(old, new) for old, new in zip(labels.shape, size, strict=True))
+    rows, columns = (nearest(old, new) for old, new in zip(labels.shape, size, strict=True))
     return labels[np.ix_(rows, columns)]
 
 
-def _nearest(old: int, new: int) -> np.ndarray:
+def nearest(old: int, new: int) -> np.ndarray:
+    """Which of `old` pixels lies under the centre of each of `new` ones. Shape: -> int64 [new]."""
     # Integers: (i + 1/2) * old / new, rounded down, without rounding errors at the borders of pixels.
     return (2 * np.arange(new, dtype=np.int64) + 1) * old // (2 * new)
 
