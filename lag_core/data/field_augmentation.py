@@ -47,7 +47,7 @@ def view(image: np.ndarray, mask: np.ndarray, size: int, one: Draw) -> tuple[np.
     picture = _scaled_crop(image, one, height, width)
     rows = nearest(mask.shape[0], one.height)[one.top : one.top + height]
     columns = nearest(mask.shape[1], one.width)[one.left : one.left + width]
-    labels = mask[rows][:, columns[::-1] if one.mirrored else columns]
+    labels = np.ascontiguousarray(mask[rows][:, columns[::-1] if one.mirrored else columns])
     if (height, width) == (size, size):
         return picture, labels
     canvas = np.broadcast_to(PADDING, (size, size, 3)).copy()
