@@ -20,8 +20,10 @@ from dashboard.cache import photograph_counts
 from dashboard.cache.picture_set import PictureSet
 from dashboard.picture import measured_on
 from lag_core import metrics
+from lag_core.explain.class_fates import class_fates
 from lag_core.explain.picture_counts import PictureCounter
 from lag_core.explain.survey import open_survey
+from lag_core.protocol import LabelSpace
 from lag_core.runs import open_run
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
@@ -37,6 +39,10 @@ def root(tmp_path_factory):
         add_survey(open_run(write_run(root, name)), IDS, seed=seed)
     add_survey(open_run(write_run(root, "earlier")), IDS, by_picture=False)
     write_run(root, "unseen")
+    away = write_run(root, "away")
+    told = (away / "run.json").read_text().replace('"dataset": "aerial"', '"dataset": "voc"')
+    (away / "run.json").write_text(told.replace('"root": ""', '"root": "/nowhere"'))
+    add_survey(open_run(away), IDS, seed=0)
     return root
 
 
@@ -215,3 +221,36 @@ def test_what_several_processes_counted_is_what_one_counts():
     one, joined = whole.counts(), apart[0].counts()
     for name in ("rows", "moves", "moved", "confidence"):
         np.testing.assert_array_equal(getattr(joined, name), getattr(one, name))
+
+
+def test_forgetting_counts_on_the_part(app, pictures, root, monkeypatch):
+    some = np.arange(8) < 3
+    at = AppTest.from_string(OVERVIEW.replace("overview", "forgetting"), default_timeout=100)
+    at.query_params["run"], at.query_params["class"] = "away", "building"
+    at.query_params["pictures"] = measured_on.encode(pictures, some)
+    at.run()
+    assert not at.exception and "measured on **3 of 8 validation pictures**" in text(at)
+    assert "IoU of building on the 3 of 8 validation pictures" in text(at)
+
+
+def test_losses_of_a_part_are_those_of_its_pictures(root, pictures):
+    from dashboard.app_pages.forgetting.fates import losses_of
+
+    some = np.arange(8) < 3
+    found = losses_of(measured_on.MeasuredOn(pictures, pictures.counts, some))
+    np.testing.assert_array_equal(found.pixels, pictures.pixels[:3].sum(0))
+    np.testing.assert_array_equal(found.lost, pictures.lost[:3].sum(0))
+    np.testing.assert_array_equal(np.diagonal(found.confusions, axis1=1, axis2=2), pictures.right[:3].sum(0))
+    assert found.flows(0).sum((1, 2)).tolist() == [found.pixels[0]] * 2
+
+
+@pytest.mark.parametrize(("right", "word"), [(850, "kept"), (500, "weakened"), (400, "lost"), (0, "lost")])
+def test_class_fates_follow_the_rules_of_why(right, word):
+    """900 of 1000 pixels were right when the class was introduced; the lost ones go to the new class."""
+    labels = LabelSpace(((0, 1), (2,)), background=None, unknown=True)
+    first = np.array([[900, 100, 0], [0, 1000, 0], [1000, 0, 0]])
+    second = np.array([[right, 0, 1000 - right], [0, 1000, 0], [0, 990, 10]])
+    found = class_fates(np.stack([first, second]), labels, 1)
+    assert [one.word for one in found] == [word, "kept", "never learned"]
+    assert found[0].start == pytest.approx(0.9) and found[0].now == pytest.approx(right / 1000)
+    assert [one.word for one in class_fates(np.stack([first, second]), labels, 0)] == ["new", "new", "to come"]

@@ -14,7 +14,8 @@ from dashboard.cache import loaders
 from dashboard.cache.loaders import Picture
 from dashboard.components.gallery import Thumbnail, thumbnails
 from dashboard.page import Empty, Page
-from dashboard.picture import predictions
+from dashboard.picture import measured_on, predictions
+from dashboard.picture.measured_on import MeasuredOn
 from dashboard.sidebar import class_names
 from dashboard.state import selection
 from dashboard.ui import untrusted
@@ -102,14 +103,23 @@ def _counted(page: Page, told: Story | None, told2: Story | None, scope: str) ->
         if page.run2 and told2:
             found.append((page.run2.name, fates.in_order_of(told2.losses, page.run, page.run2)))
         return found
-    own = fates.survey_of(page.run)
+    part = measured_on.of_page(page)
+    own = fates.losses_of(part) if part else fates.survey_of(page.run)
     if own is None:
         raise Empty(no_survey(page.run))
-    theirs = fates.survey_of(page.run2) if page.run2 else None
+    theirs = _theirs(page, part)
     found = [(page.run.name, own)]
     if page.run2 and theirs:
         found.append((page.run2.name, fates.in_order_of(theirs, page.run, page.run2)))
     return found
+
+
+def _theirs(page: Page, part: MeasuredOn | None) -> Losses | None:
+    """Of the compared run: on the same pictures where it knows them, else on all of its own."""
+    same = measured_on.in_run(part, page.run2, page.data_root)
+    if same is not None:
+        return fates.losses_of(same)
+    return fates.survey_of(page.run2) if page.run2 else None
 
 
 def no_survey(run: Run) -> str:
@@ -184,8 +194,10 @@ def _shift_counts(page: Page, told: Story | None, told2: Story | None, scope: st
     """As `_counted`; over the validation set the confusion matrices of the evaluation suffice."""
     if scope == PICTURE and told:
         return _counted(page, told, told2, scope)
-    found = [(page.run.name, _only_confusions(page.confusions()))]
-    theirs = loaders.confusions(page.run2) if page.run2 else None
+    part = measured_on.of_page(page)
+    same = measured_on.in_run(part, page.run2, page.data_root)
+    found = [(page.run.name, _only_confusions(part.confusions() if part else page.confusions()))]
+    theirs = same.confusions() if same else loaders.confusions(page.run2) if page.run2 else None
     if page.run2 and theirs is not None:
         found.append((page.run2.name, fates.in_order_of(_only_confusions(theirs), page.run, page.run2)))
     return found
@@ -217,6 +229,9 @@ def draw_images(page: Page, only: bool) -> None:
         if survey is None:
             raise Empty(no_survey(page.run))
         ranked = survey.rank_images(page.step, page.cls if only else None)
+        part = measured_on.of_page(page)
+        if part is not None and part.pictures.kind == "validation":
+            ranked = [image for image in ranked if part.chosen[image.index]]
         if not ranked:
             raise Empty(f"No validation image has lost {of} after step {page.step}.")
         view.csv(lambda: _image_table(ranked))

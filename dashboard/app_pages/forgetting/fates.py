@@ -17,6 +17,7 @@ from dashboard.cache import loaders
 from dashboard.cache.loaders import Picture
 from dashboard.cache.memory_cache import shelved
 from dashboard.picture import predictions
+from dashboard.picture.measured_on import MeasuredOn
 from lag_core.explain import forgetting
 from lag_core.explain.forgetting import Changes, Fate
 from lag_core.explain.survey import Survey
@@ -173,6 +174,17 @@ def flows_of_all(predictions: np.ndarray, count: int) -> np.ndarray:
     """
     pairs = pairwise(predictions)
     return np.array([_confusion(after, before, count) for before, after in pairs]).reshape(-1, count, count)
+
+
+def losses_of(own: MeasuredOn) -> Losses:
+    """The counts on a chosen part of the pictures."""
+    pictures, chosen = own.pictures, own.chosen
+    return Losses(
+        pictures.pixels[chosen].sum(0),
+        pictures.lost[chosen].sum(0),
+        own.confusions(),
+        lambda cls: own.counts.flows(cls, chosen),
+    )
 
 
 def survey_of(run: Run) -> Losses | None:

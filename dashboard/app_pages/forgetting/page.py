@@ -13,7 +13,7 @@ from dashboard.app_pages.forgetting.words import class_loss, loss_sentence
 from dashboard.cache import loaders
 from dashboard.cache.loaders import Picture
 from dashboard.page import Page
-from dashboard.picture import predictions
+from dashboard.picture import measured_on, predictions
 from dashboard.state import settings
 from dashboard.ui import untrusted
 from dashboard.ui.wording import percent
@@ -36,6 +36,7 @@ def render(page: Page) -> None:
         draw_change_map(page, picture)
     with st.container(key="steady-set"):
         st.caption(_on_the_set(page))
+    measured_on.chip(page, measured_on.of_page(page))
     flows, images = st.columns((1.4, 1), gap="small")
     with flows:
         draw_flows(page, picture, told, told2, scope)
@@ -105,21 +106,21 @@ def _answer(page: Page, picture: Picture | None, told: Story | None, told2: Stor
 def _on_the_set(page: Page) -> str:
     """What became of the class's IoU over the whole validation set: on fixed pixels, and as in the papers."""
     name, labels = untrusted.name(page.class_info.name), page.run.labels
-    matrices = loaders.confusions(page.run)
+    part = measured_on.of_page(page)
+    whole = f"the {part.words}" if part else "the validation set"
+    matrices = part.confusions() if part else loaders.confusions(page.run)
     if matrices is None or len(matrices) <= page.step:
-        return f"{name} has not been measured on the validation set."
+        return f"{name} has not been measured on {whole}."
     if page.step <= labels.step_of(page.cls):
-        return (
-            f"IoU of {name} on the validation set: step {labels.step_of(page.cls)} introduces it, nothing is lost yet."
-        )
+        return f"IoU of {name} on {whole}: step {labels.step_of(page.cls)} introduces it, nothing is lost yet."
     history = matrices[: page.step + 1]
     lost = metrics.drops(history, labels)[:, page.cls]
     ious = metrics.iou_matrix(history, labels)[:, page.cls]
     if np.isnan(lost).all() or np.isnan(ious[-1]):
-        return f"{name} has no pixel in the validation set."
+        return f"{name} has no pixel in {whole}."
     best, papers = int(np.nanargmax(lost)), int(np.nanargmax(ious[:-1]))
     return (
-        f"IoU of {name} on the validation set, percent, on the same pixels: {100 * ious[best]:.1f} after step {best}, "
+        f"IoU of {name} on {whole}, percent, on the same pixels: {100 * ious[best]:.1f} after step {best}, "
         f"{100 * (ious[best] - lost[best]):.1f} now: **{100 * lost[best]:.1f} points lost**. As in the papers, which "
         f"count pixels of later classes only once these are known: {100 * ious[papers]:.1f} after step {papers}, "
         f"{100 * ious[-1]:.1f} now, {100 * (ious[papers] - ious[-1]):.1f} points lost."

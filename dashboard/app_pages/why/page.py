@@ -6,7 +6,7 @@ from typing import cast
 
 import streamlit as st
 
-from dashboard.app_pages.why import account, detail, picture_choice, still_holds, swap_board
+from dashboard.app_pages.why import account, detail, on_part, picture_choice, still_holds, swap_board
 from dashboard.app_pages.why.account import Account, Where
 from dashboard.app_pages.why.waterfall import height_of, waterfall_figure
 from dashboard.cache import loaders
@@ -36,6 +36,7 @@ def render(page: Page) -> None:
     if page.step <= source:
         _nothing_to_keep(page, source)
         return
+    on_part.draw(page)
     top = st.container()
     pictures, bars = st.columns((1.15, 1), gap="small")
     with pictures:
