@@ -40,6 +40,7 @@ class Entry:
 PAGES = (
     Entry("start", "Start", "What does a network forget, and why?", ":material/home:"),
     Entry("overview", "Overview", "How did the run go?", ":material/insights:"),
+    Entry("compare", "Compare", "Which method keeps what?", ":material/leaderboard:"),
     Entry("steps", "Steps", "What happened to this image?", ":material/layers:"),
     Entry("forgetting", "Forgetting", "Where was what lost?", ":material/history:"),
     Entry("channels", "Channels", "Which channels carry the old knowledge?", ":material/tune:"),

@@ -88,6 +88,18 @@ def _tables(run: Run) -> Mapping[str, Mapping[str, object]]:
     }
 
 
+def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The settings in which the runs differ, the method first: "section.key" -> the value of each run, as text.
+
+    What seeds and machines may change is left out.
+    """
+    tables = [_tables(run) for run in runs]
+    names = dict.fromkeys((section, key) for table in tables for section, own in table.items() for key in own)
+    found = {f"{s}.{k}": [str(table.get(s, {}).get(k, "")) for table in tables] for s, k in names}
+    apart = {name: values for name, values in found.items() if len(set(values)) > 1}
+    return dict(sorted(apart.items(), key=lambda item: item[0] != "method.name"))
+
+
 def _key(run: Run) -> str:
     return json.dumps([_tables(run), [one.name for one in run.classes]], sort_keys=True, default=str)
 

@@ -1,0 +1,168 @@
+"""Compare: which method keeps what? Any number of runs of one task, seeds by method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from dashboard.app_pages.compare import figures
+from dashboard.cache import loaders
+from dashboard.page import Empty, Page
+from dashboard.sidebar import comparable
+from dashboard.state import settings
+from dashboard.ui import untrusted
+from dashboard.ui.wording import counted
+from lag_core.comparison import COLUMNS, NOTES, Row, row
+from lag_core.explain.class_fates import ClassFate, class_fates
+from lag_core.groups import Group, differing, group_cells, grouped, other_images, pairing_cells, pairings
+from lag_core.runs import Run
+from lag_core.tabulating import Format, tabulated
+
+PAPER_FORMATS: tuple[Format, ...] = ("latex", "markdown")
+MOST_SETTINGS = 8
+"""Settings drawn beside one another."""
+
+
+def render(page: Page) -> None:
+    """Draw the page."""
+    runs = [run for run in loaders.catalogue(loaders.runs_root()).runs.values() if _same_task(page.run, run)]
+    measured = [run for run in runs if loaders.confusions(run) is not None]
+    if not measured:
+        raise Empty("No run of this task was evaluated yet. `lag evaluate RUN --write` measures it.")
+    rows = [_row(run) for run in measured]
+    groups, why_not = _groups(measured, rows)
+    with page.toolbar:
+        column = settings.select(
+            "Measure", "measure", tuple(COLUMNS), "all", names=COLUMNS.__getitem__,
+            label_visibility="collapsed", width=170,
+        )  # fmt: skip
+    page.answer(_answer(groups, column, page.run))
+    for sentence in (*other_images(measured), *why_not):
+        st.warning(untrusted.markdown(sentence), icon=":material/warning:")
+    _seeds(page, groups, column)
+    _verdicts(page, measured)
+    _settings(page, measured, rows, column)
+
+
+def _same_task(run: Run, other: Run) -> bool:
+    return comparable(run, other) and run.config.data.task == other.config.data.task and other.last_step >= 0
+
+
+def _row(run: Run) -> Row:
+    return _row_of(run.digest, loaders.confusions_stamp(run), _run=run)
+
+
+@st.cache_resource(max_entries=512, show_spinner=False)
+def _row_of(digest: str, stamp: int, *, _run: Run) -> Row:
+    matrices = loaders.confusions(_run)
+    assert matrices is not None
+    return row(_run, matrices)
+
+
+@st.cache_resource(max_entries=512, show_spinner=False)
+def _fates_of(digest: str, stamp: int, *, _run: Run) -> list[ClassFate]:
+    matrices = loaders.confusions(_run)
+    assert matrices is not None
+    return class_fates(matrices, _run.labels, len(matrices) - 1)
+
+
+def _groups(runs: list[Run], rows: list[Row]) -> tuple[list[Group], list[str]]:
+    """The runs by method; where a seed is there twice, each run by itself, and the sentence that says so."""
+    try:
+        return grouped(runs, rows), []
+    except ValueError as error:
+        alone = [Group(run.name, (one,), (run.config.optim.seed,)) for run, one in zip(runs, rows, strict=True)]
+        return alone, [f"{error}. Each run stands by itself here."]
+
+
+def _answer(groups: list[Group], column: str, run: Run) -> str:
+    sign = -1 if column.startswith("forgetting") else 1
+    known = [group for group in groups if not np.isnan(group.mean(column))]
+    runs = sum(len(group.rows) for group in groups)
+    head = f"{counted(runs, 'run')} of task {untrusted.name(run.config.data.task)}, {counted(len(groups), 'method')}."
+    if not known:
+        return head
+    best = max(known, key=lambda group: sign * group.mean(column))
+    word = "lowest" if sign < 0 else "highest"
+    value = f"{100 * best.mean(column):.1f} %"
+    return f"{head} **{untrusted.name(best.name, 60)}** has the {word} *{COLUMNS[column]}*: **{value}**."
+
+
+def _seeds(page: Page, groups: list[Group], column: str) -> None:
+    with page.section(
+        "By method",
+        "A dot is a seed, the upright line the mean, the bar one standard deviation of the seeds on both sides. Runs "
+        "that differ in their seed alone are one row, as in `lag compare --group`.",
+        slug="seeds",
+        formula=r"s = \sqrt{\tfrac{1}{n-1}\sum_i (x_i - \bar x)^2}",
+        source="lag_core/groups.py; paired tests: exact sign-flip over common seeds",
+    ) as view:
+        view.plot(
+            figures.seeds(groups, column, f"{COLUMNS[column]} (%)", page.ink),
+            f"{COLUMNS[column]} of every seed, by method",
+            height=figures.height_of(len(groups)),
+        )
+        heads, cells = ["method", "seeds", *COLUMNS.values()], [group_cells(group) for group in groups]
+        view.csv({head: [cell[i] for cell in cells] for i, head in enumerate(heads)})
+        st.dataframe(
+            {head: [untrusted.plain(cell[i], 80) for cell in cells] for i, head in enumerate(heads)},
+            hide_index=True, height=min(38 + 35 * len(groups), 320), key="groups", alt="Mean and spread by method",
+        )  # fmt: skip
+        tests = pairings(groups, column)
+        with st.expander("Ready for a paper: LaTeX and Markdown", icon=":material/description:"):
+            for form in PAPER_FORMATS:
+                st.code(tabulated(heads, cells, form), language=form)
+        if tests:
+            names = ["difference", "pairs", "points", "95 %", "p"]
+            lines = [pairing_cells(one) for one in tests]
+            st.dataframe(
+                {name: [untrusted.plain(line[i], 120) for line in lines] for i, name in enumerate(names)},
+                hide_index=True, height=min(38 + 35 * len(lines), 220), key="paired", alt="Paired tests",
+            )  # fmt: skip
+        st.caption("  \n".join(note.replace("*", "\\*") for note in NOTES))
+
+
+def _verdicts(page: Page, runs: list[Run]) -> None:
+    with page.section(
+        "What became of each class",
+        "After each run's last step, on the pixels known when the class was introduced: **K** kept (90 % of its IoU or "
+        "more), **W** weakened (half or more), **L** lost, **–** never learned (below 5 points), **N** new.",
+        slug="verdicts",
+        source="the rules of Why preserved (docs/method.md)",
+    ) as view:
+        found = [_in_order(page.run, run) for run in runs]
+        names = [run.name for run in runs]
+        table = {c.name: [row[i].word for row in found] for i, c in enumerate(page.run.classes)}
+        view.csv({"run": names, **table})
+        figure = figures.verdicts(names, page.run.classes, found, page.ink)
+        view.plot(figure, "Verdict on each class, by run", height=figures.height_of(len(runs)))
+
+
+def _in_order(run: Run, other: Run) -> list[ClassFate]:
+    """The other run's fates by the class indices of `run`."""
+    found = _fates_of(other.digest, loaders.confusions_stamp(other), _run=other)
+    return [found[other.labels.index_of(c.id)] for c in run.classes]
+
+
+def _settings(page: Page, runs: list[Run], rows: list[Row], column: str) -> None:
+    with page.section(
+        "Settings that differ",
+        "A line is a run, an axis a setting in which the runs differ; the last axis is the measure.",
+        slug="settings",
+    ) as view:
+        apart = differing(runs)
+        if not apart:
+            raise Empty("These runs have the same settings, the seed apart.")
+        table: dict[str, list[Any]] = {"run": [run.name for run in runs], **{k: list(v) for k, v in apart.items()}}
+        view.csv(table | {COLUMNS[column]: [100 * getattr(one, column) for one in rows]})
+        shown = dict(list(apart.items())[:MOST_SETTINGS])
+        last = [100 * getattr(one, column) for one in rows]
+        if np.isnan(last).all():
+            raise Empty("None of these runs has this measure. Choose another one above.")
+        figure = figures.settings([run.name for run in runs], shown, last, COLUMNS[column], page.ink)
+        view.plot(figure, "Settings that differ, a line a run", height=360)
+        if len(apart) > len(shown):
+            rest = ", ".join(untrusted.name(key) for key in list(apart)[MOST_SETTINGS:])
+            st.caption(f"Not drawn, but in the CSV: {rest}.")
