@@ -31,7 +31,7 @@ from torch import Tensor
 import lag_core
 from lag_core.commands.train import read_config
 from lag_core.method.objective import weights_by_source
-from lag_core.method.terms import TERMS
+from lag_core.method.terms import COMPUTED, weight_of
 from lag_core.model.weights import load_segmenter
 from lag_core.runs import Run, write_atomically
 from lag_core.training.allocation import Allocation, Gradients
@@ -183,7 +183,7 @@ def measure(loop: StepLoop, places: Sequence[tuple[int, int]], again: bool) -> d
     """The row of a setting: shares, rollouts, and with `again` the step without each term."""
     assert loop.allocation is not None
     probe, loop.allocation, memo = loop.allocation.probe, None, {}
-    terms = [name for name, rule in TERMS.items() if rule.weight(loop.objective.config, 0.5) > 0]
+    terms = [name for name in COMPUTED if weight_of(name, loop.objective.config, 0.5) > 0]
     recording = recorders(loop, probe, memo)
     starts = {name: one.probe.losses(loop.student).tolist() for name, one in recording.items()}
     found = [rollouts(loop, probe, 0, loop.total, terms)] if again else []

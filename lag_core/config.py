@@ -16,6 +16,8 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from lag_core import reading
+from lag_core.bounds import bounded, bounds_of
+from lag_core.loss_terms import TermWeights
 from lag_core.protocol import Setting
 from lag_core.sentences import Said
 
@@ -42,10 +44,10 @@ class DataConfig:
     setting: Setting = "overlapped"
     domains: tuple[str, ...] = ()
     """Domain of step 0, then of every later step (class+domain-incremental); empty: images of every domain."""
-    fraction: float = 1.0
+    fraction: float = bounded(1.0, 1e-6, 1.0)
     """Share of each later step's images that is kept (data-limited protocol); step 0 keeps all."""
     selection: Literal["prefix", "random"] = "prefix"
-    size: int = 256
+    size: int = bounded(256, 32, 4096)
     """Side of the square that the network sees; see `fit`."""
     fit: Literal["pad", "crop"] = "pad"
     """"pad": longer images are scaled down, shorter ones padded. "crop": an image is scaled so that its shorter side is
@@ -61,16 +63,16 @@ class DataConfig:
     validation: Literal["square", "own"] = "square"
     """What metrics are measured on: the square of `fit`, or each picture whole at its own size. The dashboard's maps
     are of the square."""
-    views: int = 4
+    views: int = bounded(4, 0, 64)
     """Views of each training image that are drawn once and kept with their trunk features; 0: drawn afresh in every
     epoch, with nothing kept (for datasets that do not fit in memory)."""
-    workers: int = 0
+    workers: int = bounded(0, 0, 256)
     """Processes that read and augment images ahead of the training; 0: none. Has no influence on any bit."""
-    holdout: float = 0.1
+    holdout: float = bounded(0.1, 0.0, 0.9)
     """Share of the training images kept aside for choices; the validation set is never used for one."""
     measure: Literal["val", "held"] = "val"
     """What the metrics are taken on: the validation set, or the images held out of training (to choose settings)."""
-    tiles: int = 300
+    tiles: int = bounded(300, 1, 100_000)
     """`aerial`: training tiles of each domain."""
 
 
@@ -95,9 +97,9 @@ class ModelConfig:
     shared: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4"] = "layer4"
     """Last backbone stage of the trunk: what is frozen after step 0 and so shared by all steps. "none": nothing is, the
     whole network can train at each step."""
-    latent: int = 128
+    latent: int = bounded(128, 4, 4096)
     """Channels of the latent map Z (the ASPP's output)."""
-    head_width: int = 64
+    head_width: int = bounded(64, 1, 4096)
     head_kernel: Literal[1, 3] = 3
     """Side of the head's first convolution; with 1, a head sees one latent pixel at a time."""
     aspp_rates: tuple[int, ...] = (3, 6, 9)
@@ -109,7 +111,7 @@ class ModelConfig:
     """false: none between the stem's norm and its max pooling (ResNets alone)."""
     dilated_first_block: bool = False
     """Whether the first block of a dilated stage is dilated like its others; torchvision's has half the rate."""
-    pooling_window: int = 0
+    pooling_window: int = bounded(0, 0, 4096)
     """Side, in cells, of the window that the ASPP's image pooling takes the mean of; 0: the whole map."""
     checkpointing: bool = False
     """Whether each backbone stage that trains is computed a second time on the way back instead of being kept: less
@@ -122,53 +124,53 @@ class ModelConfig:
 class OptimConfig:
     """How a step is optimised."""
 
-    epochs: int = 12
+    epochs: int = bounded(12, 0, 10_000)
     """Epochs of step 0."""
-    epochs_later: int = 8
-    min_iterations_first: int = 0
+    epochs_later: int = bounded(8, 0, 10_000)
+    min_iterations_first: int = bounded(0, 0, 10_000_000)
     """Lower bound of step 0's iterations."""
-    min_iterations: int = 0
+    min_iterations: int = bounded(0, 0, 10_000_000)
     """Lower bound of a later step's iterations: a step with few images hardly trains else (docs/method.md#tried)."""
-    batch: int = 16
-    lr_head: float = 0.01
+    batch: int = bounded(16, 1, 4096)
+    lr_head: float = bounded(0.01, 0.0, 100.0)
     """Heads at step 0."""
-    lr_head_later: float = 0.01
+    lr_head_later: float = bounded(0.01, 1e-12, 100.0)
     """Heads after step 0; not 0, as with a frozen extractor nothing would train then."""
-    lr_aspp: float = 0.01
+    lr_aspp: float = bounded(0.01, 0.0, 100.0)
     """ASPP at step 0."""
-    lr_aspp_later: float = 1e-3
-    lr_stage: float = 1e-3
+    lr_aspp_later: float = bounded(1e-3, 0.0, 100.0)
+    lr_stage: float = bounded(1e-3, 0.0, 100.0)
     """Backbone stages at step 0; 0 keeps the backbone as loaded."""
     first_stage: Literal["stem", "layer1", "layer2", "layer3", "layer4"] = "stem"
     """First of the backbone stages that train at step 0; those before it stay as loaded."""
-    lr_stage_later: float = 0.0
+    lr_stage_later: float = bounded(0.0, 0.0, 100.0)
     """Stages behind the trunk after step 0 (needs an earlier model.shared than "layer4")."""
     batch_norm: Literal["first", "always", "never"] = "first"
     """When what trains normalises by its batch instead of by running statistics: at step 0 alone, at every step, or at
     none."""
-    extractor_delay: float = 0.3
+    extractor_delay: float = bounded(0.3, 0.0, 1.0)
     """Share of a later step's iterations before ASPP and stage join: a transferred head starts with a large loss."""
-    warmup: float = 0.0
+    warmup: float = bounded(0.0, 0.0, 1.0)
     """Share of a later step over which a part's learning rate grows from 0, from when it joins."""
-    clip: float = 0.0
+    clip: float = bounded(0.0, 0.0, 1e6)
     """Largest norm of all gradients together after step 0; 0: no limit."""
-    steadiness: float = 0.0
+    steadiness: float = bounded(0.0, 0.0, 1.0)
     """Bound of the rate of what joins the heads after step 0, as a share of the largest one at which the loss, as steep
     as it is when the part joins, is stable; 0: no bound. 0.5 is a good value (lag_core/training/sharpness.py)."""
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    momentum: float = bounded(0.9, 0.0, 1.0)
+    weight_decay: float = bounded(1e-4, 0.0, 10.0)
     sync_batch_norm: bool = False
     """Whether batch norm takes the batch of all processes together (with torchrun) instead of each its own part."""
     decay_norms: bool = True
     """Whether weight decay acts on biases and on batch norm's scales, too, as it does in the literature."""
-    power: float = 0.9
+    power: float = bounded(0.9, 0.0, 100.0)
     """Exponent of the poly schedule."""
-    label_stride: int = 4
+    label_stride: int = bounded(4, 1, 32)
     """The loss is taken on labels of 1/label_stride of the input's side."""
     amp: Literal["off", "auto", "bf16", "fp16"] = "off"
     """Mixed precision; "auto": bf16 where the device computes in it, else off. "fp16" scales the loss, leaves out
     updates whose gradients overflow, and records no shares of the terms."""
-    accumulate: int = 1
+    accumulate: int = bounded(1, 1, 4096)
     """Parts of equal size that a batch is cut into, to be run one after another before the update: less memory. Means
     over pixels, prototypes and batch norm are then those of the parts."""
     channels_last: bool = False
@@ -179,22 +181,25 @@ class OptimConfig:
     """Whether a GPU may round the factors of float32 products to 10 bits of mantissa."""
     compile: bool = False
     """Whether torch.compile makes kernels of its own for the student (needs a compiler; the first iterations wait)."""
-    seed: int = 0
+    seed: int = bounded(0, 0, 2**32 - 1)
     deterministic: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = 0
+    threads: int = bounded(0, 0, 1024)
     """CPU threads; 0: as torch chooses."""
 
 
 @dataclass(frozen=True)
-class MethodConfig:
-    """What is learned and what is preserved. Each method's preset fills this; every part can be overridden alone."""
+class MethodConfig(TermWeights):
+    """What is learned and what is preserved. Each method's preset fills this; every part can be overridden alone.
+
+    The weights of the loss terms are those of `TermWeights` (lag_core/loss_terms.py).
+    """
 
     name: str = "reference"
     loss: Literal["bce", "ce", "mib", "bce_foreground"] = "bce"
     """What was trained, and so how to predict. "bce_foreground": classes by their sigmoid, and the background, which
     has no logit of its own, where none is above 0.5 (DKD, STAR)."""
-    positive: float = 1.0
+    positive: float = bounded(1.0, 0.0, 1e6)
     """"bce_foreground": weight of a channel's loss at its own pixels."""
     unknown: bool = False
     """Model the unknown class in a channel of its own (datasets without background always do)."""
@@ -208,53 +213,34 @@ class MethodConfig:
     init_from_background: bool = False
     """MiB's initialisation: the new classes share the background's probability."""
     pseudo: Literal["off", "hard", "soft", "adaptive", "entropy"] = "off"
-    pseudo_threshold: float = 0.7
-    pseudo_margin: float = 0.0
+    pseudo_threshold: float = bounded(0.7, 0.0, 1.0)
+    pseudo_margin: float = bounded(0.0, 0.0, 1.0)
     """Least difference of the teacher's two best scores (uncertainty rule); 0: not asked."""
-    pseudo_keep: float = 0.5
+    pseudo_keep: float = bounded(0.5, 0.0, 1.0)
     """"adaptive": share of each class's candidate pixels that is accepted."""
-    kd_logits: float = 0.0
     kd_unknown: bool = True
     """Whether the teacher's logit of "unknown" is distilled too. It is high on what the step is about to learn."""
-    kd_latent: float = 0.0
-    kd_stages: float = 0.0
-    kd_decay: float = 1.0
+    kd_decay: float = bounded(1.0, 0.0, 1.0)
     """Distillation is multiplied by kd_decay ** progress."""
-    mib_kd: float = 0.0
-    pod: float = 0.0
-    """PLOP's local POD."""
-    dkd: float = 0.0
-    """DKD's distillation of the two halves of a logit."""
-    auxiliary: float = 0.0
-    """DKD's auxiliary classifier, which a new head starts from (with transfer); needs loss = "bce_foreground"."""
-    ocfm: float = 0.0
-    """STAR's keeping of features where an old class is."""
-    sad: float = 0.0
-    """STAR's pushing of a new class from the old one that it resembles most."""
-    spm: float = 0.0
-    spm_separation: float = 0.5
-    sfp: float = 0.0
-    nsc: float = 0.0
-    nsc_threshold: float = 0.7
+    spm_separation: float = bounded(0.5, 0.0, 1e6)
+    nsc_threshold: float = bounded(0.7, 0.0, 1.0)
     """Least score of the teacher on the pixels whose relevance is kept."""
-    nsc_every: int = 2
-    nsc_classes: int = 4
-    rho: float = 0.5
+    nsc_every: int = bounded(2, 1, 1_000_000)
+    nsc_classes: int = bounded(4, 1, 1000)
+    rho: float = bounded(0.5, 0.0, 1.0)
     """Fraction of semantic-invariant channels."""
     channel_metric: Literal["entropy_kl", "spatial_kl", "cosine", "l2", "random"] = "entropy_kl"
-    channel_warmup: int = 30
-    ramp: float = 0.1
+    channel_warmup: int = bounded(30, 0, 1_000_000)
+    ramp: float = bounded(0.1, 0.0, 1.0)
     """LAG's terms grow linearly over this share of the step."""
-    replay: float = 0.0
-    """Weight of the replay of class statistics (ours)."""
     replay_at: Literal["latent", "trunk"] = "latent"
     """Where statistics are kept and replay begins: at Z, or at the frozen trunk's output."""
     replay_maps: Literal["drawn", "carried", "stored"] = "drawn"
     """"trunk": maps drawn from the statistics; or the step's own images with their new objects carried over to the old
     classes (needs replay_covariance = "full"); or the images of earlier steps, which no method may keep: a bound."""
-    replay_kd: float = 1.0
+    replay_kd: float = bounded(1.0, 0.0, 1e6)
     """"trunk": weight of the teacher's answers on the replayed maps."""
-    replay_samples: int = 8
+    replay_samples: int = bounded(8, 1, 100_000)
     """Of each old class in an iteration: patches at "latent", whole maps at "trunk"."""
     replay_covariance: Literal["mean", "diagonal", "rectified", "full"] = "diagonal"
     replay_balance: bool = False
@@ -267,14 +253,14 @@ class MethodConfig:
 class LogConfig:
     """What is written while training."""
 
-    events_every: int = 10
+    events_every: int = bounded(10, 1, 1_000_000)
     """Iterations between two lines of events.jsonl."""
-    gradients_every: int = 20
+    gradients_every: int = bounded(20, 1, 1_000_000)
     """Iterations between two measurements of each term's gradient norm."""
-    shares_every: int = 20
+    shares_every: int = bounded(20, 0, 1_000_000)
     """Iterations between two measurements of what each loss term does to the old classes (needs data.holdout > 0);
     0: off. Where it is a multiple of gradients_every, most gradients are measured once for both."""
-    resume_seconds: float = 20.0
+    resume_seconds: float = bounded(20.0, 0.0, 1e6)
     """Seconds between two writes of resume.pt."""
 
 
@@ -394,74 +380,14 @@ def _bounded_text(value: str, key: str) -> str:
     return value
 
 
-_BOUNDS: dict[str, tuple[float, float]] = {
-    "data.fraction": (1e-6, 1.0),
-    "data.size": (32, 4096),
-    "data.views": (0, 64),
-    "data.workers": (0, 256),
-    "data.holdout": (0.0, 0.9),
-    "data.tiles": (1, 100_000),
-    "model.latent": (4, 4096),
-    "model.head_width": (1, 4096),
-    "model.pooling_window": (0, 4096),
-    "optim.epochs": (0, 10_000),
-    "optim.epochs_later": (0, 10_000),
-    "optim.min_iterations_first": (0, 10_000_000),
-    "optim.min_iterations": (0, 10_000_000),
-    "optim.batch": (1, 4096),
-    "optim.lr_head": (0.0, 100.0),
-    "optim.lr_head_later": (1e-12, 100.0),
-    "optim.lr_aspp": (0.0, 100.0),
-    "optim.lr_aspp_later": (0.0, 100.0),
-    "optim.lr_stage": (0.0, 100.0),
-    "optim.lr_stage_later": (0.0, 100.0),
-    "optim.extractor_delay": (0.0, 1.0),
-    "optim.warmup": (0.0, 1.0),
-    "optim.clip": (0.0, 1e6),
-    "optim.steadiness": (0.0, 1.0),
-    "optim.momentum": (0.0, 1.0),
-    "optim.weight_decay": (0.0, 10.0),
-    "optim.power": (0.0, 100.0),
-    "optim.seed": (0, 2**32 - 1),
-    "optim.accumulate": (1, 4096),
-    "optim.label_stride": (1, 32),
-    "optim.threads": (0, 1024),
-    "method.pseudo_threshold": (0.0, 1.0),
-    "method.pseudo_margin": (0.0, 1.0),
-    "method.pseudo_keep": (0.0, 1.0),
-    "method.nsc_threshold": (0.0, 1.0),
-    "method.kd_decay": (0.0, 1.0),
-    "method.kd_logits": (0.0, 1e6),
-    "method.kd_latent": (0.0, 1e6),
-    "method.kd_stages": (0.0, 1e6),
-    "method.mib_kd": (0.0, 1e6),
-    "method.pod": (0.0, 1e6),
-    "method.positive": (0.0, 1e6),
-    "method.dkd": (0.0, 1e6),
-    "method.auxiliary": (0.0, 1e6),
-    "method.ocfm": (0.0, 1e6),
-    "method.sad": (0.0, 1e6),
-    "method.spm": (0.0, 1e6),
-    "method.spm_separation": (0.0, 1e6),
-    "method.sfp": (0.0, 1e6),
-    "method.nsc": (0.0, 1e6),
-    "method.replay": (0.0, 1e6),
-    "method.rho": (0.0, 1.0),
-    "method.ramp": (0.0, 1.0),
-    "method.nsc_every": (1, 1_000_000),
-    "method.nsc_classes": (1, 1000),
-    "method.channel_warmup": (0, 1_000_000),
-    "method.replay_kd": (0.0, 1e6),
-    "method.replay_samples": (1, 100_000),
-    "log.events_every": (1, 1_000_000),
-    "log.gradients_every": (1, 1_000_000),
-    "log.shares_every": (0, 1_000_000),
-    "log.resume_seconds": (0.0, 1e6),
-}
+def all_bounds() -> dict[str, tuple[float, float]]:
+    """ "section.key" -> (lowest, highest) of every bounded number, in the order of the sections."""
+    sections = ((one.name, one.default_factory) for one in dataclasses.fields(Config))
+    return {f"{name}.{key}": found for name, section in sections for key, found in bounds_of(section).items()}
 
 
 def _check(config: Config) -> None:
-    for key, (low, high) in _BOUNDS.items():
+    for key, (low, high) in all_bounds().items():
         section, name = key.split(".")
         value = getattr(getattr(config, section), name)
         if not low <= value <= high:

@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
-    "reading": 8, "sentences": 8, "protocol": 10, "config": 11, "metrics": 11, "palette": 11,
+    "reading": 8, "sentences": 8, "bounds": 8, "loss_terms": 9,
+    "protocol": 10, "config": 11, "metrics": 11, "palette": 11,
     "device": 12, "processes": 12,
     "data": 20, "runs": 21, "comparison": 22, "model": 22, "capabilities": 22, "predictions": 22,
     "tabulating": 11, "boundary": 12, "image_counts": 12, "event_files": 22, "recipes": 12, "groups": 23,

@@ -79,10 +79,10 @@ def test_mistakes_are_named(tables: dict[str, Any], said: list[str]) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", config._BOUNDS)
+@pytest.mark.parametrize("key", config.all_bounds())
 def test_every_bound_holds_on_both_sides(key: str) -> None:
     section, name = key.split(".")
-    low, high = config._BOUNDS[key]
+    low, high = config.all_bounds()[key]
     kind = type(getattr(getattr(Config(), section), name))
     for value in (low, high):
         data = {"dataset": "folder", "root": "shapes"}  # aerial cannot draw the largest tiles
@@ -103,7 +103,7 @@ def test_every_number_has_bounds() -> None:
             f"{section.name}.{one.name}"
             for one in dataclasses.fields(values)
             if typing.get_type_hints(type(values))[one.name] in (int, float)
-            and f"{section.name}.{one.name}" not in config._BOUNDS
+            and f"{section.name}.{one.name}" not in config.all_bounds()
         }
     assert not unchecked
 

@@ -19,7 +19,7 @@ from dashboard.ui import design
 from lag_core.config import MethodConfig
 from lag_core.explain.effects import Effect, Findings, effects, findings, heads_only
 from lag_core.explain.history import EventLog, progress, smoothed
-from lag_core.method.terms import TERMS
+from lag_core.loss_terms import LOSS_TERMS
 from lag_core.runs import open_run
 
 STEPS, LENGTH = 3, 12
@@ -320,7 +320,7 @@ def test_segmentation_learns_from_pseudo_labels_only_where_there_are_any():
 
 def test_every_term_has_a_meaning():
     unknown = terms.meaning("no such term", MethodConfig())
-    assert all(terms.meaning(name, MethodConfig()) != unknown for name in [*TERMS, "segmentation"])
+    assert all(terms.meaning(name, MethodConfig()) != unknown for name in [*LOSS_TERMS, "segmentation"])
 
 
 def test_steps_of_which_the_same_is_said_share_a_line(tmp_path):

@@ -16,6 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import streamlit as st
 
+from lag_core.loss_terms import LOSS_TERMS
+
 Color = tuple[int, int, int]
 
 ACCENT = "#2F6F8F"
@@ -39,21 +41,7 @@ PROVENANCE: dict[str, str] = {
 INVARIANT, SPECIFIC = "#0072B2", "#E69F00"
 """Channels that stayed the same / that changed."""
 
-TERMS: dict[str, str] = {
-    "spm": "#D55E00",
-    "sfp": "#E69F00",
-    "nsc": "#0072B2",
-    "kd_logits": "#009E73",
-    "kd_latent": "#56B4E9",
-    "kd_stages": "#CC79A7",
-    "mib_kd": "#CC79A7",
-    "pod": "#009E73",
-    "replay": "#8C6BB1",
-    "dkd": "#D55E00",
-    "auxiliary": "#E69F00",
-    "ocfm": "#56B4E9",
-    "sad": "#D55E00",
-}
+TERMS: dict[str, str] = {name: term.colour for name, term in LOSS_TERMS.items()}
 """Loss terms by name (Okabe and Ito's palette, and a violet). Segmentation is drawn in the colour of text."""
 
 SPARE: tuple[str, ...] = ("#A6761D", "#B2182B", "#4D9221", "#6B7280", "#2166AC")

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from lag_core.loss_terms import LOSS_TERMS
 from lag_core.runs import Run
 
 ALL = "all"
@@ -182,14 +183,7 @@ WORDS: Mapping[str, str] = {
     "segmentation.unlabelled": "unlabelled pixels",
     "segmentation.pseudo": "pseudo-labels",
     "segmentation.old": "labels of old classes",
-    "kd_logits": "distillation of the logits",
-    "kd_latent": "distillation of Z",
-    "kd_stages": "distillation of the stages",
-    "spm": "SPM",
-    "sfp": "SFP",
-    "nsc": "NSC",
-    "mib_kd": "MiB's distillation",
-    "pod": "local POD",
+    **{name: term.short for name, term in LOSS_TERMS.items()},
 }
 """What the terms are called in a sentence; others by their own name."""
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lag_core import processes
 from lag_core.config import MethodConfig
+from lag_core.loss_terms import LOSS_TERMS
 from lag_core.method.decoupling import ChannelScore, channel_distance
 from lag_core.method.foreground import silent_catch_all
 from lag_core.method.memory import Memory
@@ -22,7 +23,7 @@ from lag_core.method.regions import resize_labels, size_of
 from lag_core.method.replay import ClassStatistics
 from lag_core.method.star import Balance, balance
 from lag_core.method.stored import StoredMaps
-from lag_core.method.terms import SOURCES, TERMS, Scene, auxiliary, segmentation, segmentation_by_source
+from lag_core.method.terms import COMPUTED, SOURCES, Scene, auxiliary, segmentation, segmentation_by_source, weight_of
 from lag_core.method.transport import Carrier
 from lag_core.model.segmenter import Output, Segmenter, upsample
 from lag_core.protocol import IGNORE, LabelSpace
@@ -188,24 +189,24 @@ class Objective:
         return Result(terms, lambda: self._facts(fused, batch), lambda: segmentation_by_source(scene))
 
     def needs_teacher(self, progress: float, iteration: int, skip: frozenset[str] = frozenset()) -> bool:
-        """Whether anything in this iteration looks at the teacher's output: pseudo-labels, or a term of `TERMS`."""
+        """Whether anything in this iteration looks at the teacher's output: pseudo-labels, or a term."""
         return self.config.pseudo != "off" or bool(self._wanted(progress, iteration, skip))
 
     def _wanted(self, progress: float, iteration: int, skip: frozenset[str]) -> dict[str, float]:
-        """Every term of `TERMS` with a weight above zero, and that weight."""
+        """Every term of `COMPUTED` with a weight above zero, and that weight."""
         due = iteration % self.config.nsc_every == 0
         weights = {
-            name: rule.weight(self.config, progress)
-            for name, rule in TERMS.items()
-            if name not in skip and (due or not rule.sparse)
+            name: weight_of(name, self.config, progress)
+            for name in COMPUTED
+            if name not in skip and (due or not LOSS_TERMS[name].sparse)
         }
         return {name: weight for name, weight in weights.items() if weight > 0}
 
     def _preserving_terms(self, scene: Scene, old: Output, progress: float, skip: frozenset[str]) -> dict[str, Term]:
         wanted = self._wanted(progress, scene.iteration, skip)
-        if any(TERMS[name].needs_split for name in wanted):
+        if any(LOSS_TERMS[name].needs_split for name in wanted):
             self._score_channels(old.latent, scene.new.latent)
-        return {name: Term(TERMS[name].function(scene, old), weight) for name, weight in wanted.items()}
+        return {name: Term(COMPUTED[name](scene, old), weight) for name, weight in wanted.items()}
 
     def _score_channels(self, old: Tensor, new: Tensor) -> None:
         distance = channel_distance(old, new.detach(), self.config.channel_metric, seed=self.seed)

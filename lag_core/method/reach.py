@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lag_core.config import MethodConfig
+from lag_core.loss_terms import LOSS_TERMS
 
 
 def heads_only(method: MethodConfig) -> frozenset[str]:
@@ -10,4 +11,5 @@ def heads_only(method: MethodConfig) -> frozenset[str]:
 
     At the trunk's output, replay reaches all behind it.
     """
-    return frozenset({"replay", "auxiliary"}) if method.replay_at == "latent" else frozenset({"auxiliary"})
+    always = frozenset(name for name, term in LOSS_TERMS.items() if term.heads_only)
+    return always | {"replay"} if method.replay_at == "latent" else always

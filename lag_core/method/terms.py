@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lag_core import processes
 from lag_core.config import MethodConfig
+from lag_core.loss_terms import LOSS_TERMS
 from lag_core.method.classification import binary_cross_entropy, cross_entropy, unbiased_cross_entropy
 from lag_core.method.consistency import choose_pairs, semantic_consistency
 from lag_core.method.decoupling import ChannelScore
@@ -301,42 +301,28 @@ def _told_apart(scene: Scene, logits: Tensor, labels: Tensor, weight: Tensor | N
     return loss(logits, labels, weight)
 
 
-class Rule(NamedTuple):
-    """A term that needs a teacher: its function, and its weight at a progress in [0, 1)."""
-
-    function: Callable[[Scene, Output], Tensor]
-    weight: Callable[[MethodConfig, float], float]
-    needs_split: bool = False
-    """Whether it looks at the split of the channels."""
-    sparse: bool = False
-    """Whether it is taken on every nsc_every-th iteration only."""
-
-
-def _constant(key: str) -> Callable[[MethodConfig, float], float]:
-    return lambda config, progress: getattr(config, key)
-
-
-def _decayed(key: str) -> Callable[[MethodConfig, float], float]:
-    """Weight `key`, times kd_decay ** progress."""
-    return lambda config, progress: getattr(config, key) * decay(config.kd_decay, progress)
-
-
-def _ramped(key: str) -> Callable[[MethodConfig, float], float]:
-    """Weight `key`, growing linearly from 0 over the first `ramp` of the step. docs/method.md#schedule."""
-    return lambda config, progress: getattr(config, key) * min(1.0, (progress + 1e-9) / max(config.ramp, 1e-9))
-
-
-TERMS: dict[str, Rule] = {
-    "spm": Rule(invariance, _ramped("spm"), needs_split=True),
-    "sfp": Rule(preservation, _ramped("sfp"), needs_split=True),
-    "nsc": Rule(consistency, _ramped("nsc"), sparse=True),
-    "kd_logits": Rule(kept_logits, _decayed("kd_logits")),
-    "kd_latent": Rule(kept_latent, _decayed("kd_latent")),
-    "kd_stages": Rule(kept_stages, _decayed("kd_stages")),
-    "mib_kd": Rule(mib_distillation, _constant("mib_kd")),
-    "pod": Rule(pooled_outputs, _constant("pod")),
-    "dkd": Rule(kept_reasons, _constant("dkd")),
-    "ocfm": Rule(kept_old_features, _constant("ocfm")),
-    "sad": Rule(apart_from_kin, _constant("sad")),
-    "replay": Rule(replayed, _constant("replay")),
+COMPUTED: dict[str, Callable[[Scene, Output], Tensor]] = {
+    "spm": invariance,
+    "sfp": preservation,
+    "nsc": consistency,
+    "kd_logits": kept_logits,
+    "kd_latent": kept_latent,
+    "kd_stages": kept_stages,
+    "mib_kd": mib_distillation,
+    "pod": pooled_outputs,
+    "dkd": kept_reasons,
+    "ocfm": kept_old_features,
+    "sad": apart_from_kin,
+    "replay": replayed,
 }
+"""What each term of `LOSS_TERMS` that needs a teacher computes."""
+
+
+def weight_of(name: str, config: MethodConfig, progress: float) -> float:
+    """Weight of a loss term at a progress in [0, 1), by its schedule. docs/method.md#schedule."""
+    schedule, weight = LOSS_TERMS[name].schedule, getattr(config, name)
+    if schedule == "decayed":
+        return weight * decay(config.kd_decay, progress)
+    if schedule == "ramped":
+        return weight * min(1.0, (progress + 1e-9) / max(config.ramp, 1e-9))
+    return weight

@@ -9,25 +9,7 @@ from dashboard.ui import untrusted
 from lag_core.config import MethodConfig
 from lag_core.explain.effects import SEGMENTATION, Effect, StepEffects, TermEffect
 from lag_core.explain.history import Progress
-
-_MEANING: Mapping[str, str] = {
-    "spm": "Semantic-prototype matching: keeps each class's mean latent on the invariant channels near its "
-    "prototype, and away from the other classes' and the unknown's.",
-    "sfp": "Specific-feature preserving: keeps the sample-specific channels of old classes near the old network's.",
-    "nsc": "Neuron-relevant semantic consistency: old classes must be recognised by the same evidence as before.",
-    "kd_logits": "Distillation of the logits: old classes score as the old network scored them.",
-    "kd_latent": "Distillation of the latent map: the features before the heads stay what they were.",
-    "kd_stages": "Distillation of the backbone's output: its features stay what they were.",
-    "mib_kd": "MiB's unbiased distillation: what is new to the student counts as background to the teacher.",
-    "dkd": "DKD's decomposed distillation: what speaks for an old class stays what it was, and so does "
-    "what speaks against it.",
-    "auxiliary": "DKD's auxiliary classifier learns that nothing seen so far is what it looks for; the next step's new "
-    "head starts from it.",
-    "ocfm": "STAR's old-class features: the latent map stays what it was where an old class is.",
-    "sad": "STAR's discriminative term: a new class is pushed from the old class that it resembles most.",
-    "pod": "PLOP's local POD: features pooled over strips, at several scales, stay what they were.",
-}
-"""One sentence for each term that means the same in every configuration."""
+from lag_core.loss_terms import LOSS_TERMS
 
 _REPLAYED: Mapping[str, str] = {
     "drawn": "feature maps drawn from the old classes' statistics",
@@ -43,7 +25,8 @@ def meaning(name: str, method: MethodConfig) -> str:
         return f"Learns the step's classes: the classification loss on {_targets(method)}."
     if name == "replay":
         return _replay(method)
-    return _MEANING.get(name, "A term of this run’s own trainer.")
+    known = LOSS_TERMS.get(name)
+    return "A term of this run’s own trainer." if known is None else f"{known.meaning} ${known.formula}$"
 
 
 def _targets(method: MethodConfig) -> str:
