@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -180,6 +181,26 @@ def test_the_loop_knows_no_method() -> None:
     for name, _ in imports_of(LAG_CORE["lag_core.training.loop"]):
         if name.startswith("lag_core.method."):
             assert name.startswith("lag_core.method.objective"), f"the loop imports {name}"
+
+
+METHOD_SEEN_BY_TRAINING = {"name", "loss", "labels", "unknown", "extractor", "old_heads"}
+"""Keys of [method] that training may read: how to predict, which labels there are, which parts train."""
+
+
+@pytest.mark.parametrize("module", [name for name in LAG_CORE if part_of(name) == "training"])
+def test_the_trainer_knows_no_method(module: str) -> None:
+    """How heads start and where replay takes its maps from is method/'s; training hands over network and images."""
+    from lag_core.config import MethodConfig
+
+    doors = ("objective", "regions", "starting", "reach")
+    for name, _ in imports_of(LAG_CORE[module]):
+        if name.startswith("lag_core.method."):
+            assert name.split(".")[2] in doors, f"{module} imports {name}"
+    hidden = {one.name for one in dataclasses.fields(MethodConfig)} - METHOD_SEEN_BY_TRAINING
+    for node in ast.walk(ast.parse(LAG_CORE[module].read_text("utf-8"))):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in hidden | {"carrier"}, f"{module}:{node.lineno} reads {node.attr}"
+        assert not (isinstance(node, ast.Constant) and node.value in hidden), f"{module}:{node.lineno}: {node.value!r}"
 
 
 @pytest.mark.parametrize("module", [name for name in LAG_CORE if part_of(name) == "method"])

@@ -17,6 +17,7 @@ from lag_core.config import ConfigError, resolve
 from lag_core.data.splits import hold_out
 from lag_core.method.objective import Objective, Result, Term
 from lag_core.method.presets import PRESETS
+from lag_core.method.stored import StoredMaps
 from lag_core.model.weights import load_segmenter
 from lag_core.runs import Run, open_run
 from lag_core.training.continual import LOCK, ContinualTraining, alone, label_spaces, step_images, train
@@ -98,7 +99,10 @@ def test_stored_images_are_replayed_with_all_that_is_known_by_now(root: Path, tm
     config = tiny_config(root, "lag+", method={"replay_maps": "stored"})
     run = tiny_run(root, tmp_path / "stored", "lag+", method={"replay_maps": "stored"})
     training = ContinualTraining(config, tmp_path / "again", Reporter(quiet=True), FeatureStore())
-    stored = training._stored(load_segmenter(run, 1), 2)
+    objective = Objective(config.method, training.labels, 2, latent=config.model.latent, trunk=1)
+    objective.recall(lambda: training._earlier(load_segmenter(run, 1), 2))
+    stored = objective.carrier
+    assert isinstance(stored, StoredMaps)
     earlier = {i for t in (0, 1) for i in step_images(config, training.dataset, training.labels, t)}
     assert len(stored.maps) == len(earlier)
     known = set(range(training.labels.channels(2)))

@@ -22,6 +22,7 @@ from lag_core.method.pseudo_labels import ClassEntropy, PseudoLabels, coverage_a
 from lag_core.method.regions import resize_labels, size_of
 from lag_core.method.replay import ClassStatistics
 from lag_core.method.star import Balance, balance
+from lag_core.method.starting import Start, asks_for_kin, start_from_kin
 from lag_core.method.stored import StoredMaps
 from lag_core.method.terms import COMPUTED, SOURCES, Scene, auxiliary, segmentation, segmentation_by_source, weight_of
 from lag_core.method.transport import Carrier
@@ -69,6 +70,11 @@ def weights_by_source(terms: Mapping[str, Term]) -> dict[str, float]:
     return {**own, **{name: term.weight for name, term in terms.items() if name != "segmentation"}}
 
 
+def needing_one_process(config: MethodConfig) -> tuple[str, ...]:
+    """Keys of the configuration that several processes cannot do."""
+    return ("method.replay_balance",) if config.replay_balance else ()
+
+
 class Objective:
     """The loss terms of one step, with the state that they keep."""
 
@@ -112,9 +118,26 @@ class Objective:
             return None
         return balance(self.memory.statistics.count, self.own_pixels, list(self.space.old_channels(self.step)))
 
+    def recall(self, earlier: Callable[[], Iterable[Batch]]) -> None:
+        """Keep the images of the steps before, where the method replays them. `earlier` is only called then."""
+        if self.step and self.config.replay_maps == "stored":
+            self.carrier = StoredMaps(_with_all_labels(earlier()))
+
     @torch.no_grad()
-    def begin(self, teacher: Segmenter, batches: Iterable[Batch]) -> None:
-        """One pass over the step's images with the teacher, for the rules that need one."""
+    def begin(self, student: Segmenter, teacher: Segmenter, plain: Callable[[bool], Iterable[Batch]]) -> list[Start]:
+        """Before the first iteration: start the new head, and look at the step's images where the method has to.
+
+        `plain`: every image of the step once, or with True this process's part of them. Returns which old channel each
+        new one starts as, where the method looks for one.
+        """
+        starts: list[Start] = []
+        if asks_for_kin(self.config):
+            starts = start_from_kin(student, _answers(teacher, plain(False)), self.space, self.step)
+        self._look_ahead(teacher, plain)
+        return starts
+
+    def _look_ahead(self, teacher: Segmenter, plain: Callable[[bool], Iterable[Batch]]) -> None:
+        """One pass over the step's images with the teacher, for what needs one."""
         if self.entropy is None and self.carrier is None and not self.config.replay_balance:
             return
         if self.config.replay_balance:
@@ -122,7 +145,7 @@ class Objective:
         new = list(self.space.new_channels(self.step))
         self.memory.statistics.reset(new)
         with processes.apart():
-            self._look_at(teacher, batches, new)
+            self._look_at(teacher, plain(True), new)
         if self.entropy is not None:
             self.entropy.histogram = _summed(self.entropy.histogram)
         if self.carrier is not None:
@@ -294,6 +317,18 @@ class Objective:
         self.own_pixels = state.get("own_pixels")
         if self.entropy is not None:
             self.entropy.load_state_dict(state["entropy"])
+
+
+def _answers(teacher: Segmenter, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The teacher's logits [B, K_old, h, w] and the step's labels [B, h, w] at their resolution."""
+    for batch in batches:
+        logits = teacher.behind_trunk(batch.inputs).logits
+        yield logits, resize_labels(batch.targets, size_of(logits))
+
+
+def _with_all_labels(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features [B, T, h, w] and the full annotation [B, h, w] at their resolution."""
+    return ((batch.inputs, resize_labels(batch.hidden, size_of(batch.inputs))) for batch in batches)
 
 
 def _summed(counts: Tensor) -> Tensor:

@@ -1,9 +1,14 @@
-"""Which parameters a loss term can reach, as the configuration has it. No torch."""
+"""What reaches what: which parameters a loss term trains, which keys of a method act on step 0. No torch."""
 
 from __future__ import annotations
 
 from lag_core.config import MethodConfig
 from lag_core.loss_terms import LOSS_TERMS
+
+FIRST_STEP_METHOD = (
+    "loss", "unknown", "labels", "replay_covariance", "replay_at", "replay_maps", "positive", "auxiliary",
+)  # fmt: skip
+"""Keys of [method] with an influence on step 0 or on what it leaves for the next one."""
 
 
 def heads_only(method: MethodConfig) -> frozenset[str]:

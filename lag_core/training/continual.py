@@ -22,12 +22,9 @@ from lag_core.data.dataset import FileDataset
 from lag_core.data.findings import findings
 from lag_core.data.splits import hold_out
 from lag_core.data.training_images import step_images
-from lag_core.method.kinship import mean_answers, nearest_kin
-from lag_core.method.objective import Batch, Objective
-from lag_core.method.regions import resize_labels, size_of
-from lag_core.method.stored import StoredMaps
+from lag_core.method.objective import Batch, Objective, needing_one_process
+from lag_core.method.starting import start_head
 from lag_core.metrics import summary
-from lag_core.model.heads import share_background, transfer_weights
 from lag_core.model.segmenter import Segmenter
 from lag_core.model.weights import load_segmenter, pretrained_backbone
 from lag_core.protocol import LabelSpace
@@ -232,8 +229,11 @@ class ContinualTraining:
             )
         if self.config.optim.amp == "fp16" and self.config.optim.steadiness > 0:
             raise ConfigError('optim.steadiness measures a curvature that leaves the range of fp16: use amp = "bf16"')
-        if count > 1 and (self.config.optim.steadiness > 0 or self.config.method.replay_balance):
-            raise ConfigError("optim.steadiness and method.replay_balance need one process: start without torchrun")
+        keys = [*needing_one_process(self.config.method)]
+        if self.config.optim.steadiness > 0:
+            keys.append("optim.steadiness")
+        if count > 1 and keys:
+            raise ConfigError(f"{' and '.join(keys)}: only possible in one process; start without torchrun")
 
     def run(self) -> Run:
         """Every step that is not finished yet."""
@@ -285,16 +285,13 @@ class ContinualTraining:
             seed=config.optim.seed,
             memory=memory,
         )
-        if config.method.replay_maps == "stored" and step:
-            objective.carrier = self._stored(student, step)
+        objective.recall(lambda: self._earlier(student, step))
         schedule = Schedule(found, config, step)
         if states:
             self._restore(student, schedule, objective, batches.total)
             schedule.curvature = states.get("curvature")
         elif teacher is not None:
-            if config.method.transfer and config.method.transfer_from == "nearest":
-                self._start_from_kin(student, teacher, batches)
-            objective.begin(teacher, batches.plain(shared=True))
+            self._say_starts(objective.begin(student, teacher, batches.plain))
         loop = StepLoop(
             student=student,
             teacher=teacher,
@@ -387,22 +384,14 @@ class ContinualTraining:
             backbone = pretrained_backbone(self.config.model)
             return Segmenter(self.config.model, self.labels.head_sizes(0), backbone).to(self.device)
         student = copy.deepcopy(previous)
-        head = student.add_head(len(self.labels.steps[step]))
-        source = student.heads[0]
-        if self.config.method.transfer:
-            transfer_weights(head, source)  # type: ignore[arg-type]
-        elif self.config.method.init_from_background:
-            share_background(head, source)  # type: ignore[arg-type]
+        student.add_head(len(self.labels.steps[step]))
+        start_head(student, self.config.method)
         return student
 
-    def _start_from_kin(self, student: Segmenter, teacher: Segmenter, batches: Batches) -> None:
-        """Start the new head from the old classes that the teacher takes its classes for, and say which."""
-        outputs = ((batch, teacher.behind_trunk(batch.inputs).logits) for batch in batches.plain())
-        answers = ((logits, resize_labels(batch.targets, size_of(logits))) for batch, logits in outputs)
-        kin = nearest_kin(mean_answers(answers, self.labels, batches.step), self.labels, batches.step)
-        transfer_weights(student.heads[-1], student.heads[kin.head], kin.rows)  # type: ignore[arg-type]
-        pairs = zip(self.labels.new_channels(batches.step), kin.channels, strict=True)
-        self.reporter.say("; ".join(f"{self._name(new)} starts as {self._name(old)}" for new, old in pairs))
+    def _say_starts(self, starts: Sequence[tuple[int, int]]) -> None:
+        """Which old class each new one starts as, where the method looked for one."""
+        if starts:
+            self.reporter.say("; ".join(f"{self._name(new)} starts as {self._name(old)}" for new, old in starts))
 
     def _name(self, channel: int) -> str:
         """Name of a training channel's class."""
@@ -411,12 +400,11 @@ class ContinualTraining:
         dataset_id = self.labels.order[channel - self.labels.offset]
         return next(known.name for known in self.dataset.info.classes if known.id == dataset_id)
 
-    def _stored(self, model: Segmenter, step: int) -> StoredMaps:
-        """The images of the steps before, annotated with all that is known at this one."""
-        earlier = dict.fromkeys(i for t in range(step) for i in step_images(self.config, self.dataset, self.labels, t))
-        views = self._views(model, list(earlier), trunk_moves=False)
-        plain = Batches(views, self.labels, step, self.config, self.device).plain()
-        return StoredMaps((batch.inputs, resize_labels(batch.hidden, size_of(batch.inputs))) for batch in plain)
+    def _earlier(self, model: Segmenter, step: int) -> Iterator[Batch]:
+        """The images of the steps before as they are, annotated with all that is known at this one."""
+        ids = dict.fromkeys(i for t in range(step) for i in step_images(self.config, self.dataset, self.labels, t))
+        views = self._views(model, list(ids), trunk_moves=False)
+        return Batches(views, self.labels, step, self.config, self.device).plain()
 
     def _views(self, model: Segmenter, ids: list[str], trunk_moves: bool, plain: bool = False) -> Views:
         """Views of images as the configuration has them, or with `plain` the images as they are."""

@@ -12,6 +12,7 @@ import numpy as np
 from lag_core import config as configuration
 from lag_core.config import Config, ConfigError
 from lag_core.data.catalogue import DatasetInfo
+from lag_core.method.reach import FIRST_STEP_METHOD
 from lag_core.model.segmenter import Segmenter
 from lag_core.model.weights import changed, state_arrays
 from lag_core.protocol import LabelSpace
@@ -197,11 +198,6 @@ _LATER_ONLY = {
     },
 }
 """Keys without influence on step 0."""
-
-FIRST_STEP_METHOD = (
-    "loss", "unknown", "labels", "replay_covariance", "replay_at", "replay_maps", "positive", "auxiliary",
-)  # fmt: skip
-"""Keys of [method] with an influence on step 0 or on what it leaves for the next one."""
 
 
 def first_step_keys(config: Config) -> list[tuple[str, str]]:
