@@ -1,4 +1,4 @@
-"""How steep each loss term is where a step begins: `python benchmarks/curvature.py checkpoints/aerial-2-2-1-lag`.
+"""How steep each loss term is where a step begins: `python benchmarks/curvature.py RUN`.
 
 Prints, for each term with the run's own weights, its largest curvature on what joins the heads, and the largest rate
 at which Nesterov's momentum is stable on it (lag_core/training/sharpness.py), beside the rate that the run used.
