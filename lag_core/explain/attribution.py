@@ -23,7 +23,7 @@ from lag_core.relevance.tape import TapedPass
 from lag_core.relevance.target import Target
 
 Method = Literal["lrp", "lrp-epsilon", "gradient-x-input", "grad-cam", "integrated-gradients", "occlusion"]
-"""`lrp` is the composite (z-box, alpha1-beta0, epsilon)."""
+"""The names of `ATTRIBUTION_METHODS`, which a test compares. `lrp` is the composite (z-box, alpha1-beta0, epsilon)."""
 
 WINDOW, STRIDE = 32, 16
 """Occlusion: side of the grey square and how far it moves, in pixels. Ours."""

@@ -20,6 +20,7 @@ from dashboard.cache.loaders import Picture
 from dashboard.cache.memory_cache import SHELF, Shelf, shelved
 from dashboard.picture import predictions
 from lag_core.capabilities import capabilities
+from lag_core.explain.attribution_methods import ATTRIBUTION_METHODS, Depth
 from lag_core.explain.cache import ResultCache, key_of
 from lag_core.explain.latent_maps import on_image
 from lag_core.runs import Run
@@ -33,34 +34,23 @@ if TYPE_CHECKING:
     from lag_core.explain.trace import Trace
     from lag_core.model.segmenter import Segmenter
 
-Depth = Literal["latent", "pixels"]
 About = Literal["true", "predicted", "pixel"]
 Tick = Callable[[], None]
 """Called after each pass of a network; what it raises ends the computation."""
 
-METHODS: tuple[str, ...] = (
-    "lrp", "lrp-epsilon", "gradient-x-input", "grad-cam", "integrated-gradients", "occlusion",
-)  # fmt: skip
-"""As attribution.Method, which cannot be read without torch."""
+METHODS: tuple[str, ...] = tuple(ATTRIBUTION_METHODS)
 
 
 def methods(*runs: Run | None) -> tuple[str, ...]:
     """The methods that the networks of all these runs can be asked by."""
     covered = all("lrp" in capabilities(run) for run in runs if run is not None)
-    return METHODS if covered else tuple(name for name in METHODS if not name.startswith("lrp"))
+    return METHODS if covered else tuple(name for name in METHODS if not ATTRIBUTION_METHODS[name].needs_rules)
 
 
-DEPTHS: dict[str, tuple[Depth, ...]] = {
-    "lrp": ("latent", "pixels"),
-    "lrp-epsilon": ("latent", "pixels"),
-    "gradient-x-input": ("latent", "pixels"),
-    "grad-cam": ("latent",),
-    "integrated-gradients": ("pixels",),
-    "occlusion": ("pixels",),
-}
+DEPTHS: dict[str, tuple[Depth, ...]] = {name: one.depths for name, one in ATTRIBUTION_METHODS.items()}
 """Where a method's map can be drawn."""
 
-LONG = ("integrated-gradients", "occlusion")
+LONG = tuple(name for name, one in ATTRIBUTION_METHODS.items() if one.many_passes)
 """Methods of many passes: run on demand."""
 
 SHUFFLED_MAPS = 8

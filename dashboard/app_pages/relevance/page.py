@@ -22,6 +22,7 @@ from dashboard.picture.viewer import choose_beside, show_picture
 from dashboard.state import selection, settings
 from dashboard.ui import design, untrusted
 from dashboard.ui.wording import number, percent
+from lag_core.explain.attribution_methods import ATTRIBUTION_METHODS
 
 if TYPE_CHECKING:
     from lag_core.explain.attribution_checks import Pointing
@@ -34,31 +35,6 @@ SAME, SIMILAR = 0.9, 0.6
 """Cosines from which two maps count as alike in words, and below which they do not."""
 AIMED, CHANCE = 1 / 3, 0.05
 """Of the way from chance to everything on the class: from where a map counts as aimed at it, and as chance."""
-FORMULAS: dict[str, tuple[str, str]] = {
-    "lrp": (
-        r"R_i = \sum_j \frac{(a_i w_{ij})^+}{\sum_i (a_i w_{ij})^+} R_j \text{ (backbone)}, \quad "
-        r"R_i = \sum_j \frac{a_i w_{ij}}{z_j + \epsilon\,\mathrm{sign}\,z_j} R_j \text{ (ASPP, heads)}",
-        "Bach et al. 2015, Montavon et al. 2019; z-box at the image",
-    ),
-    "lrp-epsilon": (
-        r"R_i = \sum_j \frac{a_i w_{ij}}{z_j + \epsilon\,\mathrm{sign}\,z_j} R_j",
-        "Bach et al. 2015, everywhere",
-    ),
-    "gradient-x-input": (r"R_i = x_i \, \frac{\partial s}{\partial x_i}", "Shrikumar et al. 2016"),
-    "grad-cam": (
-        r"R = \mathrm{ReLU}\Big(\sum_c Z_c \cdot \mathrm{mean}_{xy} \frac{\partial s}{\partial Z_c}\Big)",
-        "Selvaraju et al. 2017, at the latent map Z",
-    ),
-    "integrated-gradients": (
-        r"R_i = (x_i - x'_i) \int_0^1 \frac{\partial s(x' + \alpha (x - x'))}{\partial x_i} d\alpha",
-        "Sundararajan et al. 2017; x': the mean colour, 32 points",
-    ),
-    "occlusion": (
-        r"R_i = \mathrm{mean}_{w \ni i}\, \big(s(x) - s(x \text{ with } w \text{ grey})\big)",
-        "Zeiler and Fergus 2014; windows of 32 pixels, every 16",
-    ),
-}
-"""Of each method: formula and source."""
 
 
 def render(page: Page) -> None:
@@ -153,7 +129,7 @@ def _beside_words(shared: Scene) -> str:
 
 def _maps(shared: Scene) -> None:
     method, depth = shared.questions.method, shared.questions.depth
-    formula, source = FORMULAS[method]
+    formula, source = ATTRIBUTION_METHODS[method].formula, ATTRIBUTION_METHODS[method].source
     with shared.page.section(
         "What speaks for the class",
         "Blue speaks for it, orange against it. Point to read the numbers, click to choose a pixel.",

@@ -12,7 +12,7 @@ import numpy as np
 import streamlit as st
 
 from dashboard.app_pages.relevance import maps as relevance_maps
-from dashboard.app_pages.relevance.maps import About, Asked, Depth, Explained, Refused, Result, Tick
+from dashboard.app_pages.relevance.maps import About, Asked, Explained, Refused, Result, Tick
 from dashboard.cache.loaders import Picture
 from dashboard.components.viewer_state import kept_pixel
 from dashboard.page import Empty, Page
@@ -21,6 +21,7 @@ from dashboard.picture.predictions import Shown
 from dashboard.state import selection, settings
 from dashboard.ui import untrusted
 from lag_core.explain import channels
+from lag_core.explain.attribution_methods import ATTRIBUTION_METHODS, Depth
 from lag_core.explain.channels import ChannelSplit
 from lag_core.protocol import IGNORE
 from lag_core.runs import Run
@@ -29,9 +30,8 @@ if TYPE_CHECKING:
     from lag_core.explain.attribution_checks import Agreement, Pointing
 
 METHOD_NAMES: dict[str, str] = {
-    "lrp": "LRP, composite", "lrp-epsilon": "LRP, epsilon", "gradient-x-input": "gradient × input",
-    "grad-cam": "Grad-CAM", "integrated-gradients": "integrated gradients (slow)", "occlusion": "occlusion (slow)",
-}  # fmt: skip
+    name: f"{one.short} (slow)" if one.many_passes else one.short for name, one in ATTRIBUTION_METHODS.items()
+}
 
 DEPTH_NAMES: dict[Depth, str] = {"latent": "latent map", "pixels": "pixels"}
 
