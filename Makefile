@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: dashboard test test-fast lint clean
+.PHONY: dashboard test test-fast lint mutants clean
 
 $(VENV)/.app: requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,6 +28,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Do the tests notice a changed program? For maintainers; a quarter of an hour.
+mutants: $(VENV)/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[mutants]"
+	$(BIN)/python benchmarks/mutants.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache artifacts
