@@ -22,6 +22,8 @@ CARDS = (
     "view-confusion",
     "view-all-runs",
 )
+FIRST = CARDS[:3]
+"""Cards that are seen without scrolling at 1920 x 1080."""
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def test_first_screen(browser, address, scheme, width, height):
         boxes = {name: page.locator(f".st-key-{name}").bounding_box() for name in CARDS}
         for name, box in boxes.items():
             assert box["x"] >= 0 and box["x"] + box["width"] <= width, f"{name} is cut off"
-            if width == 1920:
+            if width == 1920 and name in FIRST:
                 assert box["y"] + box["height"] <= height, f"{name} needs scrolling"
         pictures = page.locator("[data-testid=stSidebar] img, [data-testid=stSidebar] canvas")
         assert pictures.count() >= 1, "a picture without a click"
@@ -129,7 +131,9 @@ def test_play_runs_to_the_end(browser, address):
 
 def click_cell(page, view, column, row, columns, rows):
     """Click a cell of a view's heat map."""
-    box = page.locator(f".st-key-{view} .nsewdrag").bounding_box()
+    place = page.locator(f".st-key-{view} .nsewdrag")
+    place.evaluate("(plot) => plot.scrollIntoView({ block: 'center' })")
+    box = place.bounding_box()
     across, down = (column + 0.5) / columns, (row + 0.5) / rows
     page.mouse.move(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
     page.wait_for_timeout(200)

@@ -54,7 +54,9 @@ def test_the_wheel_brings_every_run_and_every_file_that_the_app_reads():
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
     named = {name.removeprefix("share/lag/") for name in tools["data-files"]}
     runs = {f"checkpoints/{path.name}" for path in (ROOT / "checkpoints").iterdir() if path.is_dir()}
-    assert runs | {"assets/photos", "assets/photos/images", "assets/photos/masks", "docs"} == named
+    assert (
+        runs | {"assets/photos", *(f"assets/photos/{part}" for part in ("answers", "images", "masks")), "docs"} == named
+    )
     patterns = tools["package-data"]["dashboard"]
     files = [p for p in (ROOT / "dashboard").rglob("*") if p.is_file() and p.suffix not in {".py", ".pyc"}]
     for path in files:

@@ -15,7 +15,7 @@ import streamlit as st
 from dashboard.cache.photographs import FOLDER
 from dashboard.cache.picture_set import PictureSet
 from lag_core.explain.picture_counts import PictureCounts
-from lag_core.reading import NAMES, read_text
+from lag_core.reading import read_json
 from lag_core.runs import Run
 
 COUNTS = FOLDER / "counts.json"
@@ -46,10 +46,8 @@ def of_run(run: Run) -> PictureSet | None:
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _of_run(digest: str, *, _run: Run) -> PictureSet | None:
-    import json
-
     try:
-        entry = json.loads(read_text(COUNTS, NAMES)).get(digest)
+        entry = read_json(COUNTS).get(digest)
         return None if entry is None else _read(entry, _run)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -45,7 +45,11 @@ def draw(catalogue: Catalogue) -> None:
         st.code(COMMAND, language="bash", wrap_lines=True)
         st.markdown("##### You have nothing yet")
         st.markdown("Train a small run; it takes some minutes on two cores:")
-        st.code("lag train --config configs/aerial-2-2-1.toml --method finetune", language="bash", wrap_lines=True)
+        st.code(
+            "python -m lag_core train --config configs/aerial-2-2-1.toml --method finetune",
+            language="bash",
+            wrap_lines=True,
+        )
 
 
 def _ask_for_folder() -> None:
