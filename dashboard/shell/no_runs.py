@@ -12,14 +12,13 @@ import streamlit as st
 from dashboard.cache import loaders
 from dashboard.cache.loaders import Catalogue
 from dashboard.state import folder_naming
-from dashboard.ui import untrusted
+from dashboard.ui import commands, untrusted
 from lag_core.importing.error import CheckpointError
 from lag_core.importing.zipped_run import unpack
 
 ROOT = "_runs_root"
 """Where this session keeps the folder that it named or dropped."""
 LONGEST_PATH = 1000
-COMMAND = "lag import plop step_0.pth step_1.pth --task 15-1 --dataset voc --out checkpoints/plop"
 
 
 def root() -> Path:
@@ -42,14 +41,10 @@ def draw(catalogue: Catalogue) -> None:
         _ask_for_archive()
         st.markdown("##### You have checkpoints of another system")
         st.markdown("They are imported at the command line; the run then appears here:")
-        st.code(COMMAND, language="bash", wrap_lines=True)
+        st.code(commands.IMPORT, language="bash", wrap_lines=True)
         st.markdown("##### You have nothing yet")
         st.markdown("Train a small run; it takes some minutes on two cores:")
-        st.code(
-            "python -m lag_core train --config configs/aerial-2-2-1.toml --method finetune",
-            language="bash",
-            wrap_lines=True,
-        )
+        st.code(commands.TRAIN, language="bash", wrap_lines=True)
 
 
 def _ask_for_folder() -> None:

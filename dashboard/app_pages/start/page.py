@@ -12,7 +12,7 @@ from dashboard.page import Empty, Page
 from dashboard.picture import predictions
 from dashboard.picture.viewer import show_picture
 from dashboard.shell import tour
-from dashboard.ui import untrusted
+from dashboard.ui import commands, untrusted
 from lag_core.runs import Run
 
 HEIGHT = 330
@@ -150,19 +150,11 @@ def _cards() -> None:
             "SSUL, LAG, DKD, STAR, MiB, PLOP, RCIL and CSSegmentation open with `lag import`, label maps of any "
             "framework with `lag import-predictions`, any PyTorch network with `lag adopt`."
         )
-        st.code(
-            "lag import plop step_0.pth step_1.pth --task 15-1 --dataset voc --out checkpoints/plop",
-            language="bash",
-            wrap_lines=True,
-        )
+        st.code(commands.IMPORT, language="bash", wrap_lines=True)
     with train.container(border=True, height="stretch"):
         st.markdown("##### Train")
         st.markdown("Some minutes on two cores; the run appears in the sidebar while it trains.")
-        st.code(
-            "python -m lag_core train --config configs/aerial-2-2-1.toml --method lag --out checkpoints/my-lag",
-            language="bash",
-            wrap_lines=True,
-        )
+        st.code(commands.TRAIN, language="bash", wrap_lines=True)
     with guide.container(border=True, height="stretch"):
         st.markdown("##### The five-minute tour")
         st.markdown("One station for each page: what it shows, and what to look for on these two runs.")
