@@ -15,7 +15,7 @@ import json
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -41,6 +41,9 @@ from lag_core.training.reporting import Reporter
 ROWS = ("finetune", "lag", "lag+", "reference", "plain")
 CLASSES = 6
 HEIGHT, WIDTH = 375, 500
+
+RATES = dict.fromkeys(("lr_head_later", "lr_aspp_later", "lr_stage_later"), 1e-6)
+"""So low that random weights stay finite however many iterations are timed; the time does not depend on them."""
 
 Step = Callable[[int], None]
 """Trains one iteration."""
@@ -84,7 +87,7 @@ def tables_of(row: str, options: argparse.Namespace, root: Path) -> dict[str, An
                 },
                 "optim": {
                     "epochs": 0, "epochs_later": 1000, "batch": options.batch, "threads": options.threads,
-                    "device": options.device, "lr_stage_later": 1e-4, "amp": options.amp, "extractor_delay": 0.0,
+                    "device": options.device, **RATES, "amp": options.amp, "extractor_delay": 0.0,
                     "deterministic": False, "channels_last": fast, "fused": fast, "tf32": fast,
                     "compile": options.compile, "label_stride": options.label_stride, "batch_norm": "always" if whole
                     else "first",
@@ -289,23 +292,33 @@ def shares(row: Ours, iterations: range) -> dict[str, float]:
     return {name: value / whole for name, value in watch.seconds.items()}
 
 
+def rate(batches: Iterable[Any], size: int) -> float:
+    """Images a second of batches of `size`, from the first batch on: starting the workers does not count."""
+    supply = iter(batches)
+    next(supply)
+    began = time.perf_counter()
+    count = sum(1 for _ in supply)
+    return count * size / (time.perf_counter() - began)
+
+
 def input_rates(options: argparse.Namespace) -> dict[str, Any]:
     """Images a second of the input pipeline alone, by number of workers."""
-    rates: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = write_images(Path(folder) / "images", options.images)
         config = configuration.resolve(tables_of("finetune", options, root))
         training = ContinualTraining(config, Path(folder) / "run", Reporter(quiet=True), FeatureStore())
         views = training._views(training._student(None, 0), list(training.dataset.ids("train")), trunk_moves=True)
+        count = options.iterations * 4
         orders = [
-            ([k % len(views) for k in range(options.batch)], list(range(1, options.batch + 1)))
-            for _ in range(options.iterations * 4)
+            ([k % len(views) for k in range(n * options.batch, (n + 1) * options.batch)], list(range(options.batch)))
+            for n in range(count)
         ]
-        for workers in (0, 1, 2):
-            began = time.perf_counter()
-            count = sum(len(images) for images, _ in loaded(views._draw, orders, workers))  # type: ignore[attr-defined]
-            rates[str(workers)] = count / (time.perf_counter() - began)
-    return {"images_per_second_by_workers": rates, **surroundings.describe(torch.device("cpu"))}
+        found: dict[str, list[float]] = {"0": [], "1": [], "2": []}
+        for _ in range(options.rounds):
+            for workers, rounds in found.items():
+                rounds.append(rate(loaded(views._draw, orders, int(workers)), options.batch))  # type: ignore[attr-defined]
+        rates = {workers: median(rounds) for workers, rounds in found.items()}
+    return {"images_per_second_by_workers": rates, "rounds": found, **surroundings.describe(torch.device("cpu"))}
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:

@@ -29,6 +29,6 @@ def made_shares(
     drawn = points + noise
     ends = np.stack([np.full(len(drawn), start), start + drawn[:, 1:].sum(1), start + drawn.sum(1)], 1)
     return Shares(
-        *steps, start, fixed, fixed + newly, PARTS, points, np.concatenate([drawn, ends], 1), np.zeros(5),
+        *steps, start, fixed, fixed + newly, PARTS, points, np.concatenate([drawn, ends], 1), np.ones(8), np.zeros(5),
         np.zeros((5, 5)), np.array([[start, start + own + competition], [start + features, fixed]]), images,
     )  # fmt: skip

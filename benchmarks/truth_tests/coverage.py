@@ -1,8 +1,9 @@
 """Do the intervals of the shares cover what they promise, and are sampled shares inside their stated error?
 
 *Coverage*: the validation images of a run, with each image's pixel counts by every hybrid, are the population; its
-shares are the truth. REPEATS times, DRAWN images are drawn from it, the interval is computed from them alone, and it is
-counted how often the truth lies inside, part by part.
+shares are the truth. REPEATS times, images are drawn from it with replacement (as many as it has, and few: DRAWN), the
+interval is computed from them alone, and it is counted how often the truth lies inside, part by part. A part that none
+of the drawn images shows has an interval without width; such cases count as misses, and are also counted by themselves.
 *Sampled*: shares by sampled orders of the same hybrids against the exact ones, in units of their stated error. Of five
 parts there are 60 pairs of orders; PAIRS are drawn, fewer than the product draws.
 """
@@ -19,7 +20,7 @@ import torch
 from lag_core.data.remap import truth
 from lag_core.explain import shares as rules
 from lag_core.explain.hybrids import HybridCounts, Pair
-from lag_core.explain.shares import NEWLY, Counts, plan, shares_of
+from lag_core.explain.shares import Counts, Plan, plan, shares_of
 from lag_core.explain.shares_pass import BATCH, geometry_of
 from truth_tests.cases import Subject
 
@@ -36,9 +37,10 @@ def rows(subject: Subject, classes: int) -> Iterator[dict]:
     for at, cls in enumerate(asked):
         one, pixels = counts.asked[at], counts.counts(at)
         exact = shares_of(pixels, one.parts, one.plan, counts.pair.steps, repeats=0)
-        inside, asked_parts = _coverage(pixels, one.parts, one.plan, exact.points)
         yield {
-            "run": subject.name, "class": subject.run.classes[cls].name, "inside": inside, "intervals": asked_parts,
+            "run": subject.name, "class": subject.run.classes[cls].name,
+            "all": _coverage(pixels, one.parts, one.plan, exact.points, len(pixels)),
+            "few": _coverage(pixels, one.parts, one.plan, exact.points, DRAWN),
             "errors": {str(pairs): _sampled(pixels, one.parts, exact.points, pairs) for pairs in PAIRS},
         }  # fmt: skip
 
@@ -56,18 +58,25 @@ def _counts(subject: Subject, classes: list[int]) -> HybridCounts:
     return counts
 
 
-def _coverage(counts: Counts, parts: tuple[str, ...], planned, true: np.ndarray) -> tuple[int, int]:
-    """Intervals that hold the truth, and intervals in all. Parts whose share is 0 by construction are left out."""
-    rng, inside, total = np.random.default_rng(0), 0, 0
-    asked = [at for at, name in enumerate((NEWLY, *parts)) if true[at] != 0]
+def _coverage(
+    counts: Counts, parts: tuple[str, ...], planned: Plan, true: np.ndarray, images: int
+) -> dict[str, int | float]:
+    """Of intervals by that many images: how many there are, hold the truth, and have no image that shows the part.
+
+    Parts whose share is 0 by construction are left out. Beside them the intervals' mean width, in points.
+    """
+    rng, found = np.random.default_rng(0), {"images": images, "intervals": 0, "inside": 0, "unseen": 0, "width": 0.0}
+    asked = [at for at, share in enumerate(true) if share != 0]
     for repeat in range(REPEATS):
-        drawn = rng.integers(0, len(counts), DRAWN)
+        drawn = rng.integers(0, len(counts), images)
         part = Counts(counts.hits[drawn], counts.called[drawn], counts.true[drawn], counts.called_new[drawn])
-        found = shares_of(part, parts, planned, (0, 1), repeats=BOOTSTRAP, seed=repeat)
-        estimates = list(found.estimates.values())
-        inside += sum(estimates[at].low <= true[at] <= estimates[at].high for at in asked)
-        total += len(asked)
-    return inside, total
+        estimates = [*shares_of(part, parts, planned, (0, 1), repeats=BOOTSTRAP, seed=repeat).estimates.values()]
+        for one, share in ((estimates[at], true[at]) for at in asked):
+            found["intervals"] += 1
+            found["inside"] += one.low <= share <= one.high
+            found["unseen"] += one.low == one.high
+            found["width"] += (one.high - one.low) / (REPEATS * len(asked))
+    return {key: float(value) if key == "width" else int(value) for key, value in found.items()}
 
 
 def _sampled(counts: Counts, parts: tuple[str, ...], exact: np.ndarray, pairs: int) -> list[float]:

@@ -261,14 +261,17 @@ def coverage_table(rows: Rows, datasets: dict[str, str]) -> str:
     """One line a run, and all of them."""
     lines = []
     for run, own in [*((run, own) for (run,), own in grouped(rows, "run").items()), (ALL, rows)]:
-        inside, total = sum(row["inside"] for row in own), sum(row["intervals"] for row in own)
-        cells = [run, str(total), f"{100 * inside / total:.1f} %"]
+        cells = [run, str(sum(row["all"]["intervals"] for row in own))]
+        for images in ("all", "few"):
+            total, inside, unseen = (sum(row[images][key] for row in own) for key in ("intervals", "inside", "unseen"))
+            cells += [f"{100 * inside / total:.1f} %", f"{100 * unseen / total:.1f} %"]
         for pairs in map(str, coverage.PAIRS):
             errors = [error for row in own for error in row["errors"][pairs]]
             cells += [f"{100 * mean(error <= NORMAL for error in errors):.1f} %" if errors else "-"]
             cells += [f"{max(errors):.1f}" if errors else "-"]
         lines.append(cells)
-    head = ["run", "intervals", "hold the truth"]
+    head = ["run", "intervals", "all images: hold the truth", "no image shows the part"]
+    head += [f"{coverage.DRAWN} images: hold the truth", "no image shows the part"]
     head += [words for n in coverage.PAIRS for words in (f"sampled by {n} pairs: inside", "largest, in errors")]
     return markdown(head, lines)
 

@@ -13,7 +13,8 @@ further pass of a network.
 
 Sources: Shapley, "A value for n-person games" (1953); Castro, Gómez and Tejada, "Polynomial calculation of the Shapley
 value based on sampling" (2009); Student, "The probable error of a mean" (1908); Efron's percentile bootstrap, widened
-for few images as in Hesterberg, "What teachers should know about the bootstrap" (2015). The parts and the game are ours
+for few images as in Hesterberg, "What teachers should know about the bootstrap" (2015), with the degrees of freedom of
+Satterthwaite, "An approximate distribution of estimates of variance components" (1946). The parts and the game are ours
 (docs/method.md).
 """
 
@@ -24,7 +25,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -39,6 +40,8 @@ REPEATS = 600
 """Bootstrap samples of the images."""
 LEVEL = 0.95
 """Of the intervals."""
+TINY = 1e-24
+"""Fourth power of points that rounding alone makes."""
 
 NEWLY = "newly counted pixels"
 COMPETITION = "competition"
@@ -225,8 +228,9 @@ class Shares:
     points: np.ndarray
     """float64 [P]."""
     repeats: np.ndarray
-    """float [B, P + 3], the bootstrap's points, then its start, fixed and end, all widened for few images (`stretch`);
-    B = 0 for one image."""
+    """float [B, P + 3], the bootstrap's points, then its start, fixed and end; B = 0 for one image."""
+    factor: np.ndarray
+    """float64 [P + 3], how much wider each interval must be than the bootstrap says, as few images carry it."""
     error: np.ndarray
     """float64 [P], by sampling orders: half of a 95 % interval over NORMAL; 0 where every hybrid was evaluated."""
     interaction: np.ndarray
@@ -242,14 +246,13 @@ class Shares:
         return {part: self._estimate(part) for part in self.parts}
 
     def _estimate(self, part: str) -> Estimate:
-        at = self.parts.index(part)
-        return _interval(float(self.points[at]), self.repeats[:, at], float(self.error[at]))
+        return self.group([part])
 
     def group(self, parts: Sequence[str]) -> Estimate:
         """The sum of several parts. Its sampling error is taken as if the parts' errors were independent."""
         at = [self.parts.index(part) for part in parts]
         error = float(np.sqrt(np.square(self.error[at]).sum()))
-        return _interval(float(self.points[at].sum()), self.repeats[:, at].sum(1), error)
+        return _interval(float(self.points[at].sum()), self.repeats[:, at].sum(1), self._factor(at), error)
 
     @property
     def features(self) -> Estimate:
@@ -274,8 +277,15 @@ class Shares:
     @property
     def change(self) -> Estimate:
         """fixed - start."""
-        width = len(self.parts)
-        return _interval(self.fixed - self.start, self.repeats[:, width + 1] - self.repeats[:, width], 0.0)
+        start, fixed = len(self.parts), len(self.parts) + 1
+        drawn = self.repeats[:, fixed] - self.repeats[:, start]
+        return _interval(self.fixed - self.start, drawn, self._factor([start, fixed]), 0.0)
+
+    def _factor(self, columns: Sequence[int]) -> float:
+        """Of a sum or difference of columns: that of the widened variances to the plain ones."""
+        variance = self.repeats[:, columns].var(0) if len(self.repeats) else np.zeros(len(columns))
+        plain = float(variance.sum())
+        return math.sqrt(float(np.square(self.factor[columns]) @ variance) / plain) if plain > 0 else 1.0
 
 
 def shares_of(
@@ -293,37 +303,31 @@ def shares_of(
     `parts`: names of the plan's parts, those that changed. `every`: names of all parts in the order in which they are
     shown, those that did not change among them (their share is exactly 0).
     """
-    values = _values(counts, np.ones((1, len(counts))))[0]
+    values = _ious(_sums(counts, np.ones((1, len(counts)))))
     weights = bootstrap_weights(len(counts), repeats, seed)
-    drawn = _values(counts, weights)
     shown = (NEWLY, *(every or parts))
     place = [shown.index(part) for part in parts]
-    points, error = np.zeros(len(shown)), np.zeros(len(shown))
+    error = np.zeros(len(shown))
     interaction = np.zeros((len(shown), len(shown)))
-    points[place] = planned.weights @ values.sets
+    centre = _columns(values, planned, place, len(shown))[0]
     if not planned.exact:
-        error[place] = sampling_error(planned.order_weights @ values.sets)
-    interaction[np.ix_(place, place)] = planned.pair_weights @ values.sets
-    points[0] = values.end - values.sets[-1]
-    kept = np.zeros((len(weights), len(shown) + 3))
-    for row, one in enumerate(drawn):
-        kept[row, place] = planned.weights @ one.sets
-        kept[row, 0] = one.end - one.sets[-1]
-        kept[row, -3:] = one.sets[0], one.sets[-1], one.end
-    centre = np.array([*points, values.sets[0], values.sets[-1], values.end])
-    kept = centre + stretch(int(np.count_nonzero(counts.true))) * (kept - centre)
+        error[place] = sampling_error(planned.order_weights @ values.sets[0])
+    interaction[np.ix_(place, place)] = planned.pair_weights @ values.sets[0]
+    kept = _columns(_ious(_sums(counts, weights)), planned, place, len(shown))
+    without = _columns(_ious(_sums_without_one(counts)), planned, place, len(shown))
     return Shares(
         step_from=steps[0],
         step_to=steps[1],
-        start=float(values.sets[0]),
-        fixed=float(values.sets[-1]),
-        end=float(values.end),
+        start=float(centre[-3]),
+        fixed=float(centre[-2]),
+        end=float(centre[-1]),
         parts=tuple(shown),
-        points=points,
+        points=centre[:-3],
         repeats=kept,
+        factor=stretch(without),
         error=error,
         interaction=interaction,
-        corners=_corners(values.sets, parts, planned),
+        corners=_corners(values.sets[0], parts, planned),
         images=len(counts),
         exact=planned.exact,
     )
@@ -334,31 +338,42 @@ def sampling_error(each: np.ndarray) -> np.ndarray:
 
     Shape: float [draws, n] -> float64 [n]. With few draws a normal quantile would promise too much.
     """
-    return each.std(0, ddof=1) / math.sqrt(len(each)) * student(len(each) - 1) / NORMAL
+    return each.std(0, ddof=1) / math.sqrt(len(each)) * float(student(np.array(len(each) - 1))) / NORMAL
 
 
-def stretch(images: int) -> float:
-    """How much wider the bootstrap's deviations must be where that many images show the class.
+def stretch(without: np.ndarray) -> np.ndarray:
+    """How much wider the bootstrap's deviations of each number must be, by how few images carry it.
 
-    A bootstrap of n images is too narrow by sqrt((n - 1) / n), and its quantiles are those of many images. With less
-    than six images the factor is that of six: what so few images say cannot be mended by a factor.
+    `without`: the numbers without one of the n images, in turn. The images that matter are (sum d^2)^2 / sum d^4 of
+    their deviations d: k where k images matter alike and the others not at all. The variance of so few is itself
+    uncertain: Student's t with Satterthwaite's degrees of freedom replaces the normal quantile, and sqrt(n / (n - 1))
+    is what a bootstrap of n images is too narrow by. A number that no image changes keeps the factor 1.
+
+    Shape: float [n, P] -> float64 [P], at least 1.
     """
-    n = max(images, 6)
-    return math.sqrt(n / (n - 1)) * student(n - 1) / NORMAL
+    squares = np.square(without - without.mean(0))
+    fourth, n = np.square(squares).sum(0), len(without)
+    moved = (fourth > TINY) & (n > 1)
+    carrying = np.square(squares.sum(0)[moved]) / fourth[moved]
+    factor = np.ones(without.shape[1])
+    freedom = 2 / np.maximum(1 / carrying - 1 / n, 1 / n**2)
+    factor[moved] = math.sqrt(n / max(n - 1, 1)) * student(freedom) / NORMAL
+    return factor
 
 
-def student(freedom: int) -> float:
-    """Two-sided 95 % quantile of Student's t, from 5 degrees of freedom on to 0.01.
+def student(freedom: np.ndarray) -> np.ndarray:
+    """Two-sided 95 % quantiles of Student's t, from 2 degrees of freedom on to 0.05, from 5 on to 0.002.
 
     Source: the expansion of Fisher and Cornish, "The percentile points of distributions having known cumulants" (1960).
     """
-    z, d = 1.959964, freedom
+    z, d = 1.959964, np.asarray(freedom, np.float64)
     terms = (
         (z**3 + z) / (4 * d),
         (5 * z**5 + 16 * z**3 + 3 * z) / (96 * d**2),
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * d**3),
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * d**4),
     )
-    return z + sum(terms)
+    return z + np.add.reduce(terms)
 
 
 def bootstrap_weights(images: int, repeats: int, seed: int = 0) -> np.ndarray:
@@ -371,22 +386,49 @@ def bootstrap_weights(images: int, repeats: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), repeats).astype(np.float64)
 
 
-@dataclass(frozen=True)
-class _Values:
+class _Sums(NamedTuple):
+    """Pixel counts over several images, for each of B sets of them: hits and called [B, M], true and called_new [B]."""
+
+    hits: np.ndarray
+    called: np.ndarray
+    true: np.ndarray
+    called_new: np.ndarray
+
+
+def _sums(counts: Counts, weights: np.ndarray) -> _Sums:
+    """Of images that count `weights` times. Shape: float64 [B, N] -> B sums."""
+    return _Sums(weights @ counts.hits, weights @ counts.called, weights @ counts.true, weights @ counts.called_new)
+
+
+def _sums_without_one(counts: Counts) -> _Sums:
+    """Of all images but one, each in turn."""
+    every = (counts.hits, counts.called, counts.true, counts.called_new)
+    return _Sums(*(one.sum(0) - one for one in every))
+
+
+class _Ious(NamedTuple):
+    """IoU points of each set of the plan, float64 [B, M], and of the full one as the papers count it, [B]."""
+
     sets: np.ndarray
-    """IoU points of each set of the plan, float64 [M]."""
-    end: float
+    end: np.ndarray
 
 
-def _values(counts: Counts, weights: np.ndarray) -> list[_Values]:
-    """IoUs with weighted images. Shape: float64 [B, N] -> B values. A class without a pixel has the IoU 0."""
-    hits, called = weights @ counts.hits, weights @ counts.called
-    true, extra = (weights @ counts.true)[:, None], weights @ counts.called_new
-    union = true + called - hits
-    ious = 100 * np.divide(hits, union, out=np.zeros_like(hits), where=union > 0)
-    whole = union[:, -1] + extra
-    ends = 100 * np.divide(hits[:, -1], whole, out=np.zeros_like(whole), where=whole > 0)
-    return [_Values(sets, float(end)) for sets, end in zip(ious, ends, strict=True)]
+def _ious(sums: _Sums) -> _Ious:
+    """A class without a pixel has the IoU 0."""
+    union = sums.true[:, None] + sums.called - sums.hits
+    ious = 100 * np.divide(sums.hits, union, out=np.zeros(union.shape), where=union > 0)
+    whole = union[:, -1] + sums.called_new
+    ends = 100 * np.divide(sums.hits[:, -1], whole, out=np.zeros(whole.shape), where=whole > 0)
+    return _Ious(ious, ends)
+
+
+def _columns(values: _Ious, planned: Plan, place: Sequence[int], shown: int) -> np.ndarray:
+    """Points of the parts that are shown, NEWLY first, then start, fixed and end. Shape: B values -> [B, shown + 3]."""
+    found = np.zeros((len(values.end), shown + 3))
+    found[:, place] = values.sets @ planned.weights.T
+    found[:, 0] = values.end - values.sets[:, -1]
+    found[:, -3:] = np.stack([values.sets[:, 0], values.sets[:, -1], values.end], 1)
+    return found
 
 
 def _corners(values: np.ndarray, parts: Sequence[str], planned: Plan) -> np.ndarray:
@@ -400,15 +442,18 @@ def _corners(values: np.ndarray, parts: Sequence[str], planned: Plan) -> np.ndar
     return found
 
 
-def _interval(points: float, repeats: np.ndarray, error: float) -> Estimate:
-    """Percentile bootstrap, widened by the sampling error of the orders (independent of the images)."""
+def _interval(points: float, repeats: np.ndarray, factor: float, error: float) -> Estimate:
+    """Bootstrap, `factor` times as wide, and widened by the sampling error of the orders (independent of the images).
+
+    Both sides are as wide as the wider one of the two percentiles: where few images carry a number, those that a sample
+    missed lie beyond its shorter side.
+    """
     if not len(repeats):
         return Estimate(points, math.nan, math.nan)
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(repeats, (tail, 1 - tail))
-    sampled = NORMAL * error
-    below, above = max(points - float(low), 0.0), max(float(high) - points, 0.0)
-    return Estimate(points, points - math.hypot(below, sampled), points + math.hypot(above, sampled))
+    half = math.hypot(factor * max(points - float(low), float(high) - points, 0.0), NORMAL * error)
+    return Estimate(points, points - half, points + half)
 
 
 # ---------------------------------------------------------------------- as a waterfall
@@ -458,15 +503,18 @@ def difference(own: Shares, other: Shares) -> Shares:
         raise ValueError(f"shares of {own.images} and of {other.images} images cannot be compared")
     names = tuple(dict.fromkeys((NEWLY, START, *own.parts, *other.parts)))
     points, repeats = np.zeros(len(names)), np.zeros((len(own.repeats), len(names) + 3))
-    error = np.zeros(len(names))
+    error, factor = np.zeros(len(names)), np.ones(len(names) + 3)
     for sign, one in ((1, own), (-1, other)):
         for at, part in enumerate(one.parts):
             points[names.index(part)] += sign * one.points[at]
             repeats[:, names.index(part)] += sign * one.repeats[:, at]
+            factor[names.index(part)] = max(factor[names.index(part)], one.factor[at])
             error[names.index(part)] = math.hypot(error[names.index(part)], one.error[at])
     points[names.index(START)] = own.start - other.start
     repeats[:, names.index(START)] = own.repeats[:, -3] - other.repeats[:, -3]
+    factor[names.index(START)] = max(own.factor[-3], other.factor[-3])
     repeats[:, -3], repeats[:, -2], repeats[:, -1] = other.repeats[:, -1], own.repeats[:, -2], own.repeats[:, -1]
+    factor[-3:] = other.factor[-1], *own.factor[-2:]
     empty = np.full((len(names), len(names)), np.nan)
     return Shares(
         step_from=other.step_to,
@@ -477,6 +525,7 @@ def difference(own: Shares, other: Shares) -> Shares:
         parts=names,
         points=points,
         repeats=repeats,
+        factor=factor,
         error=error,
         interaction=empty,
         corners=np.full((2, 2), np.nan),

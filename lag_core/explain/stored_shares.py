@@ -10,6 +10,7 @@ slot for all classes.
 | `shares.points` | float64 [R, P] | share of each part; NaN where the case has no such part |
 | `shares.error` | float64 [R, P] | its error by sampling orders (`Shares.error`) |
 | `shares.repeats` | float16 [R, B, P + 3] | bootstrap samples of the points and of the three IoUs |
+| `shares.factor` | float64 [R, P + 3] | how much wider their intervals must be (`Shares.factor`); 1 where it lacks |
 | `shares.interaction` | float32 [R, P, P] | interactions of pairs; NaN where not every hybrid was evaluated |
 | `shares.corners` | float64 [R, 2, 2] | IoU points by {features, heads} x {then, now} |
 | `shares.names` | uint8 [n] | names of the slots, UTF-8, one a line |
@@ -40,7 +41,8 @@ class StoredShares:
 
     def __post_init__(self) -> None:
         for shares in self.by_case.values():  # shared by all who read them
-            for array in (shares.points, shares.error, shares.repeats, shares.interaction, shares.corners):
+            samples = (shares.repeats, shares.factor, shares.error)
+            for array in (shares.points, *samples, shares.interaction, shares.corners):
                 array.flags.writeable = False
 
     def of(self, cls: int, step_to: int) -> Shares | None:
@@ -94,14 +96,16 @@ def _row(shares: Shares, slots: list[str]) -> dict[str, np.ndarray]:
     points[at], error[at] = shares.points, shares.error
     interaction = np.full((width, width), np.nan, np.float32)
     interaction[np.ix_(at, at)] = shares.interaction
-    repeats = np.full((len(shares.repeats), width + 3), np.nan, np.float16)
+    repeats, factor = np.full((len(shares.repeats), width + 3), np.nan, np.float16), np.ones(width + 3)
     repeats[:, [*at, width, width + 1, width + 2]] = shares.repeats
+    factor[[*at, width, width + 1, width + 2]] = shares.factor
     return {
         "iou": np.array([shares.start, shares.fixed, shares.end]),
         "points": points,
         "error": error,
         "interaction": interaction,
         "repeats": repeats,
+        "factor": factor,
         "corners": shares.corners,
     }
 
@@ -114,6 +118,8 @@ def _check(held: Mapping[str, np.ndarray], slots: int, classes: int) -> None:
         "cases": (rows, 3), "iou": (rows, 3), "points": (rows, slots), "error": (rows, slots),
         "repeats": (rows, samples, slots + 3), "interaction": (rows, slots, slots), "corners": (rows, 2, 2),
     }  # fmt: skip
+    if "factor" in held:
+        shapes["factor"] = (rows, slots + 3)
     for name, shape in shapes.items():
         if held[name].shape != shape:
             raise ValueError(f"{PREFIX}{name} has the shape {held[name].shape}, expected {shape}")
@@ -127,7 +133,9 @@ def _shares(case: Case, row: int, held: Mapping[str, np.ndarray], slots: list[st
     own = [i for i, value in enumerate(held["points"][row]) if not np.isnan(value)]
     width = len(slots)
     start, fixed, end = (float(value) for value in held["iou"][row])
+    columns = [*own, width, width + 1, width + 2]
     error = held["error"][row, own]
+    factor = held["factor"][row, columns] if "factor" in held else np.ones(len(columns))
     return Shares(
         step_from=case[1],
         step_to=case[2],
@@ -136,7 +144,8 @@ def _shares(case: Case, row: int, held: Mapping[str, np.ndarray], slots: list[st
         end=end,
         parts=tuple(OWN_HEAD + name if slots[i] == _SLOT else slots[i] for i in own),
         points=held["points"][row, own],
-        repeats=held["repeats"][row][:, [*own, width, width + 1, width + 2]].astype(np.float64),
+        repeats=held["repeats"][row][:, columns].astype(np.float64),
+        factor=factor,
         error=error,
         interaction=held["interaction"][row][np.ix_(own, own)].astype(np.float64),
         corners=held["corners"][row],

@@ -78,6 +78,7 @@ SHARES: Mapping[str, Kind] = {
     "shares.points": values("R P", -1000, 1000, gaps=True),
     "shares.error": values("R P", -1000, 1000, gaps=True),
     "shares.repeats": values("R B P+3", -1000, 1000, gaps=True),
+    "shares.factor": values("R P+3", 1, 100),
     "shares.interaction": values("R P P", -1000, 1000, gaps=True),
     "shares.corners": values("R 2 2", -1000, 1000, gaps=True),
 }
