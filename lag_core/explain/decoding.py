@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lag_core.model.heads import AnyHead, Head, LinearHead
 from lag_core.model.linear_start import HasLinearHeads, LinearStart
@@ -47,10 +48,12 @@ class OwnDecoder:
 
 
 def _linear(head: AnyHead) -> LinearStart:
-    """A head of ours; a linear one is a convolution and nothing else."""
+    """A head of ours, its norm folded into its first convolution; a linear one is a convolution and nothing else."""
     if not isinstance(head, Head):
         return LinearStart(head, lambda x: x, head.out_channels)
-    return LinearStart(head.conv, lambda x: head.classify(head.relu(head.norm(x))), head.classify.out_channels)
+    first = fuse_conv_bn_eval(head.conv, head.norm)
+    slope = getattr(head.relu, "negative_slope", 0.0)
+    return LinearStart(first, lambda x: head.classify(F.leaky_relu(x, slope, inplace=True)), head.classify.out_channels)
 
 
 def replaced(latent: Tensor, filling: Tensor, channels: Tensor) -> Tensor:
@@ -127,11 +130,10 @@ def _of_head(head: LinearStart, z: Tensor, filling: Tensor, masks: Tensor) -> Te
     """Logits of one image and one head. Shape: twice [1, C, h, w], [S, C] -> [S, classes, h, w]."""
     base = head.first(z)
     used = masks.any(0).nonzero()[:, 0]
-    changes = _changes(head.first, (filling - z)[:, used], used)
+    changes = torch.cat([_changes(head.first, (filling - z)[:, used], used), base.reshape(1, -1)])
     found = []
-    for part in masks[:, used].split(ROWS):
-        summed = torch.addmm(base.reshape(1, -1), part, changes).view(len(part), *base.shape[1:])
-        found.append(head.rest(summed))
+    for part in F.pad(masks[:, used], (0, 1), value=1.0).split(ROWS):
+        found.append(head.rest((part @ changes).view(len(part), *base.shape[1:])))
     return torch.cat(found)
 
 
