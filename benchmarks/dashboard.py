@@ -8,8 +8,8 @@ Start: from the command `streamlit run` to the first photograph in Chromium, and
 changes: from the message over the websocket to the script's end, which is what a browser waits for before it draws.
 First visits: on a fresh server, at once, and after ten seconds on the first page. Relevance: a class that nobody
 asked for before, with nothing on disk. Memory: resident set after 1,300 mixed interactions, less that after 300 of
-them. Processor time of the server stands beside the wall time: on a machine that does other work the two differ, and
-the budget is held against the wall time.
+them. Key to paint and page turns are taken in Chromium (painting.py). Processor time of the server stands beside the
+wall time: on a machine that does other work the two differ, and the budget is held against the wall time.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from painting import chromium, key_to_paint, page_turns
 from streamlit_client import Client
 from streamlit_server import ROOT, Server, check_runs, machine, served
 from tables import fill
@@ -40,7 +41,6 @@ READING = 10.0
 SETTLED = 300
 """Interactions after which the caches, which are bounded, have filled: what still grows then would be a leak."""
 
-CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 FIRST_PLOT = "() => !!document.querySelector('.js-plotly-plot .main-svg .trace, .js-plotly-plot .main-svg .hm')"
 FIRST_PHOTOGRAPH = """() => {
     const drawn = (e) => e.width > 40
@@ -65,24 +65,23 @@ def summary(seconds: Sequence[float], cpu: float) -> dict[str, float]:
     }
 
 
-def slugs() -> list[str]:
-    """The app's pages, by address."""
+def titles() -> dict[str, str]:
+    """The app's pages: address -> title."""
     sys.path.insert(0, str(ROOT))  # before this file's folder, in which `dashboard` is this file
     from dashboard.app import PAGES
 
-    return [page.slug for page in PAGES]
+    return {page.slug: page.title for page in PAGES}
+
+
+def slugs() -> list[str]:
+    """The app's pages, by address."""
+    return list(titles())
 
 
 def first_picture(runs: Path, times: int, threads: int) -> dict[str, Any]:
     """Seconds from `streamlit run` to the first photograph and to the first plot; the browser is open already."""
-    from playwright.sync_api import sync_playwright
-
-    path = next((p for p in CHROMIUM if Path(p).exists()), None)
-    if path is None:
-        raise SystemExit("The first picture is measured in Chromium (Debian: apt-get install chromium).")
     photographs, plots, cpu = [], [], []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         for _ in range(times):
             page = browser.new_page(viewport={"width": 1280, "height": 800})
             with served(runs, threads) as server:
@@ -93,7 +92,6 @@ def first_picture(runs: Path, times: int, threads: int) -> dict[str, Any]:
                 page.wait_for_function(FIRST_PLOT, timeout=120_000)
                 plots.append(time.perf_counter() - server.started)
                 page.close()
-        browser.close()
     return {
         "photograph_s": [round(s, 2) for s in photographs],
         "plot_s": [round(s, 2) for s in plots],
@@ -241,6 +239,11 @@ def verdicts(found: dict[str, Any]) -> list[dict[str, Any]]:
     )
     for page, numbers in found["scrub"].items():
         at_most(f"scrub on {page}, p95", 100, "ms", numbers["p95_ms"], f"cpu {numbers['mean_cpu_ms']} ms")
+    for page, numbers in found["key_to_paint"].items():
+        median = f"median {numbers['median_ms']} ms"
+        at_most(f"key to painted pixels on {page}, p95", 50, "ms", numbers["p95_ms"], median)
+    turn = found["page_turn"]
+    at_most("page change in the browser, p95", 500, "ms", turn["p95_ms"], f"median {turn['median_ms']} ms")
     change = found["page_change"]
     at_most("page change, p95", 500, "ms", change["p95_ms"], f"cpu {change['mean_cpu_ms']} ms")
     for page, milliseconds in found["first_visit_ms"].items():
@@ -303,6 +306,26 @@ def write_page(results: Path) -> None:
     PAGE.write_text(fill(PAGE.read_text("utf-8"), lambda name: made[name](found, sessions)), "utf-8")
 
 
+def in_the_browser(args: argparse.Namespace, few: bool) -> dict[str, Any]:
+    """Key to paint and page turns in Chromium, on a server of their own."""
+    state = f"run={args.run}"
+    with served(args.runs, args.threads) as server:
+        keys = key_to_paint(server.url, state, slugs(), 10 if few else 30)
+        turns = page_turns(server.url, state, list(titles().values()), 30 if few else 100)
+    return {
+        "key_to_paint": {page: in_milliseconds(each) for page, each in keys.items()},
+        "page_turn": in_milliseconds([ms for each in turns.values() for ms in each]),
+        "page_turn_by_page": {page: in_milliseconds(each) for page, each in turns.items() if each},
+    }
+
+
+def in_milliseconds(values: Sequence[float]) -> dict[str, float]:
+    """As `summary`, of what was taken in the browser: no processor time."""
+    found = summary([ms / 1000 for ms in values], 0.0)
+    del found["mean_cpu_ms"]
+    return found
+
+
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     pages, few = slugs(), args.quick
     found: dict[str, Any] = {"run": args.run, "quick": few, "threads": args.threads, "machine": machine()}
@@ -316,6 +339,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         found["scrub"] = scrubs(server, args.run, pages, 100)
         if "relevance" in pages:
             found["relevance"] = relevance(server, args.run, 2 if few else 5)
+    found |= in_the_browser(args, few)
     with served(args.runs, args.threads) as server:
         found["memory"] = memory(server, args.run, pages, 500 if few else 1000)
     found["load_average_at_end"] = machine()["load_average_1_5_15_min"]
