@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
 import subprocess
 import sys
 import time
@@ -25,10 +24,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from painting import chromium, key_to_paint, page_turns
+import many_runs
+from painting import key_to_paint, page_turns
 from streamlit_client import Client
 from streamlit_server import ROOT, Server, check_runs, machine, served
 from tables import fill
+from waits import first_picture, in_milliseconds, page_changes, scrubs, summary
 
 PAGE = ROOT / "docs" / "dashboard.md"
 
@@ -40,29 +41,6 @@ READING = 10.0
 
 SETTLED = 300
 """Interactions after which the caches, which are bounded, have filled: what still grows then would be a leak."""
-
-FIRST_PLOT = "() => !!document.querySelector('.js-plotly-plot .main-svg .trace, .js-plotly-plot .main-svg .hm')"
-FIRST_PHOTOGRAPH = """() => {
-    const drawn = (e) => e.width > 40
-        && e.getContext('2d')?.getImageData(e.width >> 1, e.height >> 1, 1, 1).data[3] > 0;
-    const inside = (root) => [...root.querySelectorAll('*')].some(
-        (e) => (e.tagName === 'CANVAS' && drawn(e)) || (e.shadowRoot && inside(e.shadowRoot)));
-    return inside(document);
-}"""
-"""An image of the run in the gallery, whose component draws on a canvas in a shadow root."""
-
-
-def summary(seconds: Sequence[float], cpu: float) -> dict[str, float]:
-    """Milliseconds: median, 95th percentile, largest, and the mean of the server's processor time."""
-    ordered = sorted(seconds)
-    p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
-    return {
-        "count": len(ordered),
-        "median_ms": round(1000 * statistics.median(ordered), 1),
-        "p95_ms": round(1000 * p95, 1),
-        "max_ms": round(1000 * ordered[-1], 1),
-        "mean_cpu_ms": round(1000 * cpu / len(ordered), 1),
-    }
 
 
 def titles() -> dict[str, str]:
@@ -78,46 +56,6 @@ def slugs() -> list[str]:
     return list(titles())
 
 
-def first_picture(runs: Path, times: int, threads: int) -> dict[str, Any]:
-    """Seconds from `streamlit run` to the first photograph and to the first plot; the browser is open already."""
-    photographs, plots, cpu = [], [], []
-    with chromium() as browser:
-        for _ in range(times):
-            page = browser.new_page(viewport={"width": 1280, "height": 800})
-            with served(runs, threads) as server:
-                page.goto(server.url, wait_until="commit", timeout=120_000)
-                page.wait_for_function(FIRST_PHOTOGRAPH, timeout=120_000)
-                photographs.append(time.perf_counter() - server.started)
-                cpu.append(server.cpu_seconds())
-                page.wait_for_function(FIRST_PLOT, timeout=120_000)
-                plots.append(time.perf_counter() - server.started)
-                page.close()
-    return {
-        "photograph_s": [round(s, 2) for s in photographs],
-        "plot_s": [round(s, 2) for s in plots],
-        "median_s": round(statistics.median(photographs), 2),
-        "median_plot_s": round(statistics.median(plots), 2),
-        "median_server_cpu_s": round(statistics.median(cpu), 2),
-    }
-
-
-def scrubs(server: Server, run: str, pages: Sequence[str], times: int) -> dict[str, Any]:
-    """Moving the scrubber on each page, the first visit of a step included."""
-    found = {}
-    for page in pages:
-        with Client(server.url) as client:
-            client.open(page, f"run={run}")
-            last = int(client.value("step.slider")[0])
-            seconds, before, step = [], server.cpu_seconds(), last
-            for _ in range(times):
-                step = random.choice([s for s in range(last + 1) if s != step])
-                client.choose("step.slider", step)
-                seconds.append(client.seconds)
-            found[page] = summary(seconds, server.cpu_seconds() - before)
-            print(f"  scrub {page}: {found[page]}", file=sys.stderr, flush=True)
-    return found
-
-
 def first_visits(server: Server, run: str, pages: Sequence[str], pause: float) -> dict[str, float]:
     """Milliseconds to turn to each page for the first time on a fresh server, `pause` seconds after the first page."""
     found = {}
@@ -128,18 +66,6 @@ def first_visits(server: Server, run: str, pages: Sequence[str], pause: float) -
             client.turn_to(page)
             found[page] = round(1000 * client.seconds, 1)
     return found
-
-
-def page_changes(server: Server, run: str, pages: Sequence[str], times: int) -> dict[str, Any]:
-    """Turning to another page that has been open before, in one session."""
-    with Client(server.url) as client:
-        client.open(pages[0], f"run={run}")
-        seconds, before, now = [], server.cpu_seconds(), pages[0]
-        for _ in range(times):
-            now = random.choice([page for page in pages if page != now])
-            client.turn_to(now)
-            seconds.append(client.seconds)
-        return summary(seconds, server.cpu_seconds() - before)
 
 
 def relevance(server: Server, run: str, images: int) -> dict[str, Any]:
@@ -300,10 +226,15 @@ def conditions(found: dict[str, Any], sessions: dict[str, Any]) -> str:
 
 
 def write_page(results: Path) -> None:
-    """The tables of docs/dashboard.md, from the results of this file and of sessions.py."""
-    found, sessions = (json.loads((results / f"{name}.json").read_text()) for name in ("dashboard", "sessions"))
-    made = {"budgets": budget_table, "conditions": conditions}
-    PAGE.write_text(fill(PAGE.read_text("utf-8"), lambda name: made[name](found, sessions)), "utf-8")
+    """The tables of docs/dashboard.md, from the results of this file, of sessions.py and of many_runs.py."""
+    names = ("dashboard", "sessions", "many_runs")
+    found, sessions, many = (json.loads((results / f"{name}.json").read_text()) for name in names)
+    made = {
+        "budgets": budget_table(found, sessions),
+        "conditions": conditions(found, sessions),
+        "runs": many_runs.table(many),
+    }
+    PAGE.write_text(fill(PAGE.read_text("utf-8"), made.__getitem__), "utf-8")
 
 
 def in_the_browser(args: argparse.Namespace, few: bool) -> dict[str, Any]:
@@ -317,13 +248,6 @@ def in_the_browser(args: argparse.Namespace, few: bool) -> dict[str, Any]:
         "page_turn": in_milliseconds([ms for each in turns.values() for ms in each]),
         "page_turn_by_page": {page: in_milliseconds(each) for page, each in turns.items() if each},
     }
-
-
-def in_milliseconds(values: Sequence[float]) -> dict[str, float]:
-    """As `summary`, of what was taken in the browser: no processor time."""
-    found = summary([ms / 1000 for ms in values], 0.0)
-    del found["mean_cpu_ms"]
-    return found
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
