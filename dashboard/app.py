@@ -13,7 +13,7 @@ from streamlit.navigation.page import StreamlitPage
 from dashboard import sidebar
 from dashboard.cache import loaders
 from dashboard.page import Page, guarded
-from dashboard.shell import memory_release, no_runs, prefetch, tour
+from dashboard.shell import memory_release, prefetch, tour
 from dashboard.shell.following import await_first_step
 from dashboard.state import selection
 from dashboard.ui import design, embedded
@@ -61,7 +61,7 @@ def main(default: str = "start") -> None:
     selection.begin()
     page = None
     with guarded("The sidebar"):
-        page = sidebar.draw(loaders.catalogue(no_runs.root()))
+        page = sidebar.draw(loaders.opened())
     if page is None:
         return
     copied = st.sidebar.popover("Copy link", icon=":material/link:", width="stretch")

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import streamlit as st
 from PIL import Image
 from small_runs import CLASSES, write_lost, write_run
 from streamlit.testing.v1 import AppTest
@@ -186,6 +187,33 @@ def test_no_runs_says_what_to_do(app, tmp_path, monkeypatch):
     assert not at.exception
     assert any("No run" in m.value for m in at.markdown)
     assert any("lag_core train" in c.value for c in at.code)
+
+
+@pytest.fixture
+def named(runs, tmp_path, monkeypatch):
+    """A session of an app without runs, in which somebody named a folder that holds some."""
+    monkeypatch.setenv("LAG_RUNS", str(tmp_path / "nothing"))
+    monkeypatch.setenv("LAG_DATA_ROOT", "on")
+    st.cache_resource.clear()
+    at = AppTest.from_string(OVERVIEW, default_timeout=60).run()
+    yield by_key(at.text_input, "no-runs-folder").set_value(str(runs)).run()
+    st.cache_resource.clear()
+
+
+def test_overview_lists_the_runs_of_a_folder_that_was_named(named):
+    (table,) = [one.value for one in named.dataframe if "method" in one.value]
+    assert list(table["run"]) == ["aerial-2-2-1-finetune", "aerial-2-2-1-reference", "z-lag"]
+
+
+def test_a_folder_that_was_named_is_open_in_the_next_session(named):
+    again = AppTest.from_string(OVERVIEW, default_timeout=60).run()
+    assert by_key(again.selectbox, "run").value == by_key(named.selectbox, "run").value
+
+
+def test_where_others_reach_the_server_a_folder_stays_with_its_session(named, monkeypatch):
+    monkeypatch.setenv("LAG_DATA_ROOT", "off")
+    stranger = AppTest.from_string(OVERVIEW, default_timeout=60).run()
+    assert not stranger.selectbox and any("No run" in m.value for m in stranger.markdown)
 
 
 def test_names_from_a_run_are_never_markdown(app, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ import streamlit as st
 from dashboard.cache import photograph_counts, photographs
 from dashboard.cache.memory_cache import Shelf, shelved
 from dashboard.cache.picture_set import PictureSet
+from dashboard.state import runs_folder
 from dashboard.ui.shipped import shipped
 from lag_core.data.dataset import DatasetMissing
 from lag_core.data.pictures import DataError, scaled_down
@@ -114,6 +115,16 @@ def device(arguments: Sequence[str] | None = None) -> str:
 def default_data_root() -> str:
     """The data root that is used until the user names another: the environment's LAG_DATA."""
     return os.environ.get("LAG_DATA", "")
+
+
+def opened() -> Catalogue:
+    """The runs that this session looks at: of a folder that it chose, else the app's own, else of one chosen before."""
+    own = runs_folder.of_session()
+    if own is not None:
+        return catalogue(own)
+    given = catalogue(runs_root())
+    before = None if given.runs else runs_folder.of_server()
+    return given if before is None else catalogue(before)
 
 
 def catalogue(root: Path) -> Catalogue:

@@ -11,19 +11,12 @@ import streamlit as st
 
 from dashboard.cache import loaders
 from dashboard.cache.loaders import Catalogue
-from dashboard.state import folder_naming
+from dashboard.state import folder_naming, runs_folder
 from dashboard.ui import commands, untrusted
 from lag_core.importing.error import CheckpointError
 from lag_core.importing.zipped_run import unpack
 
-ROOT = "_runs_root"
-"""Where this session keeps the folder that it named or dropped."""
 LONGEST_PATH = 1000
-
-
-def root() -> Path:
-    """The folder whose runs this session opens."""
-    return st.session_state.get(ROOT) or loaders.runs_root()
 
 
 def draw(catalogue: Catalogue) -> None:
@@ -87,7 +80,7 @@ def _open(folder: Path) -> None:
     """Look there from now on, if anything opens; else each run that does not is named with its sentence."""
     found = loaders.catalogue(folder)
     if found.runs:
-        st.session_state[ROOT] = folder
+        runs_folder.choose(folder)
         st.rerun()
     if not found.broken:
         st.error(f"There is no run in {untrusted.markdown(folder)}: no folder in it has a file run.json.")

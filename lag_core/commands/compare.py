@@ -3,6 +3,8 @@
 With --group, runs that differ in their seed alone are one line: mean and standard deviation, every seed below, and a
 paired test between the methods on the seeds that they share. Where every run keeps its images' pixel counts
 (`lag evaluate RUN --write`), a second test is over the images.
+
+--verdicts adds what became of each class by the last step, --settings the settings in which the runs differ.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import argparse
 import json
 import math
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lag_core.commands.arguments import place
 from lag_core.sentences import say
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
     from lag_core.image_pairs import ImagePairing
     from lag_core.runs import Run
 
+VERDICTS = (
+    "verdicts after each run's last step, on the pixels known when the class was introduced: kept (90 % of its IoU or "
+    "more), weakened (half or more), lost, never learned (below 5 points)."
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from lag_core.comparison import COLUMNS
@@ -30,13 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=place, nargs="+", help="run folders")
     parser.add_argument("--group", action="store_true", help="runs that differ in their seed alone are one line")
     parser.add_argument("--measure", default="all", choices=tuple(COLUMNS), help="what the paired tests are about")
+    parser.add_argument("--verdicts", action="store_true", help="what became of each class, by run")
+    parser.add_argument("--settings", action="store_true", help="the settings in which the runs differ, by run")
     parser.add_argument("--format", default="text", choices=("json", *FORMATS), help="how the tables are written")
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="as --format json")
 
 
 def run(options: argparse.Namespace) -> int:
     from lag_core.comparison import row
-    from lag_core.groups import grouped, other_images, pairings
+    from lag_core.groups import other_images
     from lag_core.runs import RunError, open_run
 
     opened, rows = [], []
@@ -49,9 +58,22 @@ def run(options: argparse.Namespace) -> int:
         rows.append(row(one, confusions))
     for sentence in other_images(opened):
         say(f"lag: {sentence}", sys.stderr)
-    if not options.group:
-        say(_plain(rows, options.format))
-        return 0
+    found, why_not = _of_groups(opened, rows, options) if options.group else (_of_runs(rows, options), "")
+    parts = _besides(opened, options)
+    if options.format == "json":
+        say(json.dumps(_with_parts(found, parts), indent=1))
+    else:
+        say("\n\n".join(part for part in (found, *parts.values()) if part))
+    if why_not:
+        say(f"lag: no paired test over images: {why_not}", sys.stderr)
+    return 0
+
+
+def _of_groups(opened: list[Run], rows: list[Row], options: argparse.Namespace) -> tuple[Any, str]:
+    """The tables of the groups as text, or what JSON says of them; and why there is no test over images."""
+    from lag_core.groups import grouped, pairings
+    from lag_core.runs import RunError
+
     try:
         groups = grouped(opened, rows)
     except ValueError as error:
@@ -59,12 +81,68 @@ def run(options: argparse.Namespace) -> int:
     tests = pairings(groups, options.measure)
     over_images, why_not = _over_images(opened, groups, options.measure)
     if options.format == "json":
-        say(_json(groups, tests, over_images, options.measure))
-    else:
-        say(_tables(groups, tests, over_images, options))
-    if why_not:
-        say(f"lag: no paired test over images: {why_not}", sys.stderr)
-    return 0
+        return _json(groups, tests, over_images, options.measure), why_not
+    return _tables(groups, tests, over_images, options), why_not
+
+
+def _besides(opened: list[Run], options: argparse.Namespace) -> dict[str, Any]:
+    """The parts that were asked for besides the numbers: text, or what JSON says of them."""
+    asked = {"verdicts": verdicts, "settings": settings}
+    return {name: make(opened, options.format) for name, make in asked.items() if getattr(options, name)}
+
+
+def _with_parts(found: Any, parts: dict[str, Any]) -> Any:
+    """JSON of runs is a list, as ever; with further parts it is one of them."""
+    if not parts:
+        return found
+    return (found if isinstance(found, dict) else {"runs": found}) | parts
+
+
+def verdicts(runs: list[Run], form: str) -> Any:
+    """What became of each class by the last step, a line a run; for JSON a list with both IoUs as fractions."""
+    from lag_core.explain.class_fates import class_fates
+    from lag_core.tabulating import tabulated
+
+    found = []
+    for run in runs:
+        confusions = run.confusions()
+        assert confusions is not None  # `run` has asked
+        fates = class_fates(confusions, run.labels, len(confusions) - 1)
+        found.append({info.name: fate for info, fate in zip(run.classes, fates, strict=True)})
+    if form == "json":
+        return [
+            {"name": run.name, "classes": {
+                name: {"verdict": one.word, "start": _number(one.start), "now": _number(one.now)}
+                for name, one in fates.items()
+            }}
+            for run, fates in zip(runs, found, strict=True)
+        ]  # fmt: skip
+    names = list(dict.fromkeys(name for fates in found for name in fates))
+    lines = [
+        [run.name, *(fates[name].word if name in fates else "-" for name in names)]
+        for run, fates in zip(runs, found, strict=True)
+    ]
+    table = tabulated(["verdict on", *names], lines, form)  # type: ignore[arg-type]
+    return f"{table}\n{VERDICTS}" if form == "text" else table
+
+
+def settings(runs: list[Run], form: str) -> Any:
+    """The settings in which the runs differ, a line a setting; for JSON a list of them."""
+    from lag_core.groups import differing
+    from lag_core.tabulating import tabulated
+
+    found = differing(runs)
+    if form == "json":
+        return [{"setting": name, "values": values} for name, values in found.items()]
+    if not found:
+        return "The runs have the same settings, the seed apart." if form == "text" else ""
+    lines = [[name, *values] for name, values in found.items()]
+    return tabulated(["setting", *(run.name for run in runs)], lines, form)  # type: ignore[arg-type]
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(value) else value
 
 
 def _over_images(runs: list[Run], groups: list[Group], measure: str) -> tuple[list[ImagePairing], str]:
@@ -79,16 +157,18 @@ def _over_images(runs: list[Run], groups: list[Group], measure: str) -> tuple[li
         return [], str(error)
 
 
-def _plain(rows: list[Row], form: str) -> str:
+def _of_runs(rows: list[Row], options: argparse.Namespace) -> Any:
+    """The table of the runs as text, or what JSON says of them."""
     from lag_core.comparison import COLUMNS, percent, table
     from lag_core.tabulating import tabulated
 
+    form = options.format
     if form == "json":
-        return json.dumps([r.as_dict() for r in rows], indent=1)
+        return [r.as_dict() for r in rows]
     if form == "text":
         return table(rows)
     lines = [[r.name, *(percent(getattr(r, name)) for name in COLUMNS)] for r in rows]
-    return tabulated(["run", *COLUMNS.values()], lines, form)  # type: ignore[arg-type]
+    return tabulated(["run", *COLUMNS.values()], lines, form)
 
 
 def _tables(
@@ -131,18 +211,15 @@ def _note_on_images(over_images: list[ImagePairing]) -> list[str]:
     return ["over images: bootstrap, the same images drawn for both methods, each the mean over its seeds."]
 
 
-def _json(groups: list[Group], tests: list[Pairing], over_images: list[ImagePairing], measure: str) -> str:
+def _json(groups: list[Group], tests: list[Pairing], over_images: list[ImagePairing], measure: str) -> Any:
     from lag_core.comparison import COLUMNS
-
-    def number(value: float) -> float | None:
-        return None if math.isnan(value) else value
 
     lines = [
         {
             "name": g.name,
             "seeds": list(g.seeds),
-            "mean": {name: number(g.mean(name)) for name in COLUMNS},
-            "spread": {name: number(g.spread(name)) for name in COLUMNS},
+            "mean": {name: _number(g.mean(name)) for name in COLUMNS},
+            "spread": {name: _number(g.spread(name)) for name in COLUMNS},
             "runs": [r.as_dict() for r in g.rows],
         }
         for g in groups
@@ -150,4 +227,4 @@ def _json(groups: list[Group], tests: list[Pairing], over_images: list[ImagePair
     pairs = {"paired": [vars(one) for one in tests]}
     if over_images:
         pairs["paired_over_images"] = [{k: v if v == v else None for k, v in vars(one).items()} for one in over_images]
-    return json.dumps({"groups": lines, "measure": measure, **pairs}, indent=1)
+    return {"groups": lines, "measure": measure, **pairs}

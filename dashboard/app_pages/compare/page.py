@@ -27,7 +27,7 @@ MOST_SETTINGS = 8
 
 def render(page: Page) -> None:
     """Draw the page."""
-    runs = [run for run in loaders.catalogue(loaders.runs_root()).runs.values() if _same_task(page.run, run)]
+    runs = [run for run in loaders.opened().runs.values() if _same_task(page.run, run)]
     measured = [run for run in runs if loaders.confusions(run) is not None]
     if not measured:
         raise Empty("No run of this task was evaluated yet. `lag evaluate RUN --write` measures it.")

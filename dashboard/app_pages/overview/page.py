@@ -353,7 +353,7 @@ def _all_runs(page: Page) -> None:
         "Percent, after each run's last step; ▸ is the open run, ◦ the compared one. Click a row to open it."
         " * as in the papers; + bg: with the background.",
     ) as view:
-        runs = list(loaders.catalogue(loaders.runs_root()).runs.values())
+        runs = list(loaders.opened().runs.values())
         table = _runs_table(runs)
         view.csv(table)
         number = st.column_config.NumberColumn(format="%.1f", width=62)
