@@ -26,6 +26,11 @@ def _escaped(match: re.Match[str]) -> str:
     return " " if character in "\n\r\t" else character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number with its noun: "1 image", "2 images", "1 class", "2 classes"."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
 def sentence(text: object, longest: int = LONGEST) -> str:
     """`plain`, and at most `longest` characters: what is longer loses its middle."""
     whole = str(text)

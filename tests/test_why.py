@@ -46,7 +46,7 @@ def test_a_class_learned_between_the_two_steps_and_gone_again_is_lost() -> None:
         (made_shares(own=-30, competition=-25), "heads and newer classes", "lost by the heads, and drowned by newer"),
         (made_shares(own=-20, features=-20, competition=-20), "all", "lost by heads, features and newer classes"),
         (made_shares(own=-50, features=-2, spread=60), "nothing to explain", "lost"),
-        (made_shares(own=-24, features=-12, spread=9), "not told apart", "lost, not told apart"),
+        (made_shares(own=-24, features=-12, spread=9), "not told apart", "lost, the images do not say by which part"),
         (made_shares(own=-0.5), "nothing to explain", "kept"),
         (made_shares(newly=-20), "other pixels counted", "kept, other pixels counted"),
         (made_shares(own=-8, newly=-20), "heads", "weakened by the heads"),

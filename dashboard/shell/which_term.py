@@ -7,6 +7,7 @@ import streamlit as st
 from dashboard.page import Empty, Page
 from dashboard.ui import untrusted
 from dashboard.ui.term_curves import term_curves
+from dashboard.ui.wording import counted
 from lag_core.explain import term_shares
 from lag_core.explain.term_shares import ClassCurves, TermCurves
 from lag_core.runs import Run
@@ -68,4 +69,7 @@ def _name(run: Run, cls: int | None) -> str:
 
 
 def _alt(curves: ClassCurves) -> str:
-    return f"Cumulated shares of {len(curves.terms)} loss terms over {int(curves.updates[-1])} updates, in nats"
+    return (
+        f"Cumulated shares of {counted(len(curves.terms), 'loss term')} over "
+        f"{counted(int(curves.updates[-1]), 'update')}, in nats"
+    )

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from dashboard.ui.design import Ink
 from dashboard.ui.frame import clickable, frame
 from dashboard.ui.remembered import remembered
+from dashboard.ui.wording import counted
 
 LINE_STYLES = ({"width": 2.4}, {"width": 5}, {"width": 2.4, "dash": "dot"})
 """Lines that coincide are still seen, one in the other."""
@@ -111,7 +112,7 @@ def _add_band(figure: go.Figure, counts: np.ndarray, band: tuple[np.ndarray, np.
 def _effect_words(
     line: EffectLine, count: int, place: int, band: tuple[np.ndarray, np.ndarray, np.ndarray] | None
 ) -> str:
-    text = f"{line.label}, {count} channels: {line.values[place]:+.1f} points"
+    text = f"{line.label}, {counted(count, 'channel')}: {line.values[place]:+.1f} points"
     if band is None or not count:
         return text
     return f"{text}<br>random: {band[0][place]:+.1f} to {band[2][place]:+.1f}"

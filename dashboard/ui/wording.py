@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lag_core import sentences
+
 
 def percent(fraction: float) -> str:
     """A share in percent: whole from ten on, with one decimal below; "–" where there is none."""
@@ -27,6 +29,4 @@ def number(value: float) -> str:
     return f"{value:.2f}".replace("-", "−") if abs(value) < 100 else f"{value:.0f}".replace("-", "−")
 
 
-def counted(number: int, one: str, several: str = "") -> str:
-    """A number with its noun: "1 image", "2 images", "1 class", "2 classes"."""
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
+counted = sentences.counted

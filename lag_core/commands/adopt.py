@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from lag_core.commands.arguments import place
-from lag_core.sentences import say
+from lag_core.sentences import counted, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     config: DataConfig = resolve({"data": data}).data
     dataset = open_dataset(config)
     opened = adopt(name, adapter, options.checkpoints, dataset.info, data, options.out, device)
-    say(f"{len(opened.steps)} steps, {len(opened.classes)} classes -> {opened.path}")
+    say(f"{counted(len(opened.steps), 'step')}, {counted(len(opened.classes), 'class', 'classes')} -> {opened.path}")
     if not options.no_metrics:
         write_measured(opened, dataset, device)
     if ":" in name:

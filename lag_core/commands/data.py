@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lag_core.commands.arguments import place
 from lag_core.config import ConfigError
-from lag_core.sentences import say
+from lag_core.sentences import counted, say
 
 if TYPE_CHECKING:
     from lag_core.data.dataset import Dataset
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     found = inspect(dataset, labels, options.size, Reporter(options.quiet).bar, options.setting)
     say(_table(dataset, found))
     for step, count in enumerate(found.steps):
-        say(f"step {step}: {count} training images")
+        say(f"step {step}: {counted(count, 'training image')}")
     say("\n".join(f"! {one}" for one in found.advice) or "nothing to fix was found")
     if options.out is not None:
         page = contact_sheet(dataset, found).encode()

@@ -16,7 +16,7 @@ from lag_core.commands.arguments import place
 from lag_core.config import ConfigError
 from lag_core.data.catalogue import DataError, DatasetMissing
 from lag_core.runs import BrokenRun, Run, RunError, list_runs
-from lag_core.sentences import say, sentence
+from lag_core.sentences import counted, say, sentence
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +137,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield "datasets"
     for one in report["datasets"]:
         place = f" in {one['root']}" if one["root"] else ", generated"
-        count = f": {one['train']} training, {one['val']} validation images" if "train" in one else ""
+        count = f": {one['train']} training, {counted(one['val'], 'validation image')}" if "train" in one else ""
         yield from _item(one, f"{one['kind']}{place}{count}")
 
 

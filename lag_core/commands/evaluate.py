@@ -17,7 +17,7 @@ from lag_core.boundary import SHARE
 from lag_core.commands.adopt import add_device
 from lag_core.commands.arguments import place
 from lag_core.runs import Run, RunError, open_run
-from lag_core.sentences import say
+from lag_core.sentences import counted, say
 
 if TYPE_CHECKING:
     from lag_core.boundary import BoundaryCounts
@@ -126,7 +126,10 @@ def _tell(
         say(json.dumps({"run": opened.name, "stored": verdict, "steps": steps}))
     else:
         say(table(rows))
-        say(f"\nIoU of each class on {len(counts.by_image)} images, with its 95 % bootstrap interval over them:")
+        say(
+            f"\nIoU of each class on {counted(len(counts.by_image), 'image')}, with its 95 % bootstrap interval "
+            "over them:"
+        )
         say(_class_table(opened, intervals))
         if bands is not None:
             say(f"\nBoundary IoU: {100 * SHARE:g} % of an image's diagonal around the outlines")

@@ -17,7 +17,7 @@ import numpy as np
 from lag_core.commands import subject
 from lag_core.commands.arguments import place
 from lag_core.config import ConfigError
-from lag_core.sentences import say
+from lag_core.sentences import counted, say
 
 if TYPE_CHECKING:
     from lag_core.explain.apart import Apart
@@ -49,7 +49,10 @@ def run(options: argparse.Namespace) -> int:
     if not options.quiet:
         for sentences in (*summary["verdicts"].values(), *summary["details"].values()):
             say("\n".join(one["text"] for one in sentences))
-        say(f"{len(arrays(found))} arrays and {len(pictures(opened, found))} pictures -> {options.out}")
+        say(
+            f"{counted(len(arrays(found)), 'array')} and {counted(len(pictures(opened, found)), 'picture')} -> "
+            f"{options.out}"
+        )
     return 0
 
 

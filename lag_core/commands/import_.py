@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lag_core.commands.arguments import place
 from lag_core.protocol import SETTINGS
-from lag_core.sentences import say
+from lag_core.sentences import counted, say
 
 NAMES = ("ssul", "lag", "dkd", "star", "mib", "plop", "rcil", "csseg")
 DATASETS = ("voc", "ade20k", "isprs", "folder")
@@ -63,6 +63,9 @@ def run(options: argparse.Namespace) -> int:
         output_stride=options.output_stride,
     )
     written = import_run(request, print)
-    say(f"{options.out}: a run of {len(written.steps)} steps, {written.method} on {written.info['dataset']['name']}")
+    say(
+        f"{options.out}: a run of {counted(len(written.steps), 'step')}, {written.method} on "
+        f"{written.info['dataset']['name']}"
+    )
     say(f"next: lag evaluate {options.out} --write, lag survey {options.out}")
     return 0

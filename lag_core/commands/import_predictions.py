@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from lag_core.commands.arguments import place
-from lag_core.sentences import say
+from lag_core.sentences import counted, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,10 @@ def run(options: argparse.Namespace) -> int:
     background = dataset.info.background
     labels = LabelSpace(task_of(config.data, dataset.info).steps, background, unknown=background is None)
     if len(options.folders) > len(labels.steps):
-        raise ConfigError(f"{len(options.folders)} folders, but task {options.task} has {len(labels.steps)} steps")
+        raise ConfigError(
+            f"{counted(len(options.folders), 'folder')}, but task {options.task} has "
+            f"{counted(len(labels.steps), 'step')}"
+        )
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise ConfigError(f"{options.out} holds files already, and none is replaced; choose another --out")
     stored = store(options.folders, dataset, labels, options.out)
@@ -50,6 +53,6 @@ def run(options: argparse.Namespace) -> int:
         {**tables, "method": method, **({"model": {"latent": stored.channels}} if stored.channels else {})}
     )
     opened = write_foreign_run(options.out, config, labels, dataset.info, network, len(options.folders))
-    say(f"{len(opened.steps)} steps, {len(stored.images)} label maps each -> {opened.path}")
+    say(f"{counted(len(opened.steps), 'step')}, {counted(len(stored.images), 'label map')} each -> {opened.path}")
     write_measured(opened, dataset, "cpu")
     return 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lag_core.commands.adopt import add_device
 from lag_core.commands.arguments import place
 from lag_core.config import ConfigError
+from lag_core.sentences import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
             contents = _by_windows(networks, read_image(source, opened.config.data.range), step, options)
         for path, content in zip(sources[source], contents, strict=True):
             write_atomically(path, content)
-    reporter.say(f"{len(sources)} images, step {step} of {opened.name} -> {options.out}")
+    reporter.say(f"{counted(len(sources), 'image')}, step {step} of {opened.name} -> {options.out}")
     return 0
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from lag_core.commands.adopt import add_device
 from lag_core.commands.arguments import place
 from lag_core.config import ConfigError
-from lag_core.sentences import say
+from lag_core.sentences import counted, say
 
 if TYPE_CHECKING:
     from lag_core.explain.explanation import Explanation, Subject
@@ -54,7 +54,7 @@ def explain(options: argparse.Namespace) -> tuple[Run, Explanation]:
             if not options.quiet:
                 say(f"{reason}; going on with the picture alone")
     if not options.quiet:
-        pictures = f" and {len(examples)} validation images" if examples else ""
+        pictures = f" and {counted(len(examples), 'validation image')}" if examples else ""
         say(f"{run.name}: {run.classes[subject.cls].name} at step {subject.step}, on {subject.name}{pictures} …")
     bar = _Bar(options.quiet)
     try:

@@ -11,7 +11,7 @@ import time
 
 from lag_core.commands.adopt import add_device
 from lag_core.commands.arguments import place
-from lag_core.sentences import say
+from lag_core.sentences import counted, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     size = write_survey(opened, found)
     seconds = time.perf_counter() - began
     reporter.say(
-        f"{len(found.ids)} images at {len(opened.steps)} steps in {seconds:.1f} s -> "
+        f"{counted(len(found.ids), 'image')} at {counted(len(opened.steps), 'step')} in {seconds:.1f} s -> "
         f"{opened.path / ARRAYS} ({size / 2**20:.2f} MiB)"
     )
     return 0

@@ -37,7 +37,7 @@ from lag_core import reading
 from lag_core.commands.arguments import place
 from lag_core.config import Config, ConfigError
 from lag_core.recipes import RECIPES
-from lag_core.sentences import say
+from lag_core.sentences import counted, say
 
 if TYPE_CHECKING:
     from lag_core.runs import Run
@@ -100,12 +100,12 @@ def run(options: argparse.Namespace) -> int:
     every = chosen(jobs_of(options.sweep, options.set, options.seeds), options.only)
     done = {(row["name"], row["seed"]) for row in read_rows(places.results)}
     jobs = first_of_each_beginning([job for job in every if (job.name, job.seed) not in done])
-    say(f"{len(every)} runs, {len(every) - len(jobs)} of them in {places.results} already")
+    say(f"{counted(len(every), 'run')}, {len(every) - len(jobs)} of them in {places.results} already")
     if options.list:
         say("\n".join(job.words for job in jobs))
         return 0
     failed = _train_all(jobs, places, options.workers)
-    say(f"{len(read_rows(places.results))} rows -> {places.results}")
+    say(f"{counted(len(read_rows(places.results)), 'row')} -> {places.results}")
     return 1 if failed else 0
 
 

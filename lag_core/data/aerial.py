@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from lag_core.data.aerial_blocks import plan
 from lag_core.data.aerial_render import render
 from lag_core.data.aerial_scene import Domain, Sun
+from lag_core.sentences import counted
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
@@ -122,5 +123,7 @@ class AerialDataset:
         split, index = match[2], int(match[3])
         if id != f"{domain}-{split}-{index:04d}" or index >= self.counts[split]:
             count = self.counts[split]
-            raise ValueError(f"There is no tile {id!r}; {domain}-{split} has {count} tiles, counted from 0000.")
+            raise ValueError(
+                f"There is no tile {id!r}; {domain}-{split} has {counted(count, 'tile')}, counted from 0000."
+            )
         return domain, split, index

@@ -12,6 +12,7 @@ import numpy as np
 from lag_core import reading
 from lag_core.data.dataset import Dataset, FileDataset, spread
 from lag_core.protocol import IGNORE, LabelSpace
+from lag_core.sentences import counted
 
 COVERS = 0.5
 """Share of an image's labelled pixels above which a class covers it."""
@@ -34,7 +35,8 @@ def _shared_images(dataset: Dataset) -> Iterator[str]:
     same = shared or (copies(dataset.image_file, train, val) if isinstance(dataset, FileDataset) else [])
     if same:
         yield (
-            f"{len(same)} of {len(val)} validation images are training images, too (the first: {same[0]!r}): "
+            f"{len(same)} of {counted(len(val), 'validation image')} are training images, too (the first: "
+            f"{same[0]!r}): "
             "what is measured on them says nothing about new images; take them out of one of the two lists"
         )
 
@@ -71,7 +73,8 @@ def _covering_class(dataset: Dataset, labels: LabelSpace) -> Iterator[str]:
     alone = " and is all that step 0 learns" if labels.steps[0] == (covering,) else ""
     name = dataset.info.class_of(covering).name
     yield (
-        f"class {name!r} covers most pixels of each of {len(names)} training images{alone}: if it is the background, "
+        f"class {name!r} covers most pixels of each of {counted(len(names), 'training image')}{alone}: if it is "
+        "the background, "
         "call it 'background' in classes.json"
     )
 

@@ -16,6 +16,7 @@ from lag_core.data.findings import findings
 from lag_core.data.pictures import DataError
 from lag_core.data.splits import images_of_step
 from lag_core.protocol import IGNORE, LabelSpace
+from lag_core.sentences import counted
 
 FEW = 16
 """Images of a step below which it hardly trains without a least number of iterations."""
@@ -72,7 +73,7 @@ def inspect(
     broken = [sentence for facts in splits.values() for sentence in facts.broken]
     advice = [*broken[:20], *_of_steps(steps), *_of_classes(dataset, splits), *_of_sizes(splits, size)]
     if len(broken) > 20:
-        advice.insert(20, f"{len(broken) - 20} more files cannot be read")
+        advice.insert(20, f"{counted(len(broken) - 20, 'more file')} cannot be read")
     if not broken:
         advice += findings(dataset, labels or LabelSpace(_one_step(dataset), dataset.info.background, True))
     return Inspection(splits, steps, advice)
@@ -106,7 +107,8 @@ def _of_steps(steps: Sequence[int]) -> Iterator[str]:
             yield f"step {step} has no training image: it cannot be trained"
         elif count < FEW:
             yield (
-                f"step {step} has {count} training images: train with --recipe small, which gives each step a least "
+                f"step {step} has {counted(count, 'training image')}: train with --recipe small, which gives "
+                "each step a least "
                 "number of iterations"
             )
 
@@ -120,7 +122,7 @@ def _of_classes(dataset: Dataset, splits: dict[str, SplitFacts]) -> Iterator[str
         elif not measured:
             yield f"class {one.name!r} is in no validation image: its IoU is not defined"
         elif seen < RARE:
-            yield f"class {one.name!r} is in {seen} training images alone: its IoU will depend on chance"
+            yield f"class {one.name!r} is in {counted(seen, 'training image')} alone: its IoU will depend on chance"
     for split, facts in splits.items():
         if facts.unlabelled:
             yield (

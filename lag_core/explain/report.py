@@ -312,7 +312,10 @@ def _plots_of(one: Evidence) -> str:
         ),
         svg.line_plot(
             steps,
-            [Line("drift of the prototype", one.over.drift), Line("spread of its pixels", one.over.spread, 2, True)],
+            [
+                Line("drift of the prototype", one.over.drift),
+                Line("mean distance of its own pixels", one.over.spread, 2, True),
+            ],
             title="Drift of the prototype",
             x_title="step",
             y_title="1 - cosine",

@@ -16,7 +16,7 @@ newly counted pixels took MATERIAL or more |
 | by the heads, by the features, drowned by newer classes | that group took at least QUARTER of the loss, its interval
 lies below 0, and it is told apart from every group that is not named: their intervals do not overlap |
 | by both | heads and features are both named |
-| not told apart | no group fulfils that |
+| not told apart: the images do not say by which part | no group fulfils that |
 
 On one picture there are no intervals: the named groups are those that took at least QUARTER of the loss there.
 """
@@ -57,7 +57,7 @@ CAUSE_WORDS: dict[Cause, str] = {
     "all": "by heads, features and newer classes together",
     "other pixels counted": "other pixels counted",
     "nothing to explain": "nothing to explain",
-    "not told apart": "not told apart",
+    "not told apart": "the images do not say by which part",
 }
 _NAMED: dict[frozenset[str], Cause] = {
     frozenset({"heads"}): "heads",

@@ -11,6 +11,7 @@ from lag_core.comparison import percent, row, step_rows
 from lag_core.config import Config
 from lag_core.metrics import iou, seen_only
 from lag_core.runs import Run
+from lag_core.sentences import counted
 from lag_core.training.vital_signs import VitalSigns
 
 DATA: Mapping[str, str] = {
@@ -76,7 +77,10 @@ def health(run: Run, signs: VitalSigns) -> Iterator[str]:
     steps = range(len(signs.dead))
     yield "## Health\n"
     dead = ", ".join(f"step {step}: {count}" for step, count in enumerate(signs.dead))
-    yield f"Dead among the {signs.channels} latent channels (one value wherever the pictures are looked at): {dead}."
+    yield (
+        f"Dead among the {counted(signs.channels, 'latent channel')} (one value wherever the pictures are "
+        f"looked at): {dead}."
+    )
     yield "Median gradient norm of each loss term on the shared layers, weighted; - where it was not in the loss:\n"
     yield "| term | " + " | ".join(f"step {step}" for step in steps) + " |\n|---|" + "---|" * len(steps)
     for name, norms in signs.moved.items():

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from lag_core.metrics import Summary
-from lag_core.sentences import plain
+from lag_core.sentences import counted, plain
 
 Item = TypeVar("Item")
 
@@ -31,7 +31,7 @@ class Reporter:
         return True if self.quiet else None
 
     def step_begins(self, step: int, steps: int, images: int, first: int, total: int) -> None:
-        self.say(f"step {step + 1} of {steps}: {images} images, {total} iterations")
+        self.say(f"step {step + 1} of {steps}: {counted(images, 'image')}, {counted(total, 'iteration')}")
         self._bar = tqdm(total=total, initial=first, desc=f"step {step}", unit="it", leave=False, disable=self._hidden)
 
     def iteration(self, loss: float | None = None, images_per_second: float = 0.0) -> None:

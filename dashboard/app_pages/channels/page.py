@@ -32,7 +32,7 @@ from dashboard.cache.loaders import Picture
 from dashboard.page import Empty, Page
 from dashboard.picture import channel_distances
 from dashboard.state import selection, settings
-from dashboard.ui.wording import percent
+from dashboard.ui.wording import counted, percent
 from lag_core.explain import channels
 from lag_core.explain.channels import ChannelSplit
 from lag_core.runs import Run
@@ -131,7 +131,7 @@ def _carriers(scene: Scene) -> str:
     how = telling(scene)
     living = len(testable(scene, how))
     if living < 2:
-        return f"{living} of {scene.total} channels are alive on this picture."
+        return f"{living} of {counted(scene.total, 'channel')} are alive on this picture."
     fourth = quarter(scene, how)
     place = sizes(scene, how).index(fourth)
     found = {order: measured(scene, how, order) for order in ("invariant", "changed")}
@@ -231,8 +231,11 @@ def _energy(scene: Scene) -> None:
         pictures(
             drawn,
             [
-                (f"**invariant**, {int(split.invariant.sum())} channels", "Energy of the invariant channels"),
-                (f"**specific**, {int(split.specific.sum())} channels", "Energy of the specific channels"),
+                (
+                    f"**invariant**, {counted(int(split.invariant.sum()), 'channel')}",
+                    "Energy of the invariant channels",
+                ),
+                (f"**specific**, {counted(int(split.specific.sum()), 'channel')}", "Energy of the specific channels"),
             ],
         )
         told = ", ".join(f"{100 * s[0]:.0f} % at step {t}" for t, s in shares.items())

@@ -20,7 +20,7 @@ from dashboard.picture.viewer import show_picture
 from dashboard.state import selection, settings
 from dashboard.ui import untrusted
 from dashboard.ui.effect_curves import EffectLine, effect_curves
-from dashboard.ui.wording import percent
+from dashboard.ui.wording import counted, percent
 
 if TYPE_CHECKING:
     from lag_core.explain.interventions import Curve
@@ -54,7 +54,8 @@ def draw_sets(scene: Scene) -> None:
             living = len(testable(scene, how))
             if living < 2:
                 raise Empty(
-                    f"{living} of {scene.total} channels are alive on this picture: there are no sets to compare."
+                    f"{living} of {counted(scene.total, 'channel')} are alive on this picture: there are no "
+                    "sets to compare."
                 )
             numbers = [str(k) for k in sizes(scene, how)[1:]]
             default = str(quarter(scene, how))

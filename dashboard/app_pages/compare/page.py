@@ -21,6 +21,9 @@ from lag_core.runs import Run
 from lag_core.tabulating import Format, tabulated
 
 PAPER_FORMATS: tuple[Format, ...] = ("latex", "markdown")
+OF_CHANGE = ("forgetting_fixed", "bwt_fixed", "forgetting", "bwt")
+"""Measures of what was lost, not of what is left."""
+
 MOST_SETTINGS = 8
 """Settings drawn beside one another."""
 
@@ -87,7 +90,19 @@ def _answer(groups: list[Group], column: str, run: Run) -> str:
     best = max(known, key=lambda group: sign * group.mean(column))
     word = "lowest" if sign < 0 else "highest"
     value = f"{100 * best.mean(column):.1f} %"
-    return f"{head} **{untrusted.name(best.name, 60)}** has the {word} *{COLUMNS[column]}*: **{value}**."
+    said = f"{head} **{untrusted.name(best.name, 60)}** has the {word} *{COLUMNS[column]}*: **{value}**."
+    return said + (_what_is_left(groups, best) if column in OF_CHANGE else "")
+
+
+def _what_is_left(groups: list[Group], best: Group) -> str:
+    """Beside a measure of loss: who has most left, where that is another. What was not learned cannot be lost."""
+    known = [group for group in groups if not np.isnan(group.mean("all"))]
+    most = max(known, key=lambda group: group.mean("all"), default=best)
+    if most is best:
+        return ""
+    name, left = untrusted.name(most.name, 60), f"{100 * most.mean('all'):.1f} %"
+    own = f"{100 * best.mean('all'):.1f} %"
+    return f" What was not learned cannot be lost: over all classes it stands at {own}, {name} at {left}."
 
 
 def _seeds(page: Page, groups: list[Group], column: str) -> None:
@@ -108,7 +123,7 @@ def _seeds(page: Page, groups: list[Group], column: str) -> None:
         view.csv({head: [cell[i] for cell in cells] for i, head in enumerate(heads)})
         st.dataframe(
             {head: [untrusted.plain(cell[i], 80) for cell in cells] for i, head in enumerate(heads)},
-            hide_index=True, height=min(38 + 35 * len(groups), 320), key="groups", alt="Mean and spread by method",
+            hide_index=True, height=min(38 + 35 * len(groups), 320), key="groups", alt="Mean and standard deviation over seeds, by method",
         )  # fmt: skip
         tests = pairings(groups, column)
         with st.expander("Ready for a paper: LaTeX and Markdown", icon=":material/description:"):

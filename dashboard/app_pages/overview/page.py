@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import streamlit as st
 
 from dashboard.app_pages.overview import figures, wall
-from dashboard.app_pages.overview.scores import BESIDE, COLUMNS, HEADLINE, LOWER_IS_BETTER, Scores, scores
+from dashboard.app_pages.overview.scores import BESIDE, COLUMNS, HEADLINE, LOWER_IS_BETTER, OF_CHANGE, Scores, scores
 from dashboard.cache import loaders
 from dashboard.page import Empty, Page
 from dashboard.picture import measured_on
@@ -17,6 +17,7 @@ from dashboard.picture.measured_on import MeasuredOn
 from dashboard.sidebar import class_names
 from dashboard.state import selection, settings
 from dashboard.ui import untrusted
+from dashboard.ui.wording import counted
 from lag_core import metrics
 from lag_core.runs import Run, RunError
 
@@ -24,6 +25,7 @@ EVERY_DOMAIN = "all"
 MATRIX_HEIGHT = 280
 TIMELINE_HEIGHT = 72
 TABLE_HEIGHT = 178
+DeltaColor = Literal["normal", "inverse", "off"]
 IMAGES_OFFERED = 2
 """Images offered for a cell of the confusion matrix."""
 
@@ -112,14 +114,39 @@ def _headline(page: Page, found: Scores, other: Scores | None) -> None:
                 title,
                 _percent(now[name]),
                 _difference(now[name], then[name]) if then else None,
-                delta_color="inverse" if name in LOWER_IS_BETTER else "normal",
+                delta_color=_delta_color(name, now, then),
                 help=_MEANING[name],
             )
             if name in BESIDE:
                 column.caption(_beside(name, now, page.run.labels.background is not None))
         name = untrusted.name(page.run2.name) if page.run2 else ""
         against = f"; small numbers: difference to {name}" if name else ""
-        st.caption(f"IoU in percent after step {page.step}{against}.{_never_learned(page, found)}")
+        success = _no_success(now, then, name) if then else ""
+        st.caption(f"IoU in percent after step {page.step}{against}.{success}{_never_learned(page, found)}")
+
+
+def _delta_color(name: str, now: Mapping[str, float], then: Mapping[str, float] | None) -> DeltaColor:
+    """Green for better, red for worse; grey where less was lost because less was there."""
+    if then is not None and name in OF_CHANGE and _lost_less(name, now, then) and _less_is_left(now, then):
+        return "off"
+    return "inverse" if name in LOWER_IS_BETTER else "normal"
+
+
+def _lost_less(name: str, now: Mapping[str, float], then: Mapping[str, float]) -> bool:
+    return now[name] < then[name] if name in LOWER_IS_BETTER else now[name] > then[name]
+
+
+def _less_is_left(now: Mapping[str, float], then: Mapping[str, float]) -> bool:
+    return now["all"] < then["all"]
+
+
+def _no_success(now: Mapping[str, float], then: Mapping[str, float], other: str) -> str:
+    """Says that less forgetting is no success where less is left; the difference is grey then."""
+    better = [HEADLINE[name] for name in OF_CHANGE if _lost_less(name, now, then)]
+    if not better or not _less_is_left(now, then):
+        return ""
+    measures = f"{' and '.join(better)} look{'s' * (len(better) == 1)} better than in {other}"
+    return f" {measures} although less is left here: what was not learned cannot be lost."
 
 
 def _beside(name: str, now: Mapping[str, float], background: bool) -> str:
@@ -204,7 +231,9 @@ def _difference(one: float, other: float) -> str | None:
 def _timeline(page: Page) -> None:
     run = page.run
     steps = [[run.classes[i] for i in info.classes] for info in run.steps]
-    notes = [f"{s.images:,} images · {_duration(s.seconds)}" if s.images else "trained elsewhere" for s in run.steps]
+    notes = [
+        f"{counted(s.images, 'image')} · {_duration(s.seconds)}" if s.images else "trained elsewhere" for s in run.steps
+    ]
     with page.section(
         "Steps",
         "Each box is a step with the classes that it introduces; click one to go there.",
@@ -328,6 +357,8 @@ def _images_that_lost(page: Page, cls: int) -> None:
     """Buttons to the images in which a class lost most pixels by this step, where a survey knows them."""
     here = set(loaders.image_ids(page.run, page.data_root))
     lost = [name for name in loaders.lost_shares(page.run, page.step, cls) if name in here]
+    if lost:
+        st.caption(f"Pictures that lost most of it by step {page.step}:", width="content")
     for name in lost[:IMAGES_OFFERED]:
         if st.button(untrusted.name(name), key=f"pair-{name}", type="tertiary", help="Show this image"):
             selection.go(image=name, cls=class_names(page.run)[cls])

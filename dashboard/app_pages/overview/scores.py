@@ -42,6 +42,9 @@ COLUMNS: Mapping[str, str] = {
 
 LOWER_IS_BETTER = ("forgetting_fixed",)
 
+OF_CHANGE = ("forgetting_fixed", "bwt_fixed")
+"""Measures of what was lost, not of what is left: a run that learned nothing has the best of them."""
+
 
 @dataclass(frozen=True)
 class Scores:

@@ -62,7 +62,8 @@ def _said_of(page: Page, pictures: PictureSet) -> None:
     """Which pictures these are, where that is not what one expects."""
     if pictures.kind == "photographs":
         st.caption(
-            f"These are the {len(pictures)} photographs that ship: the run's own validation pictures are not here. "
+            f"These are the {counted(len(pictures), 'photograph')} that ship: the run's own validation pictures "
+            "are not here. "
             "The numbers above are of the whole validation set."
         )
     elif not _here(page):
@@ -241,7 +242,7 @@ def _take_buttons(page: Page, pictures: PictureSet, places: Sequence[int], ticke
     shown, chosen = np.zeros(len(pictures), bool), np.isin(pictures.ids, list(ticked))
     shown[list(places)] = True
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="actions-take"):
-        st.markdown(f"**{len(places)}** of {len(pictures)} pictures", width="content")
+        st.markdown(f"**{len(places)}** of {counted(len(pictures), 'picture')}", width="content")
         st.button(
             f"Measure on {'it' if len(places) == 1 else f'these {len(places)}'}", key="take-shown",
             icon=":material/filter_alt:", disabled=len(places) in (0, len(pictures)),

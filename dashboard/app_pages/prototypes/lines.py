@@ -51,16 +51,16 @@ def draw_drift(page: Page, motion: Motion, other: Motion | None, drawn: Sequence
 def draw_margins(page: Page, motion: Motion, other: Motion | None, drawn: Sequence[int]) -> None:
     spread = motion.kind == "measured"
     reading = (
-        "Distance to the nearest other class, minus the spread of the own pixels: below 0 the class overlaps it."
+        "Distance to the nearest other class, minus the mean distance to its own pixels: below 0 the two overlap."
         if spread
-        else "Distance to the nearest other class; stored prototypes come without a spread."
+        else "Distance to the nearest other class; stored prototypes come without the distance to their own pixels."
     )
     with page.section(
         "Margin to the nearest class" if spread else "Distance to the nearest class",
         reading,
         slug="margin",
         formula=r"M^t_k = \min_{j \ne k} d(p^t_k, p^t_j) - \overline{d(z, p^t_k)}, \quad " + D_LATEX,
-        source="docs/method.md#spread; the spread is the mean of d over the class's latent pixels z, at the same step",
+        source="docs/method.md#spread; z: the class's own latent pixels; both at the same step t",
     ) as view:
         title = "margin (1 − cosine)" if spread else "distance (1 − cosine)"
         _lines(

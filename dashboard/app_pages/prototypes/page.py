@@ -24,7 +24,7 @@ from dashboard.page import Empty, Page
 from dashboard.state import settings
 from dashboard.ui import untrusted
 from dashboard.ui.class_key import class_key
-from dashboard.ui.wording import short
+from dashboard.ui.wording import counted, short
 from lag_core.explain import similarity
 from lag_core.runs import Run
 
@@ -120,15 +120,17 @@ def answer(page: Page, motion: Motion, other: Motion | None) -> str:
 
 
 def _way(page: Page, motion: Motion, other: Motion | None, name: str) -> str:
-    """How far the class moved, on the scale of its own spread, and its place among the classes."""
+    """How far the class moved, on the scale of how far its own pixels lie from it, and its place among the classes."""
     drift = motion.drift.since_introduced[page.step]
     mine, introduced = float(drift[page.cls]), page.run.labels.step_of(page.cls)
     spread = float(motion.prototypes.spread[introduced, page.cls])
     times = "less than a tenth of" if mine < 0.1 * spread else f"{mine / spread:.1f} times"
-    scale = f", {times} the spread of its own pixels" if spread > 0 else ""
+    scale = f", {times} the mean distance of its own pixels at step {introduced}" if spread > 0 else ""
     older = [k for k in range(len(drift)) if page.run.labels.step_of(k) < page.step and not np.isnan(drift[k])]
     rank = 1 + sum(bool(drift[k] > mine) for k in older)
-    place = f" and {_ordinal(rank)} of the {len(older)} older classes" if len(older) > 1 else ""
+    place = (
+        f" and {_ordinal(rank)} of the {counted(len(older), 'older class', 'older classes')}" if len(older) > 1 else ""
+    )
     compared = ""
     if page.run2 and other and not np.isnan(theirs := other.drift.since_introduced[page.step2, page.cls2]):
         compared = f" In {untrusted.name(page.run2.name)} it moved by **{short(float(theirs))}**."
@@ -152,8 +154,8 @@ def _neighbour(motion: Motion, run: Run, step: int, cls: int) -> str:
         return f"{sentence}."
     if motion.margins.overlap[step, cls]:
         own = untrusted.name(run.classes[cls].name)
-        return f"{sentence}: nearer than its own pixels spread, so {own} overlaps it (margin {short(margin)})."
-    return f"{sentence}: farther than its own pixels spread (margin {short(margin)})."
+        return f"{sentence}: nearer than its own pixels are on average, so {own} overlaps it (margin {short(margin)})."
+    return f"{sentence}: farther than its own pixels are on average (margin {short(margin)})."
 
 
 def _paths(page: Page, motion: Motion, drawn: Sequence[int]) -> None:
@@ -253,7 +255,7 @@ def _pair_words(run: Run, step: int, other: int, a: int, b: int, value: float) -
 def _numbers(page: Page, motion: Motion) -> None:
     with page.section(
         f"All classes after step {page.step}",
-        "Cosine distances (1 − cosine): own drift, nearest neighbour, spread of the own pixels.",
+        "Cosine distances (1 − cosine) of each prototype at this step; to own pixels: their mean.",
         slug="numbers",
         inline=True,
     ) as view:
@@ -280,7 +282,7 @@ def _class_table(run: Run, motion: Motion, step: int) -> dict[str, list[Any]]:
         "drift": motion.drift.since_introduced,
         "drift, last step": motion.drift.since_last,
         "to nearest": motion.margins.distance,
-        "spread": motion.prototypes.spread,
+        "to own pixels": motion.prototypes.spread,
         "margin": motion.margins.margin,
     }
     if motion.unknown is not None:

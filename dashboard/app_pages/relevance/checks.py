@@ -12,7 +12,7 @@ from dashboard.app_pages.relevance.maps import Asked, Explained, Refused
 from dashboard.app_pages.relevance.scene import METHOD_NAMES, Scene, Series, progress
 from dashboard.page import Empty
 from dashboard.ui import untrusted
-from dashboard.ui.wording import number, percent
+from dashboard.ui.wording import counted, number, percent
 
 if TYPE_CHECKING:
     from lag_core.explain.attribution_checks import Randomised
@@ -237,9 +237,11 @@ def _offer_check(missing: list[Asked]) -> None:
     """A button that makes the check for the maps of the step, of both runs."""
     per_map = maps.passes(missing[0]) + 1 if missing[0].method in maps.LONG else 1
     count = maps.SHUFFLED_MAPS * len(missing)
-    words = f"It computes {count} more maps" + (", which takes minutes." if per_map > 1 else ", which takes seconds.")
+    words = f"It computes {counted(count, 'more map')}" + (
+        ", which takes minutes." if per_map > 1 else ", which takes seconds."
+    )
     if st.button("Shuffle and compare", key="relevance-shuffle", icon=":material/shuffle:", help=words):
-        with progress(f"{count} maps of shuffled networks", count * per_map, "shuffled") as tick:
+        with progress(f"{counted(count, 'map')} of shuffled networks", count * per_map, "shuffled") as tick:
             for one in missing:
                 maps.check(one, tick)
         st.rerun()

@@ -20,6 +20,7 @@ from dashboard.picture import channel_distances, predictions
 from dashboard.picture.predictions import Shown
 from dashboard.state import selection, settings
 from dashboard.ui import untrusted
+from dashboard.ui.wording import counted
 from lag_core.explain import channels
 from lag_core.explain.attribution_methods import ATTRIBUTION_METHODS, Depth
 from lag_core.explain.channels import ChannelSplit
@@ -320,7 +321,7 @@ def compute(missing: Sequence[Asked], key: str) -> None:
     """Compute what was asked for by a button, with progress, and draw the page anew."""
     long = missing[0].method in relevance_maps.LONG
     total = sum(relevance_maps.passes(one) if long else 1 for one in missing)
-    with progress(f"{METHOD_NAMES[missing[0].method]}, {len(missing)} maps", total, key) as tick:
+    with progress(f"{METHOD_NAMES[missing[0].method]}, {counted(len(missing), 'map')}", total, key) as tick:
         for one in missing:
             relevance_maps.explain([one], tick if long else None)
             if not long:

@@ -15,6 +15,7 @@ from dashboard.page import Empty, Page
 from dashboard.picture import reasons
 from dashboard.state import settings
 from dashboard.ui import untrusted
+from dashboard.ui.wording import counted
 from lag_core.data.pictures import DataError
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _offer(page: Page, made: Made) -> None:
         key="download-report",
     )
     held = made.contents
-    st.caption(f"{held.size / 2**20:.1f} MiB · {held.pictures} pictures · {held.plots} plots")
+    st.caption(f"{held.size / 2**20:.1f} MiB · {counted(held.pictures, 'picture')} · {counted(held.plots, 'plot')}")
     for sentence in held.words:
         st.markdown(untrusted.markdown(sentence))
     st.markdown(":gray[It also holds:]")

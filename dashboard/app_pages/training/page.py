@@ -35,6 +35,12 @@ SMOOTHING: Mapping[str, float] = {"none": 0.0, "some": 0.7, "strong": 0.93}
 SMOOTHED = "some"
 """At first."""
 
+ICONS: Mapping[terms.Sign, str] = {
+    "worked": ":green[:material/check_circle:]",
+    "nothing old": ":gray[:material/info:]",
+    "problem": ":orange[:material/error:]",
+}
+
 SOURCE_TERMS = "docs/method.md#schedule; the terms themselves: #spm, #sfp, #nsc, #additions (distillation)"
 
 
@@ -174,12 +180,11 @@ def _without_events(told: Told) -> list[str]:
     return named
 
 
-def _line(first: int, last: int, words: str, problem: bool, *, marked: int) -> str:
+def _line(first: int, last: int, words: str, sign: terms.Sign, *, marked: int) -> str:
     between = "and" if last == first + 1 else "to"
     name = f"step {first}" if first == last else f"steps {first} {between} {last}"
     name = f"**{name}**" if first <= marked <= last else name
-    icon = ":orange[:material/error:]" if problem else ":green[:material/check_circle:]"
-    return f"{icon} {name}: {words}"
+    return f"{ICONS[sign]} {name}: {words}"
 
 
 def _compared(page: Page, other: Told) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from dashboard.ui import untrusted
+from dashboard.ui.wording import counted
 from lag_core.config import MethodConfig
 from lag_core.explain.effects import SEGMENTATION, Effect, StepEffects, TermEffect
 from lag_core.explain.history import Progress
@@ -17,6 +19,11 @@ _REPLAYED: Mapping[str, str] = {
     "stored": "stored images of earlier steps",
 }
 """What passes through the network again when replay begins at the trunk's output."""
+
+NOTHING_OLD = ": no term asked for the old classes"
+
+Sign = Literal["worked", "nothing old", "problem"]
+"""Of a step's verdict. Only the first is a success: terms that work, and none that speaks for old classes, is none."""
 
 
 def meaning(name: str, method: MethodConfig) -> str:
@@ -50,20 +57,23 @@ def verdict(effects: StepEffects) -> str:
     return " ".join(sentences) or "no loss term was logged."
 
 
-def is_problem(effects: StepEffects) -> bool:
-    """Whether a term of the step did nothing, or left the numbers."""
-    return bool(effects.not_finite or effects.names(Effect.ZERO, Effect.DEAD))
+def sign(effects: StepEffects) -> Sign:
+    """Whether a term of the step did nothing or left the numbers; else whether any was there for the old classes."""
+    if effects.not_finite or effects.names(Effect.ZERO, Effect.DEAD):
+        return "problem"
+    alone = effects.step > 0 and [term.name for term in effects.terms] == [SEGMENTATION]
+    return "nothing old" if alone else "worked"
 
 
-def grouped(steps: Sequence[StepEffects]) -> list[tuple[int, int, str, bool]]:
-    """Verdicts as (first step, last step, words, problem): neighbours of whom the same is said are one."""
-    groups: list[tuple[int, int, str, bool]] = []
+def grouped(steps: Sequence[StepEffects]) -> list[tuple[int, int, str, Sign]]:
+    """Verdicts as (first step, last step, words, sign): neighbours of whom the same is said are one."""
+    groups: list[tuple[int, int, str, Sign]] = []
     for effects in steps:
-        words, problem = verdict(effects), is_problem(effects)
+        words, found = verdict(effects), sign(effects)
         if groups and groups[-1][2] == words and groups[-1][1] == effects.step - 1:
-            groups[-1] = (groups[-1][0], effects.step, words, problem)
+            groups[-1] = (groups[-1][0], effects.step, words, found)
         else:
-            groups.append((effects.step, effects.step, words, problem))
+            groups.append((effects.step, effects.step, words, found))
     return groups
 
 
@@ -90,7 +100,8 @@ def _acting(effects: StepEffects) -> list[str]:
     if all(t.effect is Effect.UNMEASURED for t in living):
         return ["No gradient norm was logged while the shared layers trained, so nothing can be said of them."]
     if [t.name for t in effects.terms] == [SEGMENTATION] and living[0].effect is Effect.MOVED:
-        return [f"segmentation alone trained the network (median gradient norm {short(living[0].norm)})."]
+        alone = f"segmentation alone trained the network (median gradient norm {short(living[0].norm)})"
+        return [f"{alone}{NOTHING_OLD if effects.step > 0 else ''}."]
     return [*_moved(effects), *_hardly(effects), *_zero(effects), *_head_terms(living)]
 
 
@@ -99,8 +110,8 @@ def _moved(effects: StepEffects) -> list[str]:
     count = len([t for t in effects.terms if t.effect is not Effect.HEADS])
     moved = sorted((t for t in effects.terms if t.effect is Effect.MOVED), key=lambda t: -t.norm)
     if not moved:
-        return [f"none of {count} terms moved the shared layers."]
-    everyone = f"all {count} terms" if len(moved) == count else f"{len(moved)} of {count} terms"
+        return [f"none of {counted(count, 'term')} moved the shared layers."]
+    everyone = f"all {counted(count, 'term')}" if len(moved) == count else f"{len(moved)} of {counted(count, 'term')}"
     others = [t for t in moved if t.name != SEGMENTATION]
     segmentation = effects.term(SEGMENTATION)
     norms = ", ".join(map(_with_norm, others))
@@ -153,7 +164,9 @@ def status(progress: Progress | None, batch: int) -> str:
         return "Still training; nothing has been logged yet."
     of = f" of {progress.total:,}" if progress.total else ""
     if progress.iteration >= progress.total > 0:
-        return f"Still training, step {progress.step}: its {progress.total:,} iterations are done, measuring it"
+        return (
+            f"Still training, step {progress.step}: its {counted(progress.total, 'iteration')} are done, measuring it"
+        )
     left = progress.seconds_left(batch)
     soon = "" if math.isnan(left) else f", about {duration(left)} left in this step"
     speed = progress.images_per_second

@@ -18,6 +18,7 @@ from dashboard.cache.memory_cache import shelved
 from dashboard.page import Empty, Page
 from dashboard.picture import predictions, reasons
 from dashboard.ui import untrusted
+from dashboard.ui.wording import counted
 from lag_core import metrics
 from lag_core.explain import shares as share_rules
 from lag_core.explain import why
@@ -52,7 +53,7 @@ def of(page: Page, run: Run, cls: int, step: int, where: Where) -> Account:
     found = shares(page, run, cls, step, where)
     answer = why.answer(found, _learned(run, cls, step))
     name = untrusted.plain(run.classes[cls].name, 60)
-    measured_on = f"{found.images} validation images" if where == "set" else _this_picture(page)
+    measured_on = f"{counted(found.images, 'validation image')}" if where == "set" else _this_picture(page)
     return Account(answer, why.fate_sentence(name, answer, measured_on), why.cause_sentence(answer))
 
 

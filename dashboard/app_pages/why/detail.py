@@ -196,15 +196,15 @@ def _silent_steps(found: Evidence) -> list[int]:
 def _prototype(page: Page, case: Case, other: Case | None) -> None:
     with page.section(
         "Drift",
-        f"Of its prototype (blue); above the spread of its pixels (orange) it left its place.{_dotted(other)}",
+        f"Of its prototype (blue); above the mean distance of its own pixels (orange) it left its place.{_dotted(other)}",
         slug="prototype",
-        formula=r"D_t = 1 - \cos(p^t, p^s), \qquad \text{spread}_s = \mathrm{mean}_i\,(1 - \cos(z_i, p^s))",
+        formula=r"D_t = 1 - \cos(p^t, p^s), \qquad \text{own pixels}_s = \mathrm{mean}_i\,(1 - \cos(z_i, p^s))",
         source="docs/method.md#spread; z: the class's latent pixels at step s, which introduces it; on the validation "
         "set over all images where the run has a survey, as on the page Prototypes",
     ) as view:
         series = _series(case, other, lambda e: e.over.drift, "drift", figures.MAIN)
         spread = np.full(len(case.evidence.over.drift), case.evidence.over.spread[case.evidence.source])
-        series.append(Series(f"spread at step {case.evidence.source}", spread, figures.SECOND))
+        series.append(Series(f"its own pixels at step {case.evidence.source}", spread, figures.SECOND))
         _steps_view(page, view, series, "Drift of the prototype over the steps", "1 − cosine", 4, None)
 
 

@@ -14,6 +14,7 @@ from dashboard.page import Page, guarded
 from dashboard.shell import which_term
 from dashboard.state import selection, settings
 from dashboard.ui import embedded, untrusted
+from dashboard.ui.wording import counted
 from lag_core.explain import rendering
 from lag_core.explain.shares import Shares, waterfall
 from lag_core.explain.why import groups
@@ -135,7 +136,7 @@ def _waterfall(page: Page, found: Account) -> None:
         "Where the change lives",
         f"From the IoU at step {shares.step_from} to that at step {shares.step_to}, part by part; they add up. "
         "Orange took points, blue gave some"
-        + (f"; whiskers: 95 % over {shares.images} images." if shares.images > 1 else "."),
+        + (f"; whiskers: 95 % over {counted(shares.images, 'image')}." if shares.images > 1 else "."),
         slug="waterfall",
         formula=r"\varphi_p = \sum_{S \not\ni p} \frac{|S|!\,(n - |S| - 1)!}{n!}\,\big(v(S \cup p) - v(S)\big)",
         source="Shapley 1953; v(S): IoU of the network whose parts in S are as now, on the pixels known then (ours)",
