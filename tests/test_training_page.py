@@ -186,7 +186,7 @@ def test_a_weight_that_is_not_a_number_is_not_hidden(tmp_path):
     found = history_of(tmp_path, [event(0, 0), event(0, 1, terms={"segmentation": {"raw": math.nan}})])
     (step,) = effects(found, Findings(), 1)
     assert step.not_finite == ("segmentation",)
-    assert "NaN" in terms.verdict(step) and terms.is_problem(step)
+    assert "NaN" in terms.verdict(step) and terms.sign(step) == "problem"
 
 
 def test_no_journal_is_an_empty_history(tmp_path):
@@ -225,7 +225,7 @@ def test_effects_follow_from_the_norms(tmp_path):
     words = terms.verdict(later)
     assert "3 of 5 terms moved the shared layers: spm 2.0, nsc 1.4 beside segmentation 5.1." in words
     assert "**sfp did nothing**: the value was 0 throughout." in words
-    assert "join at iteration 3 of 12" in words and terms.is_problem(later)
+    assert "join at iteration 3 of 12" in words and terms.sign(later) == "problem"
     _, running = effects(history_of(tmp_path / "running", journal(2)), Findings(), 1)
     assert "sfp did nothing so far" in terms.verdict(running)
 
@@ -270,18 +270,18 @@ def replaying(tmp_path, raw, **method):
 
 def test_replay_at_the_latent_map_acts_on_the_heads_alone(tmp_path):
     step = replaying(tmp_path, 1.0, replay_at="latent")
-    assert not terms.is_problem(step) and "replay acts on the heads alone" in terms.verdict(step)
+    assert terms.sign(step) != "problem" and "replay acts on the heads alone" in terms.verdict(step)
 
 
 def test_replay_at_the_trunk_without_a_gradient_is_a_failure(tmp_path):
     step = replaying(tmp_path, 1.0, replay_at="trunk")
-    assert terms.is_problem(step) and "**replay did nothing**: a gradient of 0" in terms.verdict(step)
+    assert terms.sign(step) == "problem" and "**replay did nothing**: a gradient of 0" in terms.verdict(step)
 
 
 @pytest.mark.parametrize("at", ["latent", "trunk"])
 def test_replay_that_replays_nothing_is_a_failure_wherever_it_begins(tmp_path, at):
     step = replaying(tmp_path, 0.0, replay_at=at)
-    assert terms.is_problem(step) and "**replay did nothing**: the value was 0" in terms.verdict(step)
+    assert terms.sign(step) == "problem" and "**replay did nothing**: the value was 0" in terms.verdict(step)
 
 
 @pytest.mark.parametrize(

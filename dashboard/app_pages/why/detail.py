@@ -196,7 +196,7 @@ def _silent_steps(found: Evidence) -> list[int]:
 def _prototype(page: Page, case: Case, other: Case | None) -> None:
     with page.section(
         "Drift",
-        f"Of its prototype (blue); above the mean distance of its own pixels (orange) it left its place.{_dotted(other)}",
+        f"Of its prototype (blue); above the mean distance of its pixels (orange) it left its place.{_dotted(other)}",
         slug="prototype",
         formula=r"D_t = 1 - \cos(p^t, p^s), \qquad \text{own pixels}_s = \mathrm{mean}_i\,(1 - \cos(z_i, p^s))",
         source="docs/method.md#spread; z: the class's latent pixels at step s, which introduces it; on the validation "
