@@ -12,6 +12,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from dashboard import sidebar
 from dashboard.cache import loaders
+from dashboard.components.cells import cell_keys
 from dashboard.page import Page, guarded
 from dashboard.shell import memory_release, prefetch, tour
 from dashboard.shell.following import await_first_step
@@ -76,6 +77,8 @@ def main(default: str = "start") -> None:
     for sentence in selection.take_notes():
         st.toast(sentence, icon=":material/info:", duration="long")
     sidebar.draw_link(copied)
+    with st.sidebar:
+        cell_keys()
     selection.publish()
     memory_release.tidy()
     prefetch.begin(page, [entry.slug for entry in PAGES])

@@ -123,7 +123,7 @@ def _seeds(page: Page, groups: list[Group], column: str) -> None:
         view.csv({head: [cell[i] for cell in cells] for i, head in enumerate(heads)})
         st.dataframe(
             {head: [untrusted.plain(cell[i], 80) for cell in cells] for i, head in enumerate(heads)},
-            hide_index=True, height=min(38 + 35 * len(groups), 320), key="groups", alt="Mean and standard deviation, by method",
+            hide_index=True, height=min(38 + 35 * len(groups), 320), key="groups", alt="Mean and deviation by method",
         )  # fmt: skip
         tests = pairings(groups, column)
         with st.expander("Ready for a paper: LaTeX and Markdown", icon=":material/description:"):
