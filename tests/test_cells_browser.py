@@ -16,11 +16,14 @@ STATE = "run=animals-3-1-finetune&run2=animals-3-1-lagplus&step=3&class=dog"
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
     """Overview, on runs that ship."""
-    with served("dashboard/app.py", {"LAG_RUNS": str(ROOT / "checkpoints")}) as url, chromium() as browser:
-        with window(browser, f"{url}/overview?{STATE}", width=1280, height=900) as opened:
-            opened.locator(".js-plotly-plot[tabindex]").first.wait_for()
-            settle(opened)
-            yield opened
+    with (
+        served("dashboard/app.py", {"LAG_RUNS": str(ROOT / "checkpoints")}) as url,
+        chromium() as browser,
+        window(browser, f"{url}/overview?{STATE}", width=1280, height=900) as opened,
+    ):
+        opened.locator(".js-plotly-plot[tabindex]").first.wait_for()
+        settle(opened)
+        yield opened
 
 
 def told(page: Page) -> str:

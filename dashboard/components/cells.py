@@ -1,4 +1,4 @@
-"""Heat maps by keyboard: Tab reaches each of them, arrow keys move over its cells, and a screen reader says the value."""
+"""Heat maps by keyboard: Tab reaches each, arrow keys move over its cells, a screen reader says what they hold."""
 
 from __future__ import annotations
 
