@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from dashboard import sidebar
+from dashboard.app_pages.why import part_shares
 from dashboard.cache import loaders
 from dashboard.cache.loaders import Picture
 from dashboard.cache.memory_cache import shelved
 from dashboard.page import Empty, Page
-from dashboard.picture import predictions, reasons
+from dashboard.picture import measured_on, predictions, reasons
+from dashboard.picture.measured_on import MeasuredOn
 from dashboard.ui import untrusted
 from dashboard.ui.wording import counted
 from lag_core import metrics
@@ -48,22 +50,33 @@ class Account:
         return self.answer.shares
 
 
-def of(page: Page, run: Run, cls: int, step: int, where: Where) -> Account:
-    """The answer for a class at a step. Raises `Empty` while it is not measured."""
-    found = shares(page, run, cls, step, where)
+def of(page: Page, run: Run, cls: int, step: int, where: Where, part: MeasuredOn | None = None) -> Account:
+    """The answer for a class at a step. Raises `Empty` while it is not measured.
+
+    part: of the validation set; None for all of it.
+    """
+    found = shares(page, run, cls, step, where, part)
     answer = why.answer(found, _learned(run, cls, step))
     name = untrusted.plain(run.classes[cls].name, 60)
-    measured_on = f"{counted(found.images, 'validation image')}" if where == "set" else _this_picture(page)
-    return Account(answer, why.fate_sentence(name, answer, measured_on), why.cause_sentence(answer))
+    return Account(answer, why.fate_sentence(name, answer, _on(page, found, where, part)), why.cause_sentence(answer))
 
 
-def beside(page: Page, own: Account, where: Where) -> Account | None:
+def _on(page: Page, found: Shares, where: Where, part: MeasuredOn | None) -> str:
+    if where == "image":
+        return _this_picture(page)
+    return counted(found.images, "validation image") if part is None else part.words
+
+
+def beside(page: Page, own: Account, where: Where, part: MeasuredOn | None = None) -> Account | None:
     """What sets the run apart from the compared one; None where there is none, or it cannot be compared."""
     run, other = page.run, page.run2
     if other is None or page.step2 <= other.labels.step_of(page.cls2):
         return None
+    same = measured_on.in_run(part, other, page.data_root)
+    if part is not None and same is None:
+        return None
     try:
-        theirs = shares(page, other, page.cls2, page.step2, where, ask=False)
+        theirs = shares(page, other, page.cls2, page.step2, where, same, ask=False)
         apart = share_rules.difference(own.shares, theirs)
     except (Empty, ValueError):
         return None
@@ -73,7 +86,9 @@ def beside(page: Page, own: Account, where: Where) -> Account | None:
     return Account(why.answer(apart), "", "", said, how)
 
 
-def shares(page: Page, run: Run, cls: int, step: int, where: Where, *, ask: bool = True) -> Shares:
+def shares(
+    page: Page, run: Run, cls: int, step: int, where: Where, part: MeasuredOn | None = None, *, ask: bool = True
+) -> Shares:
     """The shares of a class since the step that introduced it. `ask`: offer to measure what nobody has measured."""
     if where == "image":
         picture = page.picture()
@@ -82,6 +97,8 @@ def shares(page: Page, run: Run, cls: int, step: int, where: Where, *, ask: bool
         return _on_picture(
             run.digest, picture.digest, picture.truth is None, cls, step, _run=run, _picture=picture, _truth=truth
         )
+    if part is not None:
+        return part_shares.of(page, run, part, cls, step)
     survey = loaders.survey(run)
     if survey is not None and survey.shares is not None and (found := survey.shares.of(cls, step)) is not None:
         return found

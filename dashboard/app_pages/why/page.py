@@ -37,14 +37,14 @@ def render(page: Page) -> None:
     if page.step <= source:
         _nothing_to_keep(page, source)
         return
-    on_part.draw(page)
+    part = on_part.draw(page, where)
     top = st.container()
     pictures, bars = st.columns((1.15, 1), gap="small")
     with pictures:
         _board(page, source)
     with bars, guarded("The shares"):
-        found = account.of(page, page.run, page.cls, page.step, where)
-        beside = account.beside(page, found, where)
+        found = account.of(page, page.run, page.cls, page.step, where, part)
+        beside = account.beside(page, found, where, part)
         top.markdown(_answer(page, found, beside))
         _waterfall(page, found)
         _beside(page, beside)
