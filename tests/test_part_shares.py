@@ -47,7 +47,7 @@ def test_the_shares_are_those_of_the_chosen_pictures(app):
     assert not at.exception and "Not measured yet" in text(at) and "2 of" in text(at)
     (button,) = [b for b in at.button if b.label == "Measure the shares on 2 pictures"]
     button.click().run()
-    assert not at.exception and "Not measured yet" not in text(at) and f"on {part.words}" in text(at)
+    assert not at.exception and "Not measured yet" not in text(at) and f"({part.words})" in text(at).replace("\\", "")
     from dashboard.app_pages.why import part_shares
     from lag_core.explain.cache import ResultCache, key_of
 
@@ -56,7 +56,7 @@ def test_the_shares_are_those_of_the_chosen_pictures(app):
     kept = part_shares._kept(run, part, cls, STEP, ResultCache(), key)
     fate = class_fates(part.confusions(), run.labels, STEP)[cls]
     assert kept.images == 2
-    assert (kept.start, kept.fixed) == pytest.approx((100 * fate.start, 100 * fate.now), abs=0.5)
+    assert (kept.start, kept.fixed) == pytest.approx((100 * fate.start, 100 * fate.now), abs=1.0)
     assert kept.points.sum() == pytest.approx(kept.end - kept.start, abs=1e-6)
     again = AppTest.from_string(WHY, default_timeout=120)
     again.query_params.update(at.query_params)

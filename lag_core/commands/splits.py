@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         say(json.dumps({"task": data.task, "setting": data.setting, "images": counts}))
     else:
         for step, count in enumerate(counts):
-            say(f"step {step}: {count:6d} images, classes {', '.join(map(str, labels.steps[step]))}")
+            say(f"step {step}: {count:6d} image{'s' * (count != 1)}, classes {', '.join(map(str, labels.steps[step]))}")
     return 0
 
 
