@@ -3,9 +3,9 @@
 `python benchmarks/training.py --backbone resnet18 --size 224 --batch 8 --out benchmarks/results/training-cpu.json`
 
 Rows are timed in turn, round by round, in one process, so that a ratio is a median of pairs that saw the same machine:
-lag, lag+, reference, finetune (the whole network), and "plain": a distillation loop as the literature writes it, with
-two whole networks, autocast and loader workers. The images are made up; their sizes and files are like VOC's.
-`--input` times the input pipeline alone.
+lag, lag+, reference, finetune (the whole network), "plain": a distillation loop as the literature writes it, with two
+whole networks, autocast and loader workers, and "segmentation": lag without its own loss terms. The images are made
+up; their sizes and files are like VOC's. `--input` times the input pipeline alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ from lag_core.training.features import FeatureStore
 from lag_core.training.loading import loaded
 from lag_core.training.reporting import Reporter
 
-ROWS = ("finetune", "lag", "lag+", "reference", "plain")
+ROWS = ("finetune", "lag", "lag+", "reference", "plain", "segmentation")
+BASES = ("finetune", "plain", "segmentation")
+"""Rows that the others are divided by."""
+SEGMENTATION_ALONE = {"method": dict.fromkeys(("kd_logits", "kd_latent", "spm", "sfp", "nsc"), 0.0)}
+"""On top of lag: its network and its teacher's pseudo-labels, without its own loss terms."""
 CLASSES = 6
 HEIGHT, WIDTH = 375, 500
 
@@ -75,7 +79,8 @@ def tables_of(row: str, options: argparse.Namespace, root: Path) -> dict[str, An
     fast = options.device == "cuda"
     return configuration.merge(
         [
-            preset("finetune" if row == "plain" else row),
+            preset({"plain": "finetune", "segmentation": "lag"}.get(row, row)),
+            SEGMENTATION_ALONE if row == "segmentation" else {},
             {
                 "data": {
                     "dataset": "folder", "root": str(root), "task": "3-2", "size": options.size, "views": 0,
@@ -225,6 +230,11 @@ def timed(step: Step, iterations: range, device: torch.device) -> float:
     return (watch.now() - began) / len(iterations)
 
 
+def ratio(own: Sequence[float], base: Sequence[float]) -> float:
+    """Median over rounds."""
+    return median(a / b for a, b in zip(own, base, strict=True))
+
+
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Operations a second of a large matrix product: what the device gives at best."""
     n = 8192 if device.type == "cuda" else 1024
@@ -265,8 +275,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             name: {
                 "seconds": median(values),
                 "images_per_second": options.batch / median(values),
-                "of_finetune": median(a / b for a, b in zip(values, seconds.get("finetune", values), strict=True)),
-                "of_plain": median(a / b for a, b in zip(values, seconds.get("plain", values), strict=True)),
+                **{f"of_{base}": ratio(values, seconds.get(base, values)) for base in BASES},
                 "gigaflops": flops[name] / 1e9,
                 "flop_utilisation": flops[name] / median(values) / rate,
                 "peak_memory_mib": memory[name] if device.type == "cuda" else None,
