@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: dashboard test test-fast lint mutants clean
+.PHONY: dashboard test test-fast lint coverage mutants clean
 
 $(VENV)/.app: requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,6 +28,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Which lines of lag_core no test runs; fails below 92 %. Quicker on Python 3.12 or newer.
+coverage: $(VENV)/.dev
+	OMP_NUM_THREADS=1 COVERAGE_CORE=sysmon $(BIN)/python -m pytest -n auto --dist loadfile --cov
 
 # Do the tests notice a changed program? For maintainers; a quarter of an hour.
 mutants: $(VENV)/.dev

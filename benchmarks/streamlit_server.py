@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -48,16 +48,19 @@ class Server:
 
 
 @contextmanager
-def served(runs: Path, threads: int = 2) -> Iterator[Server]:
-    """The app on the runs under `runs`, with nothing in its cache on disk; `threads` is what torch may use."""
+def served(runs: Path, threads: int = 2, cache: Path | None = None, before: Sequence[str] = ()) -> Iterator[Server]:
+    """The app on the runs under `runs`, with nothing in its cache on disk; `threads` is what torch may use.
+
+    cache: where the cache lies instead of in a folder of its own. before: words in front of the command.
+    """
     with socket.socket() as probe, tempfile.TemporaryDirectory() as folder:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         probe.close()
-        command = [sys.executable, "-m", "streamlit", "run", "dashboard/app.py"]
+        command = [*before, sys.executable, "-m", "streamlit", "run", "dashboard/app.py"]
         command += ["--server.headless=true", f"--server.port={port}", "--server.address=127.0.0.1"]
         variables = {
-            **os.environ, "LAG_RUNS": str(runs.resolve()), "LAG_CACHE": str(Path(folder, "cache")),
+            **os.environ, "LAG_RUNS": str(runs.resolve()), "LAG_CACHE": str(cache or Path(folder, "cache")),
             "OMP_NUM_THREADS": str(threads),
         }  # fmt: skip
         log = Path(folder, "log")

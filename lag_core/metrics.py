@@ -13,7 +13,7 @@ step s and a later step t are compared on the same pixels: those whose true clas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,12 +70,6 @@ def iou(matrix: np.ndarray) -> np.ndarray:
     hits = np.diagonal(matrix).astype(np.float64)
     union = matrix.sum(0) + matrix.sum(1) - hits
     return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
-
-
-def pixel_accuracy(matrix: np.ndarray) -> float:
-    """Share of counted pixels that are right; NaN if there are none."""
-    total = matrix.sum()
-    return float(np.trace(matrix) / total) if total else float("nan")
 
 
 @dataclass(frozen=True)
@@ -205,10 +199,3 @@ def average(ious: np.ndarray) -> float:
     """Mean over all steps, step 0 included, of the mean IoU of the classes known there. Shape: [T, n] ->
     scalar."""
     return mean([mean(row) for row in ious])
-
-
-def domain_gap(by_domain: Mapping[str, np.ndarray], labels: LabelSpace, step: int) -> float:
-    """Difference between the best and the worst domain's all-mIoU after `step`; confusion matrices by
-    domain."""
-    scores = [summary(matrix, labels, step).all for matrix in by_domain.values()]
-    return max(scores) - min(scores)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -291,3 +293,31 @@ def test_the_icon_is_embedded() -> None:
     from dashboard import app
 
     assert app.ICON.startswith("data:image/png;base64,")
+
+
+CALLED_FROM_OUTSIDE = {
+    "why_lost",  # for a notebook
+    "bytes_read",  # how a test sees that a log is read on, not anew
+    "_get_help_string",  # argparse calls it
+}
+
+
+def test_nothing_is_there_for_tests_alone() -> None:
+    """Every function, class and constant is named a second time, in the packages, a benchmark or the documents."""
+    packages = [path for package in ("lag_core", "dashboard") for path in modules(package).values()]
+    others = [
+        path for pattern in ("benchmarks/**/*.py", "docs/*.*", "docs/adr/*.md", "*.md") for path in ROOT.glob(pattern)
+    ]
+    texts = [path.read_text("utf-8") for path in (*packages, *others)]
+    words = Counter(word for text in texts for word in re.findall(r"\w+", text))
+    defined = {name for path in packages for name in _defined(ast.parse(path.read_text("utf-8")))}
+    assert sorted(name for name in defined - CALLED_FROM_OUTSIDE if words[name] < 2) == []
+
+
+def _defined(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))

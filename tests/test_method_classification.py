@@ -146,3 +146,23 @@ def test_confident_regions_agree_with_a_loop(activation):
                 k = int(scores.argmax())
                 assert regions[b, y, x] == (k if k in (1, 3) and scores[k] >= 0.6 else 255)
     assert set(regions.unique().tolist()) - {255}
+
+
+def test_a_weight_leaves_the_divisor_as_it_is(batch):
+    logits, labels, _ = batch
+    for loss in (binary_cross_entropy, cross_entropy, lambda z, y, w=None: unbiased_cross_entropy(z, y, 3, w)):
+        half = torch.full(labels.shape, 0.5)
+        assert torch.allclose(loss(logits, labels, half), 0.5 * loss(logits, labels))
+
+
+def test_unbiased_cross_entropy_of_ignored_pixels_is_that_of_the_others(batch):
+    logits, labels, _ = batch
+    other = logits.clone()
+    other[0, :, 0, :3] = 100.0  # ignored
+    for loss in (binary_cross_entropy, cross_entropy, lambda z, y: unbiased_cross_entropy(z, y, 3)):
+        assert torch.equal(loss(other, labels), loss(logits, labels))
+
+
+def test_softplus_far_from_zero():
+    assert softplus(torch.tensor([-200.0, 200.0])).tolist() == [0.0, 200.0]
+    assert float(softplus(torch.zeros(1))) == pytest.approx(math.log(2))

@@ -14,9 +14,7 @@ from lag_core.method.distillation import (
     decay,
     distil_features,
     distil_logits,
-    distil_stages,
     not_labelled_new,
-    reference_kd,
 )
 from lag_core.method.terms import kept_logits
 from lag_core.protocol import LabelSpace
@@ -26,7 +24,6 @@ TERMS = {
     "sigmoid": distil_logits,
     "softmax": lambda s, t: distil_logits(s, t, activation="softmax", temperature=2.0),
     "features": lambda s, t: distil_features(s[:, : t.shape[1]], t),
-    "reference": lambda s, t: reference_kd(s[:, : t.shape[1]], t),
 }
 
 
@@ -70,25 +67,6 @@ def test_features_are_relative_to_the_teacher():
     assert distil_features(student * 7, teacher * 7).item() == pytest.approx(
         distil_features(student, teacher).item(), rel=1e-5
     )
-
-
-def test_stages_are_weighted():
-    a, b = torch.randn(1, 2, 3, 3), torch.randn(1, 2, 3, 3)
-    student, teacher = {"layer3": a, "latent": b, "alone": a}, {"layer3": b, "latent": a}
-    expected = 2.0 * distil_features(a, b) + 1.0 * distil_features(b, a)
-    assert torch.allclose(distil_stages(student, teacher), expected)
-    with pytest.raises(ValueError, match="weight"):
-        distil_stages({"x": a}, {"x": b})
-    with pytest.raises(ValueError, match="partner"):
-        distil_stages({"layer3": a}, {"layer2": b})
-
-
-def test_reference_kd_agrees_with_a_loop():
-    student, teacher = torch.randn(2, 3, 2, 2), torch.randn(2, 3, 2, 2)
-    total = 0.0
-    for b, c, y, x in torch.ones(2, 3, 2, 2).nonzero().tolist():
-        total -= float(student[b, :, y, x].log_softmax(0)[c] * (2 * teacher[b, :, y, x]).softmax(0)[c])
-    assert reference_kd(student, teacher).item() == pytest.approx(total / 24, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", TERMS)
@@ -137,3 +115,20 @@ def test_unknown_is_distilled_only_if_it_shall_be(held):
     assert [bool(gradient[:, k].any()) for k in range(5)] == [held, True, True, True, False]
     first = 0 if held else 1
     assert torch.equal(loss, distil_logits(student[:, first:4], teacher[:, first:]))
+
+
+def test_kept_pixels_may_weigh_less_than_one():
+    student, teacher = torch.randn(1, 3, 2, 2), torch.randn(1, 3, 2, 2)
+    weight = torch.tensor([[[1.0, 0.5], [0.0, 0.25]]])
+    for make in (
+        lambda **more: distil_logits(student, teacher, **more),
+        lambda **more: distil_logits(student, teacher, activation="softmax", temperature=2.0, **more),
+    ):
+        alone = torch.stack([make(keep=torch.arange(4).view(1, 2, 2) == i) for i in range(4)]).view(1, 2, 2)
+        assert torch.allclose(make(keep=weight), (alone * weight).sum() / weight.sum())
+
+
+def test_temperature_scales_the_sigmoid_form_too():
+    student, teacher = torch.randn(1, 3, 2, 2), torch.randn(1, 3, 2, 2)
+    expected = 4 * distil_logits(student / 2, teacher / 2)
+    assert torch.allclose(distil_logits(student, teacher, temperature=2.0), expected)

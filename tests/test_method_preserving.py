@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lag_core.method.preserving import feature_preserving
+from lag_core.method.preserving import _distance, feature_preserving
 
 CLASSES = [2, 3, 5]
 SPECIFIC = torch.tensor([True, False, True, True, False, True, True, False])
@@ -80,3 +80,37 @@ def test_nothing_present_and_nothing_specific_give_zero(scene):
     ours = feature_preserving(student, teacher, regions, CLASSES, torch.zeros(8, dtype=torch.bool))
     assert ours.classwise.item() == ours.globally.item() == 0
     assert not torch.autograd.grad(sum(ours), student)[0].any()
+
+
+def regions_of(pixels: int, rest: int) -> Tensor:
+    """One image of 5 x 6: so many pixels of class 2, then of class 0, the others unknown."""
+    flat = torch.full((30,), 255)
+    flat[:pixels], flat[pixels : pixels + rest] = 2, 0
+    return flat.view(1, 5, 6)
+
+
+@pytest.mark.parametrize(("pixels", "rest", "counts"), [(4, 4, True), (3, 4, False), (4, 3, False), (5, 5, True)])
+def test_a_class_and_its_rest_need_four_pixels_each(pixels: int, rest: int, counts: bool) -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.rand(1, 8, 5, 6), torch.rand(1, 8, 5, 6)
+    found = feature_preserving(student, teacher, regions_of(pixels, rest), [2], SPECIFIC)
+    assert (found.classwise > 0) == counts
+    always = feature_preserving(student, teacher, regions_of(pixels, rest), [2], SPECIFIC, min_pixels=3)
+    assert always.classwise > 0
+
+
+def test_the_margin_is_one_and_a_distance_is_zero_at_equality() -> None:
+    torch.manual_seed(0)
+    latent, regions = torch.rand(1, 8, 5, 6), regions_of(10, 10)
+    found = feature_preserving(latent, latent, regions, [2], SPECIFIC)
+    inside, outside = direction(latent, regions == 2), direction(latent, regions == 0)
+    assert float(found.classwise) == pytest.approx(1 - float((inside - outside).norm()), abs=2e-4)
+    assert float(_distance(inside[None], inside[None])) == pytest.approx(0, abs=1e-9)
+    assert float(_distance(inside[None], inside[None] + 1)) == pytest.approx(len(inside) ** 0.5, abs=2e-4)
+
+
+def test_a_class_far_from_its_rest_costs_nothing() -> None:
+    latent, regions = torch.zeros(1, 8, 5, 6), regions_of(15, 15)
+    latent[0, 0][regions[0] == 2] = 1.0
+    latent[0, 2][regions[0] == 0] = 1.0
+    assert feature_preserving(latent, latent, regions, [2], SPECIFIC).classwise == 0

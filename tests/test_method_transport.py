@@ -96,3 +96,47 @@ def test_same_generator_same_maps_and_none_without_a_new_class(filled):
 def test_carried_maps_need_full_covariances_at_the_trunk():
     with pytest.raises(ConfigError, match="carried"):
         resolve({"method": {"replay_maps": "carried", "replay_at": "trunk", "replay_covariance": "diagonal"}})
+
+
+def test_the_ridge_is_a_hundredth_of_the_mean_variance():
+    s = torch.tensor([[1.0, 0.5], [0.5, 3.0]], dtype=torch.float64)
+    assert torch.allclose(with_ridge(s), torch.tensor([[1.02, 0.5], [0.5, 3.02]], dtype=torch.float64))
+    assert with_ridge(s).dtype == torch.float64
+
+
+def test_a_power_of_a_singular_matrix_is_finite():
+    flat = torch.ones(3, 3, dtype=torch.float64)
+    assert matrix_power(flat, -0.5).isfinite().all() and matrix_power(torch.zeros_like(flat), -0.5).isfinite().all()
+    assert torch.allclose(matrix_power(flat, 0.5) @ matrix_power(flat, 0.5), flat)
+
+
+def test_a_class_without_pixels_is_not_carried_to(filled):
+    statistics, features, labels = filled
+    statistics.reset([2])
+    maps, named = Carrier(statistics, SPACE, 1).carry(features, labels, [2, 3], 3, torch.Generator().manual_seed(1))
+    assert len(maps) == 3 and named.flatten(1).amax(1).tolist() == [3, 3, 3]
+
+
+def test_every_image_with_a_new_class_is_drawn_and_each_draw_is_its_own(filled):
+    statistics, features, labels = filled
+    maps, _ = Carrier(statistics, SPACE, 1).carry(features, labels, [3], 40, torch.Generator().manual_seed(1))
+    border = {tuple(one[:, 0, 0].tolist()) for one in maps}
+    assert border == {tuple(features[i, :, 0, 0].tolist()) for i in (2, 5, 8)}
+
+
+def test_each_new_class_of_an_image_is_carried_by_its_own_map():
+    space = LabelSpace(((0, 1), (2, 3)), background=0, unknown=True)  # channels 3 and 4 are new
+    generator = torch.Generator().manual_seed(0)
+    statistics = ClassStatistics(5, 5, full=True, rectified=False)
+    features, labels = torch.randn(4, 5, 6, 6, generator=generator), torch.zeros(4, 6, 6, dtype=torch.int64)
+    for channel in (2, 3, 4):
+        labels[:, channel - 2 : channel - 1] = channel
+        features[:, :, channel - 2] += channel
+    statistics.update(features, labels)
+    maps, named = Carrier(statistics, space, 1).carry(features[:1], labels[:1], [2], 1, torch.Generator())
+    assert named[0].tolist() == labels[0].clone().masked_fill(labels[0] > 2, 2).tolist()
+    for row, source in ((1, 3), (2, 4)):
+        cov = statistics.covariance()
+        matrix, shift = gaussian_transport(statistics.mean[source], cov[source], statistics.mean[2], cov[2])
+        assert torch.allclose(maps[0, :, row], matrix @ features[0, :, row] + shift[:, None], atol=1e-4)
+    assert torch.equal(maps[0, :, 0], features[0, :, 0]) and torch.equal(maps[0, :, 3:], features[0, :, 3:])

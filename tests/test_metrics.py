@@ -242,12 +242,37 @@ def test_the_shipped_reference_keeps_impervious_surface_on_fixed_pixels() -> Non
     assert metrics.forgetting_fixed(confusions, run.labels)[0] == pytest.approx(0.813 - 0.764, abs=1e-3)
 
 
-def test_pixel_accuracy() -> None:
-    assert metrics.pixel_accuracy(np.array([[3, 1], [0, 4]])) == pytest.approx(7 / 8)
-    assert math.isnan(metrics.pixel_accuracy(np.zeros((2, 2), np.int64)))
+def test_forgetting_is_negative_where_a_class_got_better() -> None:
+    ious = np.array([[0.5, np.nan], [0.3, 0.6], [0.7, 0.4]])
+    np.testing.assert_allclose(metrics.forgetting(ious), [-0.2, 0.2])
+    np.testing.assert_allclose(metrics.plasticity(ious), [0.5, 0.6])
+    assert metrics.bwt(ious) == pytest.approx((0.2 - 0.2) / 2) and metrics.mean_forgetting(ious) == pytest.approx(0)
+    assert metrics.average(ious) == pytest.approx((0.5 + 0.45 + 0.55) / 3)
 
 
-def test_domain_gap() -> None:
-    near, far = np.diag([10, 10, 10, 10, 10]), np.full((5, 5), 1)
-    gap = metrics.domain_gap({"rgb": near, "irrg": far}, AERIAL_2_2_1, 2)
-    assert gap == pytest.approx(1 - 1 / 9)
+def test_matrices_of_several_processes_add_up_by_step_and_domain() -> None:
+    one, two = np.array([[1, 2], [3, 4]]), np.array([[10, 0], [0, 10]])
+    total = metrics.added([[{"rgb": one}, {"rgb": one}], [{"rgb": two, "irrg": two}, {}], [{"irrg": one}, {}]])
+    assert {k: v.tolist() for k, v in total[0].items()} == {"rgb": [[11, 2], [3, 14]], "irrg": [[11, 2], [3, 14]]}
+    assert {k: v.tolist() for k, v in total[1].items()} == {"rgb": one.tolist()}
+    with pytest.raises(ValueError):
+        metrics.added([[{}], []])
+
+
+def test_means_of_nothing_and_of_zeros() -> None:
+    assert metrics.mean([]) != metrics.mean([]) and metrics.mean([0.0, np.nan, 1.0]) == 0.5
+    assert metrics.harmonic_mean(0.5, 0.25) == pytest.approx(1 / 3) and metrics.harmonic_mean(0.0, 0.0) == 0
+    assert math.isnan(metrics.harmonic_mean(np.nan, 0.5)) and metrics.harmonic_mean(1.0, 0.0) == 0
+
+
+def test_drops_by_hand() -> None:
+    labels = LabelSpace(((1,), (2,), (3,)), None, True)
+    first = np.array([[8, 0, 0], [0, 0, 0], [0, 0, 0]])
+    second = np.array([[4, 4, 0], [0, 6, 0], [5, 5, 0]])
+    third = np.array([[2, 2, 4], [0, 3, 3], [0, 0, 9]])
+    found = metrics.drops([first, second, third], labels)
+    np.testing.assert_allclose(found, [[1 - 2 / 8, np.nan, np.nan], [4 / 8 - 2 / 8, 6 / 10 - 3 / 8, np.nan]])
+    np.testing.assert_allclose(metrics.forgetting_fixed([first, second, third], labels), [0.75, 0.225, np.nan])
+    assert metrics.bwt_fixed([first, second, third], labels) == pytest.approx(-(0.75 + 0.225) / 2)
+    with pytest.raises(ValueError, match="got steps 2 and 1"):
+        metrics.iou_between([first, second, third], labels, 2, 1)

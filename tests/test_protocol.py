@@ -211,3 +211,68 @@ def test_unknown_names_of_classes_are_refused() -> None:
         labels.index_of(99)
     with pytest.raises(IndexError, match="no class index 21"):
         labels.step_of(21)
+
+
+@pytest.mark.parametrize(
+    ("steps", "background", "expected"),
+    [
+        (((0,), (1, 2)), 0, (1, 1, 2)),
+        (((0, 1), (2,)), 0, (1, 1, 1, 1)),
+        (((1,), (2,)), None, (1, 1, 1)),
+        (((1, 2), (3,)), None, (1, 2, 1)),
+    ],
+)
+def test_heads_of_small_first_steps(
+    steps: tuple[tuple[int, ...], ...], background: int | None, expected: tuple[int, ...]
+) -> None:
+    """A background alone in step 0 shares no head with classes that are not there."""
+    assert LabelSpace(steps, background, True).head_sizes(1) == expected
+
+
+def test_steps_of_classes_to_the_last_one_and_no_further() -> None:
+    labels = LabelSpace(((0, 7), (3, 9), (4,)), 0, True)
+    assert [labels.step_of(index) for index in range(5)] == [0, 0, 1, 1, 2]
+    assert [labels.index_of(one) for one in labels.order] == list(range(5)) and labels.order == (0, 7, 3, 9, 4)
+    for index in (-1, 5):
+        with pytest.raises(IndexError, match=f"no class index {index}: the task has 5 classes"):
+            labels.step_of(index)
+
+
+def test_channels_of_each_step_by_hand() -> None:
+    labels = LabelSpace(((0, 7), (3, 9), (4,)), 0, True)
+    assert [labels.seen(step) for step in range(3)] == [2, 4, 5]
+    assert [labels.channels(step) for step in range(3)] == [3, 5, 6]
+    assert [labels.new_channels(step) for step in range(3)] == [range(1, 3), range(3, 5), range(5, 6)]
+    assert [labels.old_channels(step) for step in range(3)] == [range(2, 1), range(2, 3), range(2, 5)]
+    assert (labels.catch_all, labels.offset, labels.first_foreground) == (0, 1, 2)
+    bare = LabelSpace(((0, 7), (3,)), 0)
+    assert (bare.catch_all, bare.offset, bare.first_foreground) == (0, 0, 1)
+    assert LabelSpace(((7,), (3,)), None, True).first_foreground == 1
+
+
+def test_tables_by_hand() -> None:
+    labels = LabelSpace(((0, 7), (3, 9)), 0, True)
+    target = labels.target_table(1, "overlapped")
+    assert target.dtype == np.uint8 and target.shape == (256,)
+    assert {int(i): int(target[i]) for i in np.flatnonzero(target)} == {3: 3, 9: 4, 255: 255}
+    assert labels.target_table(1, "sequential")[7] == 2 and labels.labelled(1, "sequential") == (7, 3, 9)
+    truth, back = labels.truth_table(), labels.dataset_table()
+    assert {int(i): int(truth[i]) for i in np.flatnonzero(truth != IGNORE)} == {0: 0, 7: 1, 3: 2, 9: 3}
+    assert back[:5].tolist() == [0, 7, 3, 9, IGNORE] and (back[5:] == IGNORE).all()
+    assert truth.dtype == back.dtype == np.uint8 and truth.shape == back.shape == (256,)
+
+
+def test_ids_from_0_to_254_are_allowed() -> None:
+    assert LabelSpace(((0, 254),), None, True).order == (0, 254)
+    for foreign in (-1, 255):
+        with pytest.raises(ValueError, match=r"must lie in 0\.\.254"):
+            LabelSpace(((1, foreign),), None, True)
+
+
+def test_a_task_may_name_every_class_and_repeats_its_last_number() -> None:
+    assert parse_task("2-3", range(1, 6)).steps == ((1, 2), (3, 4, 5))
+    assert parse_task("1-2-1", range(1, 7)).steps == ((1,), (2, 3), (4,), (5,), (6,))
+    assert parse_task("1-1_b", [5, 6], 0).name == "1-1_b"
+    assert parse_task("offline", [5, 6], 0) == Task("offline", ((0, 5, 6),))
+    with pytest.raises(ValueError, match=r"task '1-1_x'.*'_b' to '_w'"):
+        parse_task("1-1_x", [5, 6])

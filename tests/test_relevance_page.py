@@ -19,6 +19,7 @@ from dashboard.cache.memory_cache import SHELF
 from dashboard.ui import design
 from lag_core.explain.attribution import Method, attribute
 from lag_core.explain.attribution_checks import Pointing, Randomised
+from lag_core.explain.attribution_methods import ATTRIBUTION_METHODS
 from lag_core.relevance.lrp import FoldedSegmenter, NotFinite
 from lag_core.relevance.target import Target
 
@@ -171,6 +172,8 @@ def asked(root):
 
 def test_methods_are_those_of_the_library():
     assert get_args(Method) == maps.METHODS == tuple(maps.DEPTHS)
+    meanings = [one.meaning for one in ATTRIBUTION_METHODS.values()]
+    assert len(set(meanings)) == len(meanings) and all(text.endswith(".") for text in meanings)
 
 
 @pytest.mark.parametrize("method", maps.METHODS)

@@ -231,3 +231,44 @@ def test_hold_out_follows_the_seed() -> None:
     assert hold_out(ids, 0.1, 5) != hold_out(ids, 0.1, 6)
     assert hold_out(["one"], 0.5, 0) == (["one"], [])
     assert hold_out([], 0.5, 0) == ([], [])
+
+
+def test_the_background_gives_an_image_to_no_step() -> None:
+    labels = space("2-1", 4)
+    present = {"ground": frozenset({0}), "none": frozenset(), "first": frozenset({0, 2})}
+    for setting in SETTINGS:
+        assert images_of_step(present, labels, 0, setting) == ["first"]
+    bare = LabelSpace(parse_task("2-1", range(1, 5)).steps, None, True)
+    assert images_of_step({"ground": frozenset({0, 1})}, bare, 0, "disjoint") == [], "0 is a class of no step here"
+
+
+def test_a_fraction_rounds_and_a_whole_one_keeps_all() -> None:
+    labels, present = space("1-1", 2), {f"i{k}": frozenset({2}) for k in range(10)}
+    for selection in ("prefix", "random"):
+        for fraction, kept in ((0.24, 2), (0.26, 3), (0.04, 1), (0.99, 10), (1.0, 10), (2.0, 10)):
+            names = images_of_step(present, labels, 1, "overlapped", fraction=fraction, selection=selection)  # type: ignore[arg-type]
+            assert len(names) == kept
+
+
+def test_a_domain_without_a_way_to_tell_it_keeps_every_image() -> None:
+    labels = space("1-1", 2)
+    assert images_of_step({"a": frozenset({1})}, labels, 0, "overlapped", domains=("rgb",)) == ["a"]
+    assert images_of_step({"a": frozenset({1})}, labels, 0, "overlapped", domain_of=domain_of) == ["a"]
+
+
+def test_draws_stay_what_they_are() -> None:
+    """Stored runs were trained on these images: what a seed draws may never change."""
+    labels, present = space("2-1", 4), {f"x{i:02d}": frozenset({1, 3, 4}) for i in range(12)}
+    drawn = [images_of_step(present, labels, step, "partitioned", seed=5) for step in range(3)]
+    assert drawn[:2] == [["x00", "x01", "x03", "x05", "x11"], ["x06"]]
+    assert sorted(name for names in drawn for name in names) == list(present)
+    kept = images_of_step(present, labels, 1, "overlapped", fraction=0.3, selection="random", seed=5)
+    assert kept == ["x00", "x03", "x05", "x11"]
+    assert hold_out(list(present), 0.25, 5)[1] == ["x00", "x02", "x06"]
+
+
+def test_a_share_that_is_not_positive_and_a_single_image_hold_nothing_out() -> None:
+    assert hold_out(["a", "b"], -0.5, 0) == (["a", "b"], [])
+    train, held = hold_out(["a", "b"], 1.0, 0)
+    assert len(train) == len(held) == 1
+    assert [len(hold_out(list("abcdefghij"), share, 0)[1]) for share in (0.04, 0.14, 0.16, 0.95)] == [1, 1, 2, 9]

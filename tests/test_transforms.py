@@ -74,16 +74,6 @@ def test_padding_is_about_zero_for_the_network() -> None:
     assert np.abs(transforms.to_input(fitted)[:, 8:, 8:]).max() < 0.01
 
 
-def test_unfit_brings_labels_back() -> None:
-    _, mask = blocks(48, 64)
-    np.testing.assert_array_equal(transforms.unfit(transforms.fit_mask(mask, 128), (48, 64), (48, 64)), mask)
-    _, large = blocks(300, 200, side=25)
-    content = transforms.content_size(300, 200, 128)
-    back = transforms.unfit(transforms.fit_mask(large, 128), content, (300, 200))
-    assert back.shape == large.shape
-    assert (back == large).mean() > 0.9
-
-
 def test_unfit_scores_follow_the_labels() -> None:
     _, mask = blocks(300, 200, side=50)
     content = transforms.content_size(300, 200, 128)

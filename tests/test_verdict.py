@@ -341,3 +341,212 @@ def test_what_would_have_to_go_is_the_smallest_number_that_loses_the_class() -> 
 def test_a_lost_class_has_nothing_left_to_lose() -> None:
     assert needed(effect_curve(-0.3, 0.0), (0.6, 0.1, 0.05)) == ("", "")
     assert needed(effect_curve(-0.3, 0.0), moved=0)[0] == "heads"
+
+
+# --- Each boundary by itself. ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("active", "counts"), [(1, (1,)), (2, (1,)), (3, (1, 2)), (4, (1, 2)), (8, (1, 2, 4)), (100, (12, 25, 50))]
+)
+def test_numbers_of_channels_along_the_curves(active: int, counts: tuple[int, ...]) -> None:
+    assert curve_counts(active) == counts
+    assert verdicts.count_at(active, 2.0) == max(1, active - 1)
+    assert default_count(active) == verdicts.count_at(active, 0.25)
+
+
+def test_a_curve_gives_what_was_measured_at_a_number() -> None:
+    controls = np.arange(40.0).reshape(2, 20)
+    curve = EffectCurve(np.array([2, 5]), np.array([-0.1, -0.4]), controls, np.array([7, 9]))
+    found = curve.at(5)
+    assert (found.k, found.effect, found.distinct) == (5, -0.4, 9) and found.controls.tolist() == controls[1].tolist()
+    assert found.mean == 29.5 and found.deviation == pytest.approx(np.std(controls[1], ddof=1))
+    assert curve.at(2).distinct == 7 and EffectCurve(curve.counts, curve.effect, controls).at(2).distinct is None
+    low, high = curve.interval()
+    assert low == pytest.approx([0.95, 20.95]) and high == pytest.approx([18.05, 38.05])
+    low, high = curve.interval(0.5)
+    assert low == pytest.approx([4.75, 24.75]) and high == pytest.approx([14.25, 34.25])
+
+
+def test_an_effect_that_is_not_defined_is_not_significant() -> None:
+    assert np.isnan(Comparison(4, NAN, np.zeros(19)).p_value("cost"))
+    assert not Comparison(4, NAN, np.zeros(19)).significant("cost")
+    assert Comparison(4, 0.01, np.zeros(19)).significant("gain")
+    assert not Comparison(4, 0.3, np.full(19, 0.3)).significant("gain")
+
+
+def test_which_iou_an_evidence_speaks_of() -> None:
+    one = evidence()
+    run = np.array([0.7, 0.6, 0.5])
+    assert one.set_iou is None and one.iou is one.over.iou
+    known = replace(one, run_iou=run)
+    assert known.set_iou is run and known.iou is run
+    picture = replace(known, whole_set=False)
+    assert picture.set_iou is None and picture.iou is one.over.iou
+    assert one.counts == (4,) and replace(one, effects=None).counts == ()
+    assert replace(one, effects=ChannelEffects(1, 1, None, None)).counts == ()
+
+
+def test_a_new_class_says_where_its_iou_was_measured() -> None:
+    new = replace(evidence(), source=2)
+    assert verdict(new).text == (
+        "Step 2 introduces building (IoU 56 on 24 validation images that contain it): nothing to keep yet."
+    )
+    assert "(IoU 56 on this image)" in verdict(replace(new, whole_set=False)).text
+    assert "(IoU 50 on the validation set)" in verdict(replace(new, run_iou=np.array([0.7, 0.6, 0.5]))).text
+    future = verdict(replace(evidence(), source=2, step=1))
+    assert future.text == "building is introduced at step 2; step 1 does not know it yet."
+    assert future.words == "future" and future.answer is None and future.about("cause") is None
+
+
+def test_without_measured_channels_the_verdict_stands_alone() -> None:
+    found = verdict(replace(evidence(), effects=None))
+    assert [one.topic for one in found.details] == ["relevance", "prototype"] and found.status == "kept"
+
+
+def test_what_was_measured_on_fewer_images_says_so() -> None:
+    def basis(**changed: object) -> str:
+        found = verdict(replace(evidence(ablation=effect_curve(-0.3, 0.0)), **changed)).about("ablation")  # type: ignore[arg-type]
+        assert found is not None
+        return found.text.rsplit("; ", 1)[1]
+
+    assert basis() == "24 of the 40 images that contain it)."
+    assert basis(images=40) == "the 40 images that contain it)." and basis(whole_set=False) == "this image)."
+
+
+def test_channels_that_died_are_counted() -> None:
+    one = evidence()
+    assert one.effects is not None and verdict(one).about("channels") is None
+    died = verdict(replace(one, effects=replace(one.effects, dead=3, total=20))).about("channels")
+    assert died is not None and died.word == "died"
+    assert died.text == "3 of 20 channels died by step 2: they were alive at step 0 and are constant now."
+    unknown = verdict(replace(one, effects=replace(one.effects, dead=3))).about("channels")
+    assert unknown is not None and unknown.text.startswith("3 of 19 channels")
+    topics = [f.word for f in verdicts.channel_findings(replace(one, effects=ChannelEffects(1, 1, None, None, dead=2)))]
+    assert topics == ["died", "too few"]
+    half = ChannelEffects(16, 16, effect_curve(0.0, 0.0), None)
+    assert [f.word for f in verdicts.channel_findings(replace(one, effects=half))] == ["too few"]
+
+
+@pytest.mark.parametrize(("iou", "word"), [(0.01, "not significant"), (0.0099, "nothing left"), (NAN, "nothing left")])
+def test_a_point_that_is_left_can_be_taken_away(iou: float, word: str) -> None:
+    found = verdict(evidence((0.6, 0.3, iou))).about("ablation")
+    assert found is not None and found.word == word
+
+
+@pytest.mark.parametrize(("now", "word"), [(0.25, "not significant"), (0.255, "nothing lost"), (NAN, "nothing lost")])
+def test_a_point_that_was_lost_can_be_put_back(now: float, word: str) -> None:
+    found = verdict(evidence((0.26, 0.26, now))).about("transplant")
+    assert found is not None and found.word == word
+    if word == "nothing lost":
+        assert "IoU 26 before, " in found.text
+
+
+def test_a_transplant_that_does_nothing_or_harm_says_so() -> None:
+    found = verdict(evidence((0.6, 0.3, 0.2), transplant=effect_curve(-0.03, -0.05), everything=0.4))
+    text = found.about("transplant")
+    assert text is not None and text.text == (
+        "Not significant: putting back the 4 most changed channels from step 0 costs 3 points, 4 random ones cost "
+        "5 ± 0, all channels 40 (p = 0.05, the floor with 19 control sets; 24 of the 40 images that contain it)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [(0.0, "adds 0 of 50"), (-0.0004, "adds 0 of 50"), (-0.0006, "costs 0.1"), (0.2, "adds 20 of 50")]
+)
+def test_a_change_of_nothing_is_no_change_of_direction(size: float, said: str) -> None:
+    assert verdicts._change(size, 0.5, "points", "adds", "costs") == f"{said} points"
+
+
+@pytest.mark.parametrize(
+    ("controls", "sign", "said"),
+    [
+        ((0.1, 0.3), 1, "20 ± 14"),
+        ((0.1, 0.3), -1, "cost 20 ± 14"),
+        ((-0.0004,) * 2, 1, "0 ± 0"),
+        ((-0.0006,) * 2, 1, "cost 0.1 ± 0"),
+    ],
+)
+def test_random_sets_in_words(controls: tuple[float, ...], sign: int, said: str) -> None:
+    assert verdicts._random(Comparison(1, 0.0, np.array(controls)), sign, "cost") == said  # type: ignore[arg-type]
+
+
+def test_the_number_that_loses_the_class_is_the_first_below_half() -> None:
+    controls = np.full((3, 19), -0.01)
+    at_half = EffectCurve(np.array([2, 4, 8]), np.array([-0.1, -0.28, -0.29]), controls)
+    word, text = needed(at_half)
+    assert word == "channels" and "8 of 16" in text and "falls to 27" in text
+    assert "without 8 random ones of equal energy it is 55" in text and "24 of the 40 images" in text
+    gone = EffectCurve(np.array([2]), np.array([-0.9]), np.full((1, 19), -0.8))
+    word, text = needed(gone)
+    assert "falls to 0, without 2 random ones of equal energy it is 0 " in text
+    assert needed(effect_curve(-0.3, 0.0), (0.6, 0.6, 0.009)) == ("", "")
+    assert needed(effect_curve(-0.3, 0.0), (0.6, 0.6, NAN)) == ("", "")
+    without = replace(evidence(), effects=ChannelEffects(5, 5, None, None))
+    assert verdict(without).about("needed") is None
+    assert verdict(replace(without, effects=None)).about("needed") is None
+
+
+def test_parts_at_half_remain_and_a_single_list_has_no_or() -> None:
+    def said(parts: dict[str, float], iou: tuple[float, ...] = (0.6, 0.6, 0.6)) -> str:
+        one = evidence(iou)
+        assert one.effects is not None
+        found = verdict(replace(one, effects=replace(one.effects, without=parts))).about("parts")
+        return "" if found is None else found.text
+
+    start = "Without its own head it is lost, by definition."
+    end = " In brackets the IoU that is left of 60 (24 of the 40 images that contain it)."
+    assert said({"aspp": 0.3}) == f"{start} It would remain without aspp (30).{end}"
+    assert said({"aspp": 0.29}) == f"{start} It would also be lost without aspp (29).{end}"
+    assert "lost without a (1), b (2) or c (3)." in said({"a": 0.01, "b": 0.02, "c": 0.03})
+    assert said({"head: building": 0.0}) == said({}) == ""
+    assert said({"aspp": 0.0}, (0.6, 0.6, 0.009)) == said({"aspp": 0.0}, (0.6, 0.6, NAN)) == ""
+    assert verdict(replace(evidence(), effects=None)).about("parts") is None
+
+
+def test_relevance_and_prototype_in_words() -> None:
+    found = verdict(evidence(profile=0.95, drift=0.01))
+    same, stayed = found.about("relevance"), found.about("prototype")
+    assert same is not None and same.text == "The same channels speak for it as at step 0 (agreement 0.95)."
+    assert stayed is not None and stayed.text == (
+        "Its prototype stayed within the spread of its pixels (drift 0.01, spread 0.05)."
+    )
+    found = verdict(evidence(profile=0.2, drift=0.5))
+    other, moved = found.about("relevance"), found.about("prototype")
+    assert other is not None and other.text == "Other channels speak for it than at step 0 (agreement 0.20)."
+    assert moved is not None and moved.text.startswith("Its prototype moved beyond the spread")
+    partly = verdict(evidence(profile=0.6)).about("relevance")
+    assert partly is not None and partly.text.startswith("Partly the same channels speak for it as at step 0")
+
+
+@pytest.mark.parametrize(("spread", "said"), [(1e-6, False), (2e-6, True), (NAN, False)])
+def test_a_spread_of_a_single_pixel_holds_nothing(spread: float, said: bool) -> None:
+    one = evidence()
+    over = replace(one.over, spread=np.array([spread, 0.05, 0.05]))
+    assert (verdict(replace(one, over=over)).about("prototype") is not None) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0995, "10"), (0.09949, "9.9"), (0.0005, "0.1"), (0.00049, "0"), (0.1, "10"), (-0.0995, "-10")],
+)
+def test_points_near_the_boundaries(value: float, text: str) -> None:
+    assert points(value) == text
+
+
+def test_every_number_survives_the_cache() -> None:
+    curve = effect_curve(-0.3, np.linspace(-0.1, 0.0, 19))
+    effects = ChannelEffects(7, 16, curve, None, 0.25, 3, 20, {"aspp": 0.5})
+    again = effects_from_arrays(effects_to_arrays(effects))
+    assert (again.moved, again.active, again.dead, again.total, again.everything) == (7, 16, 3, 20, 0.25)
+    assert again.transplant is None and again.ablation is not None and again.ablation.distinct is None
+    assert again.ablation.at(4).effect == -0.3 and again.without == {"aspp": 0.5}
+    with pytest.raises(KeyError):
+        over_from_arrays({"iou": np.zeros(3)})
+
+
+def test_the_shares_say_on_how_many_images_they_stand() -> None:
+    assert (
+        "on 40 validation images" in verdict(evidence()).text
+        and "this image" in verdict(replace(evidence(), whole_set=False)).text
+    )

@@ -66,17 +66,6 @@ def slide(label: str, key: str, low: float, high: float, default: float, step: f
     return value
 
 
-def slide_whole(label: str, key: str, low: int, high: int, default: int, **widget: Any) -> int:
-    """A slider over whole numbers; with a single possible value there is nothing to draw."""
-    selection.count(key, low, high, default, label.lower())
-    if low == high:
-        return low
-    value = st.slider(label, low, high, step=1, key=key, persist_state="session", **widget)
-    value = min(max(int(value), low), high)
-    selection.use(key, value, default)
-    return value
-
-
 def switch(label: str, key: str, default: bool = False, **widget: Any) -> bool:
     """An on/off toggle; the URL says "on" or "off"."""
     words = {True: "on", False: "off"}

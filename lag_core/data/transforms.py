@@ -75,12 +75,6 @@ def _centre(scaled: np.ndarray, size: int) -> tuple[slice, slice]:
     return slice(top, top + size), slice(left, left + size)
 
 
-def unfit(labels: np.ndarray, content: Size, original: Size) -> np.ndarray:
-    """A label map of the square, back at the picture's own size. Shape: uint8 [size, size] -> uint8 [H,
-    W]."""
-    return resize_labels(labels[: content[0], : content[1]], original)
-
-
 def unfit_scores(scores: np.ndarray, content: Size, original: Size) -> np.ndarray:
     """Scores of the square, back at the picture's own size, bilinear.
 

@@ -1,4 +1,4 @@
-"""Every attribution method, once: its name, where its map can be drawn, cost, formula and source. No torch.
+"""Every attribution method, once: its name, meaning, where its map can be drawn, cost, formula and source. No torch.
 
 What a method computes stands under the same name in lag_core/explain/attribution.py.
 """
@@ -17,6 +17,8 @@ class AttributionMethod:
 
     short: str
     """What it is called on a page."""
+    meaning: str
+    """One sentence for the page: what a value of its map says."""
     depths: tuple[Depth, ...]
     """Where its map can be drawn."""
     formula: str
@@ -33,6 +35,8 @@ BOTH: tuple[Depth, ...] = ("latent", "pixels")
 ATTRIBUTION_METHODS: dict[str, AttributionMethod] = {
     "lrp": AttributionMethod(
         "LRP, composite",
+        "The class's logit, handed back layer by layer to what contributed to it; in the backbone, only "
+        "what agrees with the sum counts.",
         BOTH,
         r"R_i = \sum_j \frac{(a_i w_{ij})^+}{\sum_i (a_i w_{ij})^+} R_j \text{ (backbone)}, \quad R_i = "
         r"\sum_j \frac{a_i w_{ij}}{z_j + \epsilon\,\mathrm{sign}\,z_j} R_j \text{ (ASPP, heads)}",
@@ -41,6 +45,7 @@ ATTRIBUTION_METHODS: dict[str, AttributionMethod] = {
     ),
     "lrp-epsilon": AttributionMethod(
         "LRP, epsilon",
+        "The class's logit, handed back layer by layer in proportion to each contribution, with its sign.",
         BOTH,
         r"R_i = \sum_j \frac{a_i w_{ij}}{z_j + \epsilon\,\mathrm{sign}\,z_j} R_j",
         "Bach et al. 2015, everywhere",
@@ -48,18 +53,21 @@ ATTRIBUTION_METHODS: dict[str, AttributionMethod] = {
     ),
     "gradient-x-input": AttributionMethod(
         "gradient × input",
+        "How much the logit would change if a value were scaled a little.",
         BOTH,
         r"R_i = x_i \, \frac{\partial s}{\partial x_i}",
         "Shrikumar et al. 2016",
     ),
     "grad-cam": AttributionMethod(
         "Grad-CAM",
+        "Where the channels are active that raise the logit on average; only evidence for the class.",
         ("latent",),
         r"R = \mathrm{ReLU}\Big(\sum_c Z_c \cdot \mathrm{mean}_{xy} \frac{\partial s}{\partial Z_c}\Big)",
         "Selvaraju et al. 2017, at the latent map Z",
     ),
     "integrated-gradients": AttributionMethod(
         "integrated gradients",
+        "The change of the logit on the way from a grey picture to this one, shared out among the pixels.",
         ("pixels",),
         r"R_i = (x_i - x'_i) \int_0^1 \frac{\partial s(x' + \alpha (x - x'))}{\partial x_i} d\alpha",
         "Sundararajan et al. 2017; x': the mean colour, 32 points",
@@ -67,6 +75,7 @@ ATTRIBUTION_METHODS: dict[str, AttributionMethod] = {
     ),
     "occlusion": AttributionMethod(
         "occlusion",
+        "How much the logit falls when a grey window covers a place.",
         ("pixels",),
         r"R_i = \mathrm{mean}_{w \ni i}\, \big(s(x) - s(x \text{ with } w \text{ grey})\big)",
         "Zeiler and Fergus 2014; windows of 32 pixels, every 16",

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -91,14 +91,6 @@ class ResultCache:
         with suppress(OSError):
             write_atomically(path, content)
             self._make_room(keep=path)
-
-    def get_or_compute(self, key: str, compute: Callable[[], Mapping[str, np.ndarray]]) -> Arrays:
-        """The stored arrays, or those that `compute` returns, which are then stored."""
-        found = self.get(key)
-        if found is None:
-            found = dict(compute())
-            self.put(key, found)
-        return found
 
     def size(self) -> int:
         """Bytes of all entries."""

@@ -203,9 +203,3 @@ def class_iou(truths: np.ndarray, labels: LabelSpace, loss: str) -> Measure:
         return iou(seen_only(confusion(truths, predicted, len(labels.order)), seen))[:seen]
 
     return measure
-
-
-def changed_pixels(before: Tensor, labels: LabelSpace, loss: str, size: tuple[int, int]) -> Measure:
-    """Measures the share of pixels whose class differs from that of the logits `before` [N, K, h, w]. Returns [1]."""
-    old = label_map(upsample(before, size), labels, loss)
-    return lambda logits: np.array([float((label_map(upsample(logits, size), labels, loss) != old).float().mean())])

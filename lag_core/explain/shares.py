@@ -204,11 +204,6 @@ class Estimate:
     low: float
     high: float
 
-    @property
-    def apart_from_zero(self) -> bool:
-        """Whether the interval leaves 0 out."""
-        return self.low > 0 or self.high < 0
-
 
 @dataclass(frozen=True)
 class Shares:

@@ -5,7 +5,6 @@ The teacher is never given a gradient: its tensors are detached here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -16,9 +15,6 @@ from lag_core import processes
 from lag_core.method.classification import softplus
 from lag_core.method.precision import full_precision
 from lag_core.protocol import IGNORE, LabelSpace
-
-STAGE_WEIGHTS: Mapping[str, float] = {"layer1": 0.5, "layer2": 1.0, "layer3": 2.0, "latent": 1.0}
-"""Source: reference code (docs/method.md#distillation), which distils a projection of each layer."""
 
 
 def not_labelled_new(labels: Tensor, space: LabelSpace, step: int) -> Tensor:
@@ -73,32 +69,6 @@ def distil_features(student: Tensor, teacher: Tensor, keep: Tensor | None = None
         error = ((student - target).square().sum(1) * keep).sum()
         size = (target.square().sum(1) * keep).sum()
     return error / processes.mean(size).clamp(min=1e-12)
-
-
-def distil_stages(
-    student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], weights: Mapping[str, float] = STAGE_WEIGHTS
-) -> Tensor:
-    """Weighted sum of `distil_features` over the layers that both models name.
-
-    Shape: name -> [B, C, h, w] each -> scalar. ValueError if a layer has no weight, or none is shared.
-    """
-    shared = [name for name in student if name in teacher]
-    if not shared or any(name not in weights for name in shared):
-        raise ValueError(f"layers {shared or list(student)} need a partner and a weight; weights: {dict(weights)}")
-    terms = [weights[name] * distil_features(student[name], teacher[name]) for name in shared]
-    return torch.stack(terms).sum()
-
-
-@full_precision
-def reference_kd(student: Tensor, teacher: Tensor, alpha: float = 2.0) -> Tensor:
-    """KD_loss of the reference code: cross-entropy of channel softmaxes, the teacher's sharpened by `alpha`.
-
-    It is divided by the number of channels too, so it is small (docs/method.md#distillation), and it is not 0, nor
-    without gradient, where the models agree.
-
-    Shape: twice [B, C, h, w] -> scalar. Source: reference code (docs/method.md#distillation).
-    """
-    return -(student.log_softmax(1) * (alpha * teacher.detach()).softmax(1)).mean()
 
 
 def decay(factor: float, progress: float) -> float:

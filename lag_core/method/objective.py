@@ -256,7 +256,7 @@ class Objective:
     def _facts(self, fused: PseudoLabels | None, batch: Batch) -> dict[str, Any]:
         if fused is None:
             return {}
-        quality = coverage_and_precision(fused, batch.hidden, self.space.channels(self.step))
+        quality = coverage_and_precision(fused, batch.hidden)
         return {"pseudo_labels": {"coverage": quality.coverage, "precision": quality.precision}}
 
     @torch.no_grad()

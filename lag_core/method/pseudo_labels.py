@@ -210,10 +210,6 @@ class Quality(NamedTuple):
     judged: int
     """Accepted pixels whose truth is known (not 255)."""
     correct: int
-    accepted_of: Tensor
-    """int64 [channels] judged pixels by the class that they were given."""
-    correct_of: Tensor
-    """int64 [channels] correct ones among them."""
 
     @property
     def coverage(self) -> float:
@@ -227,7 +223,7 @@ class Quality(NamedTuple):
 
 
 @torch.no_grad()
-def coverage_and_precision(pseudo: PseudoLabels, truth_channels: Tensor, channels: int) -> Quality:
+def coverage_and_precision(pseudo: PseudoLabels, truth_channels: Tensor) -> Quality:
     """How many pixels were given an old class, and how many of those rightly.
 
     `truth_channels` are the training channels of the full annotation (class index + `space.offset`), later
@@ -235,13 +231,5 @@ def coverage_and_precision(pseudo: PseudoLabels, truth_channels: Tensor, channel
     Source: docs/method.md#pseudo-label-quality.
     """
     judged = pseudo.accepted & (truth_channels != IGNORE)
-    given, truth = pseudo.labels[judged], truth_channels[judged]
-    right = given == truth
-    return Quality(
-        int(pseudo.candidates.sum()),
-        int(pseudo.accepted.sum()),
-        len(given),
-        int(right.sum()),
-        given.bincount(minlength=channels),
-        given[right].bincount(minlength=channels),
-    )
+    right = judged & (pseudo.labels == truth_channels)
+    return Quality(*(int(pixels.sum()) for pixels in (pseudo.candidates, pseudo.accepted, judged, right)))

@@ -1,11 +1,11 @@
 """Propagation rules of layer-wise relevance propagation (LRP), as data.
 
 A linear layer computes z_j = sum_i a_i w_ij + b_j. Every rule hands the relevance R_j back in proportion to
-contributions c_ij, a sum of terms f(a_i) * g(w_ij):
+contributions c_ij, a sum of products f(a_i) * g(w_ij):
 
     R_i = sum_j c_ij / (z'_j + eps * sign(z'_j)) * R_j        with  z'_j = sum_i c_ij + b'_j
 
-so a rule is a list of pairs (f, g). What does not reach the inputs is the share of the bias b' and of the
+so a rule is a list of such products. What does not reach the inputs is the share of the bias b' and of the
 stabiliser eps; `propagate` counts both in closed form, not as the difference of two sums, so that the
 conservation error measures something.
 
@@ -76,14 +76,14 @@ class From:
         return x - x.new_tensor(self.bound).view(1, -1, 1, 1)
 
 
-class Term(NamedTuple):
+class Product(NamedTuple):
     """One product f(a) * g(w) of the contributions."""
 
     inputs: TensorMap
     weights: TensorMap
 
     def vanishes(self, nonnegative: bool) -> bool:
-        """Whether the term is zero for inputs that are not negative."""
+        """Whether the product is zero for inputs that are not negative."""
         return nonnegative and self.inputs is negative
 
     def of_inputs(self, a: Tensor, nonnegative: bool) -> Tensor:
@@ -92,7 +92,7 @@ class Term(NamedTuple):
 
 
 class Share(NamedTuple):
-    """`coefficient` times the relevance, handed back in proportion to `terms`.
+    """`coefficient` times the relevance, handed back in proportion to `products`.
 
     aligned: z' of this share has the sign of the layer's output, wherever that is not zero.
     spread: what the stabiliser would keep is handed back evenly to all inputs that the output sees. That is
@@ -100,7 +100,7 @@ class Share(NamedTuple):
     """
 
     coefficient: float
-    terms: tuple[Term, ...]
+    products: tuple[Product, ...]
     bias: TensorMap
     aligned: bool = True
     spread: bool = False
@@ -108,13 +108,13 @@ class Share(NamedTuple):
     @property
     def is_plain(self) -> bool:
         """Whether z' is the layer's own output."""
-        return self.terms == (Term(identity, identity),) and self.bias is identity
+        return self.products == (Product(identity, identity),) and self.bias is identity
 
     @property
     def is_one_signed(self) -> bool:
         """Whether all contributions have one sign, so that z' has it too."""
         signs = (positive, negative)
-        return all(term.inputs in signs and term.weights in signs for term in self.terms)
+        return all(product.inputs in signs and product.weights in signs for product in self.products)
 
 
 @dataclass(frozen=True)
@@ -143,13 +143,13 @@ class Rule:
 
 def epsilon_rule(epsilon: float = 1e-6) -> Rule:
     """LRP-epsilon: every contribution counts with its sign."""
-    return Rule("epsilon", (Share(1.0, (Term(identity, identity),), identity),), None, epsilon)
+    return Rule("epsilon", (Share(1.0, (Product(identity, identity),), identity),), None, epsilon)
 
 
 def _signed(coefficient: float, same: TensorMap, other: TensorMap, bias: bool = True) -> Share:
     """Positive inputs see same(w), negative inputs other(w): f(a) g(w) has the sign of `same`."""
-    terms = (Term(positive, same), Term(negative, other))
-    return Share(coefficient, terms, same if bias else zeros, aligned=coefficient > 0, spread=not bias)
+    products = (Product(positive, same), Product(negative, other))
+    return Share(coefficient, products, same if bias else zeros, aligned=coefficient > 0, spread=not bias)
 
 
 def gamma_rule(gamma: float = 0.25, epsilon: float = 1e-6) -> Rule:
@@ -176,13 +176,13 @@ def alpha_beta_rule(alpha: float = 1.0, beta: float = 0.0, bias: bool = True, ep
 
 def zbox_rule(low: Sequence[float], high: Sequence[float], epsilon: float = 1e-6) -> Rule:
     """z-box, for inputs x within [low, high] of their channel: (x - low) w+ + (x - high) w- >= 0."""
-    terms = (Term(From(tuple(low)), positive), Term(From(tuple(high)), negative))
-    return Rule("z-box", (Share(1.0, terms, zeros, aligned=False),), None, epsilon)
+    products = (Product(From(tuple(low)), positive), Product(From(tuple(high)), negative))
+    return Rule("z-box", (Share(1.0, products, zeros, aligned=False),), None, epsilon)
 
 
 def flat_rule(epsilon: float = 1e-6) -> Rule:
     """Flat: every input in the receptive field gets the same."""
-    return Rule("flat", (Share(1.0, (Term(ones, ones),), zeros, aligned=False),), None, epsilon)
+    return Rule("flat", (Share(1.0, (Product(ones, ones),), zeros, aligned=False),), None, epsilon)
 
 
 @dataclass(frozen=True)
@@ -347,17 +347,18 @@ def _propagate_share(
     layer: LinearMap, epsilon: float, share: Share, passing: Passing, relevance: Tensor, ledger: Ledger
 ) -> Tensor:
     a, nonnegative = passing.inputs, passing.nonnegative
-    terms = [term for term in share.terms if not term.vanishes(nonnegative)]
-    mapped = [term.of_inputs(a, nonnegative) for term in terms]
+    products = [product for product in share.products if not product.vanishes(nonnegative)]
+    mapped = [product.of_inputs(a, nonnegative) for product in products]
     bias = None if share.bias is zeros else layer.bias_with(share.bias)
     upward = passing.rectified and share.aligned
-    z = passing.outputs if share.is_plain else _outputs_of(layer, share, terms, mapped, bias, upward)
+    z = passing.outputs if share.is_plain else _outputs_of(layer, share, products, mapped, bias, upward)
     if share.coefficient != 1:
         relevance = relevance * share.coefficient
     found = quotient(relevance, z, epsilon, upward=upward, overwrite=not share.is_plain)
     found.book(ledger, bias)
     parts = [
-        layer.backward_with(found.s, term.weights, a).mul_(value) for term, value in zip(terms, mapped, strict=True)
+        layer.backward_with(found.s, product.weights, a).mul_(value)
+        for product, value in zip(products, mapped, strict=True)
     ]
     if share.spread and (alone := found.unsupported(relevance, ledger)) is not None:
         parts.append(layer.spread(alone, a))
@@ -365,12 +366,12 @@ def _propagate_share(
 
 
 def _outputs_of(
-    layer: LinearMap, share: Share, terms: list[Term], mapped: list[Tensor], bias: Tensor | None, upward: bool
+    layer: LinearMap, share: Share, products: list[Product], mapped: list[Tensor], bias: Tensor | None, upward: bool
 ) -> Tensor:
     """z' of a share: its contributions and its bias. upward: only z' > 0 gets relevance, the rest is 0."""
-    z = layer.forward_with(mapped[0], terms[0].weights, bias)
-    for term, value in zip(terms[1:], mapped[1:], strict=True):
-        z += layer.forward_with(value, term.weights)
+    z = layer.forward_with(mapped[0], products[0].weights, bias)
+    for product, value in zip(products[1:], mapped[1:], strict=True):
+        z += layer.forward_with(value, product.weights)
     return z.clamp_(min=0) if upward and not share.is_one_signed else z
 
 
@@ -404,8 +405,8 @@ def propagate_sum(
 def _with_weight_one(share: Share, x: Tensor) -> Tensor:
     """The contribution of x through a weight of 1: sum of f(x) g(1), a new tensor."""
     one = x.new_ones(())
-    factors = [float(term.weights(one)) for term in share.terms]
-    kept = [(term.inputs(x), factor) for term, factor in zip(share.terms, factors, strict=True) if factor]
+    factors = [float(product.weights(one)) for product in share.products]
+    kept = [(product.inputs(x), factor) for product, factor in zip(share.products, factors, strict=True) if factor]
     result = kept[0][0] * kept[0][1] if kept[0][1] != 1 or kept[0][0] is x else kept[0][0]
     for value, factor in kept[1:]:
         result = result.add(value, alpha=factor)

@@ -8,7 +8,7 @@ picture is shown. Arrays are in the class indices of the run that they belong to
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -59,10 +59,6 @@ class Fates:
     def still_lost_to(self, step: int) -> np.ndarray:
         """uint8 [H, W]: the class that a pixel forgotten after `step` was lost to; 255 elsewhere."""
         return np.where(self.lost_now(step), self.went_to[step], IGNORE).astype(np.uint8)
-
-    def translated(self, table: np.ndarray) -> Fates:
-        """With classes renamed by `table`, uint8 [256] (see predictions.class_table)."""
-        return replace(self, went_to=tuple(table[labels] for labels in self.went_to))
 
 
 @dataclass(frozen=True)

@@ -129,13 +129,13 @@ def _beside_words(shared: Scene) -> str:
 
 def _maps(shared: Scene) -> None:
     method, depth = shared.questions.method, shared.questions.depth
-    formula, source = ATTRIBUTION_METHODS[method].formula, ATTRIBUTION_METHODS[method].source
+    asked = ATTRIBUTION_METHODS[method]
     with shared.page.section(
         "What speaks for the class",
-        "Blue speaks for it, orange against it. Point to read the numbers, click to choose a pixel.",
+        f"{asked.meaning} Blue speaks for it, orange against it. Point to read the numbers, click to choose a pixel.",
         slug="relevance",
-        formula=formula,
-        source=f"{source}. s: the class's logit over {ABOUT_WORDS[shared.questions.about]}; drawn at "
+        formula=asked.formula,
+        source=f"{asked.source}. s: the class's logit over {ABOUT_WORDS[shared.questions.about]}; drawn at "
         f"the {DEPTH_NAMES[depth]}, divided by the number of explained pixels",
     ) as view:
         _offer_computing(shared)

@@ -1,0 +1,182 @@
+"""Full and read-only disks: what each command says that writes, and what the dashboard does without its caches.
+
+    python benchmarks/disks.py DATASET         # as root on Linux: it mounts small file systems of its own (tmpfs)
+
+DATASET is a folder dataset. Each command must end with 2 and one sentence that names a file on that disk, and leave no
+half-written file; each page must be drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+TASK, SIZE = "2-1-1", 32
+SETTINGS = (
+    "data.dataset=folder", f"data.task={TASK}", f"data.size={SIZE}", "data.views=1", "model.latent=8",
+    "model.head_width=4", "optim.epochs=1", "optim.epochs_later=1", "optim.batch=4", "optim.device=cpu",
+    "log.resume_seconds=0",
+)  # fmt: skip
+LONG = ("optim.epochs=30",)
+"""So that it can be stopped on the way."""
+PAGES = ("start", "overview", "steps", "forgetting", "channels", "relevance", "training", "why")
+
+
+@contextmanager
+def disk(kib: int) -> Iterator[Path]:
+    """A file system of so many KiB."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", folder], check=True)
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(folder: Path) -> None:
+    """Leave no room."""
+    with (folder / "filler").open("wb") as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+        except OSError:
+            return
+
+
+def settings(data: Path, *more: str) -> list[str]:
+    """Of a tiny run, as options."""
+    return [word for one in (f"data.root={data}", *SETTINGS, *more) for word in ("--set", one)]
+
+
+def lag(*words: object) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "lag_core", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=600)
+
+
+def judged(done: subprocess.CompletedProcess[str], folder: Path) -> str:
+    """ "named", or what is wrong."""
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    left = [path.name for path in folder.rglob("*.partial")]
+    if done.returncode != 2:
+        return f"ended with {done.returncode}: {(lines or ['nothing said'])[-1][:200]}"
+    if "Traceback" in done.stderr or not lines[-1].startswith("lag: "):
+        return f"no sentence: {lines[-1][:200]}"
+    if str(folder) not in lines[-1]:
+        return f"no file: {lines[-1][:200]}"
+    return f"leaves {left}" if left else "named"
+
+
+def commands(data: Path, source: Path, folder: Path) -> dict[str, list[object]]:
+    """What writes into `folder`, by name; `source` is a finished run, and a copy of it lies in the folder as "run"."""
+    sets, long = settings(data), settings(data, *LONG)
+    image = (data / "val.txt").read_text().split()[0]
+    picture = next((data / "images").glob(f"{image}.*"))
+    masks = data / "masks"
+    return {
+        "train": ["train", "--method", "lag", *sets, "--out", folder / "new"],
+        "train --log csv": ["train", "--method", "finetune", *sets, "--log", "csv", "--out", folder / "csv"],
+        "train --resume": ["train", "--method", "finetune", *long, "--resume", "--out", folder / "stopped"],
+        "survey": ["survey", folder / "run"],
+        "evaluate --write": ["evaluate", folder / "run", "--write"],
+        "predict": ["predict", source, picture, "--out", folder / "predictions"],
+        "explain": ["explain", source, "--image", image, "--class", 1, "--image-only", "--out", folder / "why"],
+        "report": ["report", source, "--image", image, "--class", 1, "--image-only", "--out", folder / "why.html"],
+        "pack": ["pack", source, "--out", folder / "packed", "--note", "x"],
+        "import-predictions": [
+            "import-predictions", masks, masks, "--root", data, "--task", TASK, "--out", folder / "maps",
+        ],
+        "data check": ["data", "check", data, "--task", TASK, "--out", folder / "sheet.html"],
+    }  # fmt: skip
+
+
+def prepared(folder: Path, source: Path, stopped: Path) -> None:
+    shutil.copytree(source, folder / "run")
+    shutil.copytree(stopped, folder / "stopped")
+
+
+def size_of(*folders: Path) -> int:
+    """KiB."""
+    return sum(path.stat().st_size // 1024 + 4 for one in folders for path in one.rglob("*") if path.is_file())
+
+
+def interrupted(data: Path, out: Path) -> Path:
+    """A run that was stopped after its first saved point."""
+    command = [sys.executable, "-m", "lag_core", "train", "--method", "finetune", *settings(data, *LONG)]
+    with subprocess.Popen([*command, "--out", str(out), "--quiet"], cwd=ROOT, stderr=subprocess.DEVNULL) as child:
+        while not (out / "resume.pt").exists() and child.poll() is None:
+            time.sleep(0.01)
+        child.terminate()
+    assert (out / "resume.pt").exists()
+    return out
+
+
+def measure_commands(data: Path, work: Path) -> dict[str, dict[str, str]]:
+    source = work / "source"
+    assert lag("train", "--method", "finetune", *settings(data), "--out", source).returncode == 0
+    stopped = interrupted(data, work / "stopped")
+    needed = size_of(source, stopped) + 200
+    found: dict[str, dict[str, str]] = {}
+    for kind in ("full", "read-only"):
+        with disk(needed) as folder:
+            prepared(folder, source, stopped)
+            if kind == "full":
+                fill(folder)
+            else:
+                subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+            found[kind] = {}
+            for name, words in commands(data, source, folder).items():
+                found[kind][name] = judged(lag(*words), folder)
+                print(f"{kind}, {name}: {found[kind][name]}", file=sys.stderr, flush=True)
+    with disk(size_of(source) // 2) as folder:  # full in the middle of the run
+        words = commands(data, source, folder)["train"]
+        found["full"]["train, half of its room"] = judged(lag(*words), folder)
+    return found
+
+
+def measure_dashboard(runs: Path) -> dict[str, Any]:
+    """Every page with a cache folder on a full and on a read-only disk."""
+    from streamlit_client import Client
+    from streamlit_server import served
+
+    found = {}
+    for kind in ("full", "read-only"):
+        with disk(64) as folder:
+            if kind == "full":
+                fill(folder)
+            else:
+                subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+            with served(runs, 1, cache=folder / "cache") as server, Client(server.url) as client:
+                for page in PAGES:
+                    client.open(page)  # raises where a view says that it could not be drawn
+                found[kind] = f"{len(PAGES)} pages drawn, {len(server.errors())} errors in the log"
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder dataset")
+    parser.add_argument("--runs", type=Path, default=ROOT / "checkpoints", help="what the dashboard shows")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        found: dict[str, Any] = measure_commands(options.data.resolve(), Path(work))
+    found["dashboard"] = measure_dashboard(options.runs)
+    print(json.dumps(found, indent=1))
+    wrong = [said for kind in ("full", "read-only") for said in found[kind].values() if said != "named"]
+    raise SystemExit(f"{len(wrong)} commands do not say what they should" if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
