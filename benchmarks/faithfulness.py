@@ -52,7 +52,7 @@ PAGE = ROOT / "docs" / "faithfulness.md"
 
 @dataclass(frozen=True)
 class Check:
-    """A check by name. n: pictures a class, cases or trials, as `rows` counts; quick: the same with --quick."""
+    """A check by name. n: pictures per class, cases or trials, as `rows` counts; quick: the same with --quick."""
 
     rows: Callable[[Subject, int], Iterable[dict[str, Any]]]
     n: int

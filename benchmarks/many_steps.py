@@ -125,7 +125,7 @@ def _in_a_process(folder: Path) -> dict[str, float]:
 def operations(run: Run) -> dict[str, Any]:
     """Counted floating-point operations (convolutions, matrix products) of an image at all steps of a run.
 
-    ratio: against the shared part once and each step's own part; ratio_without_sharing: of one full pass a step.
+    ratio: against the shared part once and each step's own part; ratio_without_sharing: of one full pass per step.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode

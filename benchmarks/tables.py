@@ -35,7 +35,7 @@ METHODS = ("joint", "lag+", "reference with replay", "lag", "reference", "mib", 
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """One line a run, in the order of the file: mean, and standard deviation over seeds where there are several."""
+    """One line per run, in the order of the file: mean, and standard deviation over seeds where there are several."""
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[row["name"]].append(row)

@@ -167,7 +167,7 @@ def cost(loop: StepLoop, repeats: int) -> dict[str, dict[str, Any]]:
             for place, iteration in enumerate(range(start, start + loop.gradients_every)):
                 loop._iterate(iteration, iter(batches[place : place + 1]))
             found.append((time.process_time() - began) / loop.gradients_every)
-            print(f"cost, every {every}: {found[-1]:.3f} processor seconds an iteration", flush=True)
+            print(f"cost, every {every}: {found[-1]:.3f} processor seconds per iteration", flush=True)
     loop.allocation = recorder
     plain = statistics.median(taken[0])
     return {

@@ -1,6 +1,6 @@
 """From label maps to IoU, old/new/all, forgetting and backward transfer. Pure NumPy.
 
-Everything follows from one confusion matrix a step: rows are the truth, columns the prediction, both as class
+Everything follows from one confusion matrix per step: rows are the truth, columns the prediction, both as class
 indices (order of introduction). All measures are fractions 0..1, never percent; NaN means "not defined here"
 (a class that occurs neither in truth nor prediction, a step that has no new classes) and is left out of every
 mean.

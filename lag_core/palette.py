@@ -1,4 +1,4 @@
-"""Tensors of few values as one byte an element: an index, and the values that it points to. Nothing is lost.
+"""Tensors of few values as one byte per element: an index, and the values that it points to. Nothing is lost.
 
 Weights that come from an 8-bit network have at most 256 values each, whatever they are stored in. In a file the
 tensor NAME is then two: NAME@index, uint8 of the tensor's shape, and NAME@values, its values in ascending bit pattern.

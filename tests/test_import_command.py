@@ -187,7 +187,7 @@ def test_the_command_writes_a_run_like_any_other(
 
 @pytest.mark.parametrize(
     ("files", "said"),
-    [((1,), "one checkpoint a step"), ((1, 0), "one checkpoint a step"), ((0, 0), "one checkpoint a step")],
+    [((1,), "one checkpoint per step"), ((1, 0), "one checkpoint per step"), ((0, 0), "one checkpoint per step")],
 )
 def test_steps_out_of_order_are_noticed(
     files: tuple[int, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -204,7 +204,7 @@ def test_what_is_not_said_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["import", "plop", "a.pth", *out]) == 2
     assert "--dataset voc or --classes" in capsys.readouterr().err
     assert main(["import", "plop", *out, "--dataset", "voc"]) == 2
-    assert "one checkpoint a step" in capsys.readouterr().err
+    assert "one checkpoint per step" in capsys.readouterr().err
     assert main(["import", "plop", str(tmp_path / "none.pth"), *out, "--dataset", "voc"]) == 2
     assert "there is no file" in capsys.readouterr().err
 

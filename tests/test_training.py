@@ -196,7 +196,7 @@ def test_frozen_heads_do_not_move_and_live_ones_do(runs: dict[str, Run]) -> None
     def changed_heads(run: Run, step: int) -> set[int]:
         return {int(name.split(".")[1]) for name in run.delta(step) if name.startswith("heads.")}
 
-    # heads with the unknown: 0 unknown, 1 background, 2 the rest of step 0, 3 step 1, 4 step 2; else a head a step
+    # heads with the unknown: 0 unknown, 1 background, 2 the rest of step 0, 3 step 1, 4 step 2; else a head per step
     for name, run in runs.items():
         unknown = run.labels.unknown
         if name == "joint":

@@ -77,7 +77,7 @@ class Subject:
         return list(itertools.islice((one for one in holding if one.cover(cls) >= COVERS), n))
 
     def cases(self, n: int, steps: Sequence[str] = ("first", "last")) -> Iterator[Case]:
-        """n pictures a class at the step that introduces it ("first") and at the run's last one, classes in turn.
+        """n pictures per class at the step that introduces it ("first") and at the run's last one, classes in turn.
 
         The run in place p takes the pictures p * n to p * n + n - 1, from the beginning again where there are no more.
         """

@@ -22,7 +22,7 @@ QUESTIONS: tuple[tuple[str, Depth], ...] = (("composite", "pixels"), ("epsilon",
 
 
 def rows(subject: Subject, n: int) -> Iterator[dict]:
-    """One row a step, class, question; the errors of n pictures and both regions are in it."""
+    """One row per step, class, question; the errors of n pictures and both regions are in it."""
     views = _views(subject)
     labels = subject.run.labels
     kept: dict[tuple[int, str], Recording] = {}

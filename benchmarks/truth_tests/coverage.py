@@ -30,7 +30,7 @@ SEEDS = 40
 
 
 def rows(subject: Subject, classes: int) -> Iterator[dict]:
-    """One row a class of step 0, at the last step, with its coverage and the errors of sampled orders."""
+    """One row per class of step 0, at the last step, with its coverage and the errors of sampled orders."""
     labels = subject.run.labels
     asked = [k for k in subject.foreground if labels.step_of(k) == 0][:classes]
     counts = _counts(subject, asked)

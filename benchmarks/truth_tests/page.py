@@ -39,7 +39,7 @@ def with_bounds(values: Sequence[float], pictures: Sequence[str], digits: int = 
 
 
 def conservation_table(rows: Rows, datasets: dict[str, str]) -> str:
-    """One line a run and question."""
+    """One line per run and question."""
     refused = {row["run"]: row["refused"] for row in rows if "refused" in row}
     lines = []
     for (run, composite, to), group in grouped([r for r in rows if "errors" in r], "run", "composite", "to").items():
@@ -63,7 +63,7 @@ def _case(row: dict[str, Any]) -> tuple:
 
 
 def deletion_table(rows: Rows, datasets: dict[str, str]) -> str:
-    """One line a dataset and method: areas, and paired differences from the random orders of the same case."""
+    """One line per dataset and method: areas, and paired differences from the random orders of the same case."""
     measured = [row for row in rows if row["method"] is not None]
     chance = {
         case: {name: mean(row[name] for row in group) for name in ("deletion", "insertion")}
@@ -111,7 +111,7 @@ def _cases(rows: Rows) -> dict[tuple, list[dict[str, Any]]]:
 
 
 def cases_table(rows: Rows, datasets: dict[str, str]) -> str:
-    """One line a run: how many cases of deletion and insertion were measured, and the composite's gain."""
+    """One line per run: how many cases of deletion and insertion were measured, and the composite's gain."""
     lines = []
     for (run,), group in grouped(rows, "run").items():
         measured = [row for row in group if row["method"] is not None]
@@ -137,7 +137,7 @@ def _gains(rows: Rows) -> list[str]:
 
 
 def pointing_table(rows: Rows, datasets: dict[str, str]) -> str:
-    """One line a dataset and method."""
+    """One line per dataset and method."""
     lines = []
     for (dataset, method), group in _by_dataset(rows, datasets).items():
         pictures = [row["image"] for row in group]
@@ -160,7 +160,7 @@ def pointing_table(rows: Rows, datasets: dict[str, str]) -> str:
 
 
 def randomisation_table(rows: Rows, datasets: dict[str, str]) -> str:
-    """One line a dataset and method, one column a part. A map that is constant has no rank correlation."""
+    """One line per dataset and method, one column per part. A map that is constant has no rank correlation."""
     parts = list(dict.fromkeys(row["part"] for row in rows))
     lines = []
     for (dataset, method), group in _by_dataset(rows, datasets).items():
@@ -176,7 +176,7 @@ def randomisation_table(rows: Rows, datasets: dict[str, str]) -> str:
 
 
 def planted_table(rows: Rows, datasets: dict[str, str]) -> str:
-    """One line a run, situation and k: what the verdict's own ranking finds."""
+    """One line per run, situation and k: what the verdict's own ranking finds."""
     lines = []
     for row in rows:
         if row["ranking"] != "changed":
@@ -258,7 +258,7 @@ def parts_table(rows: Rows, datasets: dict[str, str]) -> str:
 
 
 def coverage_table(rows: Rows, datasets: dict[str, str]) -> str:
-    """One line a run, and all of them."""
+    """One line per run, and all of them."""
     lines = []
     for run, own in [*((run, own) for (run,), own in grouped(rows, "run").items()), (ALL, rows)]:
         cells = [run, str(sum(row["all"]["intervals"] for row in own))]
@@ -277,7 +277,7 @@ def coverage_table(rows: Rows, datasets: dict[str, str]) -> str:
 
 
 def verdicts_table(rows: Rows, datasets: dict[str, str]) -> str:
-    """One line a run and class, at the last step."""
+    """One line per run and class, at the last step."""
     lines = []
     for row in rows:
         cells = [row["run"], row["class"], f"{row['from']} → {row['to']}"]

@@ -18,7 +18,7 @@ SEEDS = (0, 1)
 
 
 def rows(subject: Subject, n: int) -> Iterator[dict]:
-    """One row a case and method; n pictures a class at its first and at the run's last step."""
+    """One row per case and method; n pictures per class at its first and at the run's last step."""
     for case in subject.cases(n):
         image = case.picture.image
         perturbed = Perturbed(case.probability, image, blurred(image), case.picture.inside)

@@ -25,7 +25,7 @@ TOLERANCE = 0.03
 
 
 def rows(subject: Subject, n: int) -> Iterator[dict]:
-    """One row a case and method; n pictures a class at its first and at the run's last step."""
+    """One row per case and method; n pictures per class at its first and at the run's last step."""
     for case in subject.cases(n):
         height, width = case.picture.inside
         true = case.picture.truth[:height, :width]

@@ -22,7 +22,7 @@ AIM = 0.2
 
 
 def rows(subject: Subject, n: int) -> Iterator[dict]:
-    """One row a case, method and part; n cases at the last step, of different classes; each with a seed of its own.
+    """One row per case, method and part; n cases at the last step, of different classes; each with a seed of its own.
 
     Integrated gradients, which take most of the time, are asked about the first case alone.
     """

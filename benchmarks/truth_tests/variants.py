@@ -39,7 +39,7 @@ def variants() -> dict[str, Composite]:
 
 
 def rows(subject: Subject, n: int) -> Iterator[dict]:
-    """One row a case and variant."""
+    """One row per case and variant."""
     for case in subject.on("train").cases(n, steps=("first",)):
         image, (height, width) = case.picture.image, case.picture.inside
         perturbed = Perturbed(case.probability, image, blurred(image), (height, width))

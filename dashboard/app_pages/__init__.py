@@ -1,1 +1,1 @@
-"""One file a page, each with `render(page: dashboard.page.Page) -> None`; `dashboard.app` lists them."""
+"""One file per page, each with `render(page: dashboard.page.Page) -> None`; `dashboard.app` lists them."""

@@ -1,4 +1,4 @@
-"""What travels to a component in the browser: a header and named blobs, each blob sent once a session.
+"""What travels to a component in the browser: a header and named blobs, each blob sent once per session.
 
 Layout of a payload: `uint32` length of the header (little endian), the header (JSON, UTF-8), the blobs one
 after the other. A blob is named by the digest of its content. The page in the browser keeps what it has

@@ -1,4 +1,4 @@
-"""A table of thumbnails, a row a class and a column a step; one cell is chosen by a click or with the keyboard.
+"""A table of thumbnails, a row per class and a column per step; one cell is chosen by a click or with the keyboard.
 
 The script is in dom.js, payload.js and wall.js. Pictures are made only if the browser does not have them yet.
 """

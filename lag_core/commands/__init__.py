@@ -1,4 +1,4 @@
-"""One file a command of `python -m lag_core`: its docstring, `add_arguments(parser)` and `run(options)`."""
+"""One file per command of `python -m lag_core`: its docstring, `add_arguments(parser)` and `run(options)`."""
 
 from lag_core.commands import (
     adopt,

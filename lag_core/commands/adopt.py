@@ -1,6 +1,6 @@
 """Write a run folder of your own network's checkpoints, opened by an adapter (docs/open-your-own.md).
 
-One checkpoint a step, in order. Each is loaded and tested, and all are measured on the dataset's validation images.
+One checkpoint per step, in order. Each is loaded and tested, and all are measured on the dataset's validation images.
 """
 
 from __future__ import annotations

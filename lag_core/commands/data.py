@@ -74,7 +74,7 @@ def _opened(options: argparse.Namespace) -> tuple[Dataset, LabelSpace | None]:
 
 
 def _table(dataset: Dataset, found: Inspection) -> str:
-    """A line a class: images and share of the annotated pixels in each split."""
+    """A line per class: images and share of the annotated pixels in each split."""
     from lag_core.protocol import IGNORE
     from lag_core.tabulating import tabulated
 

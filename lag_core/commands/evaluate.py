@@ -138,7 +138,7 @@ def _tell(
 
 
 def _class_table(run: Run, found: Intervals) -> str:
-    """A line a class and one for their mean; a column a step."""
+    """A line per class and one for their mean; a column per step."""
     from lag_core.tabulating import tabulated
 
     def cell(step: int, column: int) -> str:

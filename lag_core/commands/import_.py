@@ -1,6 +1,6 @@
 """Turn another system's step checkpoints into a run folder: SSUL, LAG, DKD, STAR, MiB, PLOP, RCIL, CSSegmentation.
 
-One checkpoint a step, in order, from step 0 on. Nothing in a checkpoint can run: tensors alone are read.
+One checkpoint per step, in order, from step 0 on. Nothing in a checkpoint can run: tensors alone are read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoints",
         nargs="+",
         metavar="[FORMAT] CHECKPOINT",
-        help=f"{', '.join(NAMES)} (left out: it is recognised where it can be), then one file a step, in order",
+        help=f"{', '.join(NAMES)} (left out: it is recognised where it can be), then one file per step, in order",
     )
     parser.add_argument("--task", required=True, help="sizes of the steps, as in 15-1 (without the background)")
     parser.add_argument("--dataset", choices=DATASETS, help="whose classes it was trained on, in the order of ids")
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     first, *rest = options.checkpoints
     form, paths = (first, rest) if first in NAMES else (None, options.checkpoints)
     if not paths:
-        raise ConfigError(f"lag import {form}: name one checkpoint a step behind it, in order")
+        raise ConfigError(f"lag import {form}: name one checkpoint per step behind it, in order")
     if options.classes is None and options.dataset is None:
         raise ConfigError("lag import: say what it was trained on, with --dataset voc or --classes classes.json")
     classes = (

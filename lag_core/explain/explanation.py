@@ -94,7 +94,7 @@ class Explanation:
     digest: str
     """Of the picture."""
     predictions: np.ndarray
-    """Class indices uint8 [T, H, W], one map a step."""
+    """Class indices uint8 [T, H, W], one map per step."""
     decided: np.ndarray
     """bool [T, H, W], where some class stands out (Trace.stands_out): elsewhere pictures show "none"."""
     provenance: Provenance | None

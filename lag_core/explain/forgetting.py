@@ -67,7 +67,7 @@ class Provenance:
 def provenance(predictions: np.ndarray, truth: np.ndarray, labels: LabelSpace, step: int | None = None) -> Provenance:
     """The fate of every pixel by `step` (default: the last).
 
-    Shape: predictions uint8 [T, H, W], one map a step from step 0 on; truth uint8 [H, W].
+    Shape: predictions uint8 [T, H, W], one map per step from step 0 on; truth uint8 [H, W].
     """
     last = _checked_step(predictions, truth, step)
     right, start = _right(predictions, truth), _introduced(truth, labels)

@@ -91,7 +91,7 @@ def _first(request: Request) -> tuple[Format, Config, LabelSpace]:
     if len(sizes) != last + 1:
         raise CheckpointError(
             f"{request.checkpoints[-1]} knows {len(sizes)} steps, but is the file of step {last}: name one "
-            "checkpoint a step, from step 0 on, in order"
+            "checkpoint per step, from step 0 on, in order"
         )
     where = str(request.checkpoints[-1])
     return form, config, label_space(request.classes.classes, request.task, sizes, form.unknown, where)

@@ -1,4 +1,4 @@
-"""Classification losses: binary cross-entropy a channel, cross-entropy, and MiB's unbiased cross-entropy.
+"""Classification losses: binary cross-entropy per channel, cross-entropy, and MiB's unbiased cross-entropy.
 
 All of them take logits [B, K, h, w] and labels int64 [B, h, w] (training channels, 255 ignored), and return
 the mean over the labelled pixels; a batch without any gives 0. `weight` [B, h, w] multiplies a pixel loss and

@@ -59,8 +59,8 @@ def _matching(weights: Tensor, logits: Tensor, latent: Tensor) -> Tensor:
         return weights
     if weights.shape[-2:] != latent.shape[-2:]:
         raise ValueError(
-            f"weights are {tuple(weights.shape)}: expected one map a row, {(len(latent), *latent.shape[-2:])}, at the "
-            "latent resolution"
+            f"weights are {tuple(weights.shape)}: expected one map per row, {(len(latent), *latent.shape[-2:])}, at "
+            "the latent resolution"
         )
     return nn.functional.interpolate(weights[:, None], logits.shape[-2:], mode="nearest")[:, 0]
 

@@ -1,6 +1,6 @@
 """Layer-wise relevance propagation on a `Segmenter`, exact: what the inputs do not get is accounted for.
 
-    view = FoldedSegmenter(model)                        # once a model; reads it, never touches it
+    view = FoldedSegmenter(model)                        # once per model; reads it, never touches it
     found = lrp(view, images, Target(channel, mask))     # or lrp(model, ...)
     found.map, found.channels, found.error
 

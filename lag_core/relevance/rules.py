@@ -253,7 +253,7 @@ class Passing(NamedTuple):
 
 
 class Ledger:
-    """Relevance that biases and stabilisers have kept, an image. Shape: absorbed [B], float64."""
+    """Relevance that biases and stabilisers have kept, per image. Shape: absorbed [B], float64."""
 
     def __init__(self, batch: int, device: torch.device):
         self.absorbed = torch.zeros(batch, dtype=torch.float64, device=device)

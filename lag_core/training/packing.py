@@ -176,7 +176,7 @@ def _write_shared(packings: Sequence[Packing], root: Path, written: list[Path]) 
 def _write_named_by_digest(folder: Path, tensors: Tensors, written: list[Path]) -> dict[str, Any]:
     """A safetensors file called after the first 16 digits of its SHA-256; its entry for run.json.
 
-    Tensors of few values, as those of a quantised backbone, take a byte an element (palette).
+    Tensors of few values, as those of a quantised backbone, take a byte per element (palette).
     """
     tensors = palette.indexed(tensors)
     content_name = _file_name(tensors)

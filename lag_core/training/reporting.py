@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 
 
 class Reporter:
-    """Progress bars on standard error, a line a step on standard output; `quiet` says nothing."""
+    """Progress bars on standard error, a line per step on standard output; `quiet` says nothing."""
 
     def __init__(self, quiet: bool = False):
         self.quiet = quiet

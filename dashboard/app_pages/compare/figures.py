@@ -30,7 +30,7 @@ ROW = 26
 
 
 def height_of(rows: int) -> int:
-    """Of a figure with a row a run or group, its heads included."""
+    """Of a figure with a row per run or group, its heads included."""
     return 90 + ROW * rows
 
 
@@ -69,7 +69,7 @@ def seeds(groups: Sequence[Group], column: str, title: str, ink: Ink) -> go.Figu
 def verdicts(
     runs: Sequence[str], classes: Sequence[ClassInfo], fates: Sequence[Sequence[ClassFate]], ink: Ink
 ) -> go.Figure:
-    """A row a run and a column a class; colour and letter say what became of the class."""
+    """A row per run and a column per class; colour and letter say what became of the class."""
     words = list(WORDS)
     names = [untrusted.plotly(untrusted.plain(name, 40)) for name in runs]
     figure = frame(ink)
@@ -109,7 +109,7 @@ def _said(one: ClassFate) -> str:
 def settings(
     names: Sequence[str], differing: Mapping[str, Sequence[str]], last: Sequence[float], title: str, ink: Ink
 ) -> go.Figure:
-    """A line a run through an axis for each setting that differs; its colour is the measure, drawn on the last axis.
+    """A line per run through an axis for each setting that differs; its colour is the measure, drawn on the last axis.
 
     differing: setting -> value of each run, as text. last: percent.
     """

@@ -177,7 +177,7 @@ def _settings(page: Page, runs: list[Run], rows: list[Row], column: str) -> None
         if np.isnan(last).all():
             raise Empty("None of these runs has this measure. Choose another one above.")
         figure = figures.settings([run.name for run in runs], shown, last, COLUMNS[column], page.ink)
-        view.plot(figure, "Settings that differ, a line a run", height=360)
+        view.plot(figure, "Settings that differ, a line per run", height=360)
         if len(apart) > len(shown):
             rest = ", ".join(untrusted.name(key) for key in list(apart)[MOST_SETTINGS:])
             st.caption(f"Not drawn, but in the CSV: {rest}.")

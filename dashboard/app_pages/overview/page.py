@@ -411,7 +411,7 @@ def _mark(page: Page, run: Run) -> str:
 
 
 def _runs_table(runs: list[Run]) -> dict[str, list[Any]]:
-    """One row a run: name, method, task, and every measure in percent after its last step."""
+    """One row per run: name, method, task, and every measure in percent after its last step."""
     table: dict[str, list[Any]] = {"run": [], "method": [], "task": [], **{t: [] for t in COLUMNS.values()}}
     for run in runs:
         table["run"].append(untrusted.plain(run.name, 60))

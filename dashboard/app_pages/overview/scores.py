@@ -1,4 +1,4 @@
-"""The numbers of a run that the pages show: one confusion matrix a step, and what follows from it."""
+"""The numbers of a run that the pages show: one confusion matrix per step, and what follows from it."""
 
 from __future__ import annotations
 

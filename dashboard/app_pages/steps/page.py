@@ -255,7 +255,7 @@ def _pixel_rows(
     space: Run,
     least: float = LEAST,
 ) -> list[dict[str, Any]]:
-    """One row a step: the class that the pixel was given, the runner-up, and whether it is right."""
+    """One row per step: the class that the pixel was given, the runner-up, and whether it is right."""
     x, y = pixel
     names = predictions.class_names(space)
     table = predictions.class_table(run, space)
