@@ -264,8 +264,13 @@ def written_out(
         parts = [(rule.shares, relevance * ~below), (rule.shares_below, relevance * below)]
     for shares, part in parts:
         for share in shares:
-            mapped = [(product.inputs(a[None])[0], product.weights(weights)) for product in share.products]
+            mapped = [
+                (product.inputs(a[None, :, :, None])[0, :, :, 0], product.weights(weights))
+                for product in share.products
+            ]
             z = sum(w @ x for x, w in mapped) + share.bias(bias)[:, None]
+            if rule.shares_below is not None and shares is rule.shares and share.aligned and not share.is_one_signed:
+                z = z.clamp(min=0)  # below zero there is no relevance
             eps = rule.epsilon * z.abs().mean() * torch.where(z < 0, -1.0, 1.0)
             s = share.coefficient * part / (z + eps)
             held = s * eps

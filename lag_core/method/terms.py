@@ -260,8 +260,6 @@ def _replayed_patches(scene: Scene) -> Tensor:
     patches, channels = scene.memory.statistics.sample_patches(
         scene.old_classes, config.replay_samples, scene.generator(), config.replay_covariance
     )
-    if scene.student.config.head_kernel == 1:
-        patches = patches[:, :, 1:2, 1:2]
     logits = patch_logits(scene.student.heads, patches.to(scene.new.latent.device))
     labels = channels.to(logits.device)[:, None, None]
     if scene.balance is None:

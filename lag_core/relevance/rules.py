@@ -195,7 +195,7 @@ class Composite:
     decoder: Rule
 
 
-IMAGENET_LOW = (-2.1179, -2.0357, -1.8044)
+IMAGENET_LOW = (-2.1180, -2.0358, -1.8045)
 """Black, after the normalisation by ImageNet's mean and standard deviation (rounded away from zero)."""
 IMAGENET_HIGH = (2.2490, 2.4286, 2.6401)
 """White, likewise."""
