@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import own_adapters
 import pytest
-from own_adapters import Own, Smooth, write_checkpoints
+from own_adapters import Own, Shapes, Smooth, write_checkpoints
 from PIL import Image
 from shapes import write_shapes
 from streamlit.testing.v1 import AppTest
@@ -89,3 +90,26 @@ def test_the_gap_of_gradient_times_input_is_said(runs: Path, depth: str) -> None
     app = drawn("relevance", "smooth", method="gradient-x-input", depth=depth)
     said = [one.value for one in app.caption if "add up to the explained score but for" in one.value]
     assert len(said) == 1 and not app.error
+
+
+TRANSFORMERS = {"SegFormer": "transformers", "Mask2Former": "transformers", "UNet": "segmentation_models_pytorch"}
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_every_page_of_a_network_of_another_library(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transplant of a channel and the swap board included; LRP is offered for the UNet alone."""
+    pytest.importorskip(TRANSFORMERS[name], reason=f"pip install 'lag[adapters]' brings {TRANSFORMERS[name]}")
+    adapter: Shapes = getattr(own_adapters, name)()
+    data, out = write_shapes(tmp_path / "shapes"), tmp_path / "runs" / "net"
+    for variable, value in (("LAG_RUNS", out.parent), ("LAG_DATA", ""), ("LAG_CACHE", tmp_path / "cache")):
+        monkeypatch.setenv(variable, str(value))
+    monkeypatch.setenv("LAG_ADAPTERS", f"own_adapters:{name}")
+    paths = map(str, write_checkpoints(adapter, tmp_path / "checkpoints"))
+    assert main(["adopt", *paths, "--adapter", f"own_adapters:{name}", "--root", str(data), "--out", str(out)]) == 0
+    for entry in PAGES:
+        app = drawn(entry.slug, "net")
+        assert not app.exception and not app.error, (entry.slug, [one.value for one in app.error])
+    transplanted = drawn("channels", "net", channel="3", without="old")
+    assert not transplanted.error and not transplanted.warning
+    offered = next(one.options for one in drawn("relevance", "net").selectbox if one.label == "Method")
+    assert any("LRP" in one for one in offered) == (name == "UNet")

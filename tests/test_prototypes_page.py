@@ -205,6 +205,9 @@ def app(root, monkeypatch):
     monkeypatch.delenv("LAG_DATA", raising=False)
     monkeypatch.setattr(predictions, "answers", fake_answers)
     monkeypatch.setattr(
+        predictions, "answers_at", lambda run, picture, steps, space=None: fake_answers(run, picture, space)
+    )
+    monkeypatch.setattr(
         prototype_maps.loaders,
         "trace",
         lambda run, picture: fake_trace(run, picture.pixels.shape[:2]),

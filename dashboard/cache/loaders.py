@@ -14,13 +14,15 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from dashboard.cache import photograph_counts, photographs
 from dashboard.cache.memory_cache import Shelf, shelved
@@ -305,25 +307,35 @@ def _networks(digest: str, *, _run: Run) -> Networks:
 
 
 def trace(run: Run, image: Picture) -> Trace:
-    """`image` through every step of `run`, computed once for all sessions.
+    """`image` on its way through the steps of `run`, one for all sessions.
 
-    The networks have already run when it is handed out: what it answers from then on (predictions, scores,
-    latent maps) needs no lock.
+    A step's network runs when the step is first asked about, under the run's lock; what is asked of it from then on
+    (predictions, scores, latent maps) needs no lock.
     """
     key = run.digest, image.digest, image.id if run.kind == "stored" else ""
     found = TRACES.find(key)
     if found is None:
-        with network_lock(run.digest), st.spinner("Running the network of every step…", show_time=True):
-            found = TRACES.get(key, lambda: _trace(run, image))
+        steps = networks(run)  # before the shelf is locked: whoever asks may hold the lock of the networks already
+        found = TRACES.get(key, lambda: _trace(steps, image))
+    TRACES.put(key, found)  # it grows with each step that runs
     return cast("Trace", found)
 
 
-def _trace(run: Run, image: Picture) -> Trace:
+def _trace(steps: Networks, image: Picture) -> Trace:
     from lag_core.explain.trace import Trace
 
-    found = Trace(networks(run), image.pixels, name=image.id)
-    found.run_all()
-    return found
+    return Trace(steps, image.pixels, name=image.id, running=lambda step: _running(steps.run, step))
+
+
+@contextmanager
+def _running(run: Run, step: int) -> Iterator[None]:
+    """Hold the lock while the network of a step runs, and say so if somebody waits for it."""
+    with ExitStack() as held:
+        if get_script_run_ctx(suppress_warning=True) is not None:
+            words = f"Running the network of step {step} (the last is step {run.last_step})…"
+            held.enter_context(st.spinner(words, show_time=True))
+        held.enter_context(network_lock(run.digest))
+        yield
 
 
 def confusions(run: Run, domain: str | None = None) -> np.ndarray | None:

@@ -16,6 +16,7 @@ class Strip {
     all.forEach((layer, i) => {
       this.items[i].name.textContent = layer.name;
       this.items[i].note.textContent = layer.note.replaceAll(/ ?% ?/g, (sign) => sign.replaceAll(" ", "\u00a0"));
+      this.items[i].node.classList.toggle("pending", Boolean(layer.pending));
       this.items[i].canvas.style.aspectRatio = `${size[0]} / ${size[1]}`;
     });
   }

@@ -226,7 +226,7 @@ class Viewer {
   side(index) {
     const overlay = this.overlay(index);
     const layer = this.layers[index];
-    const name = layer ? [layer.name, layer.group].filter(Boolean).join(" · ") : "Picture";
+    const name = layer ? [layer.name, layer.group, layer.pending].filter(Boolean).join(" · ") : "Picture";
     return { name, overlay: overlay?.canvas, outline: overlay?.outline };
   }
 
@@ -298,7 +298,7 @@ class Viewer {
     const top = chances && chances.map((p, k) => [k, p]).sort((a, b) => b[1] - a[1]).slice(0, 3);
     if (top && label < chances.length && !top.some(([k]) => k === label)) top[2] = [label, chances[label]];
     const number = layer.values && valueAt(layer.values, x, y, width, height);
-    const value = number == null ? (layer.map ? "no label" : null) : `${number.toPrecision(3).replace("-", "−")} ${layer.unit}`.trim();
+    const value = number == null ? (layer.map ? "no label" : (layer.pending ?? null)) : `${number.toPrecision(3).replace("-", "−")} ${layer.unit}`.trim();
     return { label: label === NONE ? null : label, top, value };
   }
 

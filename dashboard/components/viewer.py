@@ -28,6 +28,9 @@ NOT_KNOWN = (204, 204, 204)
 NOTHING = 254
 """Label of a pixel for which no class stands out: drawn as "none"."""
 
+PENDING = "being computed"
+"""What a layer that is not there yet says of itself."""
+
 Mode = Literal["classes", "errors"]
 Split = Literal["swipe", "side"]
 
@@ -44,6 +47,7 @@ class Layer:
     wrong.
     group: layers that follow one another with the same group (a run) stand under its name.
     step: the layer is shown as soon as the reader chooses this step, if the layer of another step was shown.
+    pending: there is nothing to lay over the picture yet, and the viewer says so.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Layer:
     group: str = ""
     known: tuple[int, ...] | None = None
     step: int | None = None
+    pending: bool = False
 
 
 @dataclass(frozen=True)
@@ -248,6 +253,8 @@ def _layer_props(payload: Payload, layer: Layer, grid: ProbabilityGrid | None) -
     props: dict[str, Any] = {"name": layer.name, "note": layer.note, "unit": layer.unit, "group": layer.group}
     if layer.step is not None:
         props["step"] = layer.step
+    if layer.pending:
+        props["pending"] = PENDING
     if layer.known is not None:
         props["known"] = list(layer.known)
     if layer.labels is not None:

@@ -7,20 +7,25 @@ maps sampled, at a long side of LONG_SIDE pixels.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import threading
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dashboard.cache import loaders
 from dashboard.cache.loaders import Picture
-from dashboard.cache.memory_cache import shelved
-from dashboard.components.viewer import NOTHING, Layer, ProbabilityGrid, quantise
+from dashboard.cache.memory_cache import SHELF, shelved, size_of
+from dashboard.components.viewer import NOTHING, PENDING, Layer, ProbabilityGrid, quantise
 from dashboard.picture import kept_answers
 from dashboard.ui import untrusted
 from lag_core.data.undecided import least_probability
 from lag_core.protocol import IGNORE
 from lag_core.runs import Run
+
+if TYPE_CHECKING:
+    from lag_core.explain.trace import Trace
 
 LONG_SIDE = 1024
 """Pixels; a larger picture is shown smaller."""
@@ -60,6 +65,8 @@ class Answers:
     softmax network, which always decides."""
     known: tuple[tuple[int, ...], ...] = ()
     """The classes that each step knows."""
+    pending: frozenset[int] = frozenset()
+    """Steps that are not there yet: what stands in their place means nothing."""
 
     def drawn(self, step: int, least: float) -> np.ndarray:
         """The label map as it is drawn, uint8 [H, W]: NOTHING where no class has a probability above `least`."""
@@ -91,38 +98,124 @@ def _shown(run_digest: str, digest: str, blind: bool, *, _picture: Picture) -> S
 def answers(run: Run, picture: Picture, space: Run | None = None) -> Answers:
     """Every step of `run` on the picture, in the class indices of `space` (the run itself if not given)."""
     space = space or run
-    return _answers(run.digest, picture.digest, space.digest, _run=run, _picture=picture, _space=space)
+    if run.digest == space.digest:
+        return _own(run, picture)
+    return _laid_over(run.digest, picture.digest, space.digest, _run=run, _picture=picture, _space=space)
 
 
 @shelved
-def _answers(run_digest: str, digest: str, space_digest: str, *, _run: Run, _picture: Picture, _space: Run) -> Answers:
-    if run_digest != space_digest:
-        return _translated(answers(_run, _picture), _run, _space)
-    kept = kept_answers.find(run_digest, digest) if _picture.shipped else None
-    return (
-        computed(_run, _picture)
-        if kept is None
-        else _answers_of(_run, *(list(kept[name]) for name in kept_answers.NAMES))
-    )
+def _laid_over(
+    run_digest: str, digest: str, space_digest: str, *, _run: Run, _picture: Picture, _space: Run
+) -> Answers:
+    return _translated(_own(_run, _picture), _run, _space)
+
+
+def _own(run: Run, picture: Picture) -> Answers:
+    kept = kept_answers_of(run, picture)
+    return computed(run, picture) if kept is None else kept
+
+
+def kept_answers_of(run: Run, picture: Picture) -> Answers | None:
+    """What was computed beforehand; None where nothing was."""
+    return _kept(run.digest, picture.digest, _run=run) if picture.shipped else None
+
+
+@shelved
+def _kept(run_digest: str, digest: str, *, _run: Run) -> Answers | None:
+    kept = kept_answers.find(run_digest, digest)
+    if kept is None:
+        return None
+    labels, grids, certainty = (list(kept[name]) for name in kept_answers.NAMES)
+    return _answers_of(_run, labels, grids, certainty)
 
 
 def computed(run: Run, picture: Picture) -> Answers:
     """What the networks of a run's steps say, in its own class indices."""
-    trace = loaders.trace(run, picture)
-    rows, columns = sampling(picture.pixels.shape[0], picture.pixels.shape[1], LONG_SIDE)
-    steps_that_doubt = trace.steps if doubts(run) else ()
-    with loaders.network_lock(run.digest):
-        maps = [trace.prediction(step)[np.ix_(rows, columns)].astype(np.uint8) for step in trace.steps]
-        scores = [trace.scores(step, GRID_SIDE) for step in trace.steps]
-        sure = [quantised_certainty(trace.certainty(step)[np.ix_(rows, columns)]) for step in steps_that_doubt]
-    return _answers_of(run, maps, [_grid(s, len(run.classes)) for s in scores], sure)
+    return _computed(run, picture, range(len(run.steps)))
+
+
+def answers_at(run: Run, picture: Picture, steps: Collection[int], space: Run | None = None) -> Answers:
+    """As `answers`, but no network runs for any but these steps; the others are `pending`.
+
+    A pending step has no label anywhere (255), and no probabilities.
+    """
+    kept = kept_answers_of(run, picture)
+    own = _computed(run, picture, steps) if kept is None else kept
+    return own if space is None or space.digest == run.digest else _translated(own, run, space)
+
+
+def _computed(run: Run, picture: Picture, steps: Collection[int]) -> Answers:
+    found = _steps_of(run, picture, steps)
+    height, width = shown_size(picture)
+    lacking = _StepAnswer(
+        np.broadcast_to(np.uint8(IGNORE), (height, width)),
+        np.broadcast_to(np.uint8(0), (1, 1, len(run.classes))),
+        np.broadcast_to(np.uint8(0), (height, width)),
+    )
+    rows = [found.get(step, lacking) for step in range(len(run.steps))]
+    return _answers_of(
+        run, [row.labels for row in rows], [row.grid for row in rows],
+        [row.certainty for row in rows if row.certainty is not None] if doubts(run) else (),
+        frozenset(range(len(rows))) - set(steps),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _StepAnswer:
+    """What one step says; see `Answers`."""
+
+    labels: np.ndarray
+    grid: np.ndarray
+    certainty: np.ndarray | None
+
+
+class _StepAnswers:
+    """What the steps of a run say of one picture, as far as that was computed. It grows."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.found: dict[int, _StepAnswer] = {}
+
+    @property
+    def nbytes(self) -> int:
+        return size_of(tuple(self.found.values()))
+
+
+def _steps_of(run: Run, picture: Picture, steps: Collection[int]) -> dict[int, _StepAnswer]:
+    """The answers of these steps, computed where they are not here: all on one place of the shelf."""
+    key = (__name__, "steps", run.digest, picture.digest, picture.id if run.kind == "stored" else "")
+    here = SHELF.get(key, _StepAnswers)
+    missing = [step for step in steps if step not in here.found]
+    if missing:
+        trace = loaders.trace(run, picture)
+        for step in missing:
+            if trace.stored is None:
+                trace.output(step)  # before the lock: the networks have one of their own
+            with here.lock:
+                if step not in here.found:
+                    here.found[step] = _step_answer(run, picture, trace, step)
+        SHELF.put(key, here)
+    return {step: here.found[step] for step in steps}
+
+
+def _step_answer(run: Run, picture: Picture, trace: Trace, step: int) -> _StepAnswer:
+    sampled = np.ix_(*sampling(picture.pixels.shape[0], picture.pixels.shape[1], LONG_SIDE))
+    return _StepAnswer(
+        trace.prediction(step)[sampled].astype(np.uint8),
+        _grid(trace.scores(step, GRID_SIDE), len(run.classes)),
+        quantised_certainty(trace.certainty(step)[sampled]) if doubts(run) else None,
+    )
 
 
 def _answers_of(
-    run: Run, predictions: Sequence[np.ndarray], grids: Sequence[np.ndarray], certainty: Sequence[np.ndarray]
+    run: Run,
+    predictions: Sequence[np.ndarray],
+    grids: Sequence[np.ndarray],
+    certainty: Sequence[np.ndarray],
+    pending: frozenset[int] = frozenset(),
 ) -> Answers:
     known = tuple(known_classes(run, step, run) for step in range(len(predictions)))
-    return Answers(tuple(predictions), tuple(grids), tuple(certainty), known)
+    return Answers(tuple(predictions), tuple(grids), tuple(certainty), known, pending)
 
 
 def _translated(own: Answers, run: Run, space: Run) -> Answers:
@@ -134,7 +227,7 @@ def _translated(own: Answers, run: Run, space: Run) -> Answers:
         grids.append(np.zeros((*grid.shape[:2], len(space.classes)), np.uint8))
         grids[-1][..., table[there]] = grid[..., there]
     known = tuple(known_classes(run, step, space) for step in range(len(own.predictions)))
-    return Answers(tuple(table[labels] for labels in own.predictions), tuple(grids), own.certainty, known)
+    return Answers(tuple(table[labels] for labels in own.predictions), tuple(grids), own.certainty, known, own.pending)
 
 
 def doubts(run: Run) -> bool:
@@ -208,11 +301,13 @@ def step_layers(
     """A layer and a probability grid for each step, for the viewer."""
     known = found.known or (None,) * len(notes)
     layers = [
-        Layer(f"Step {t}", found.drawn(t, least), note=note, group=group, known=known[t], step=t)
+        Layer(f"Step {t}", note=PENDING, group=group, step=t, pending=True)
+        if t in found.pending
+        else Layer(f"Step {t}", found.drawn(t, least), note=note, group=group, known=known[t], step=t)
         for t, note in enumerate(notes)
     ]
-    grids = [ProbabilityGrid(f"Step {t}", grid, group) for t, grid in enumerate(found.grids)]
-    return layers, grids
+    there = [(t, grid) for t, grid in enumerate(found.grids) if t not in found.pending]
+    return layers, [ProbabilityGrid(f"Step {t}", grid, group) for t, grid in there]
 
 
 def right_shares(prediction: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:

@@ -19,6 +19,7 @@ import streamlit as st
 
 from dashboard.cache.loaders import UPLOAD
 from dashboard.page import Page
+from dashboard.picture import stepwise
 from dashboard.shell import memory_release
 
 NAME = "work-ahead"
@@ -57,10 +58,21 @@ def work(page: Page, slugs: Sequence[str]) -> None:
         try:
             module = importlib.import_module(f"dashboard.app_pages.{slug}.page")
             if hasattr(module, "ahead"):
+                stepwise.QUEUE.settle()  # what somebody looks at goes first
                 module.ahead(page)
         except Exception:
             _log.debug("Working ahead for %s ended early", slug, exc_info=True)
         memory_release.tidy()
+    _other_steps(page)
+
+
+def _other_steps(page: Page) -> None:
+    """Have the steps run that no page shows at first."""
+    try:
+        if page.run.kind != "stored":
+            stepwise.wish(page.run, page.picture(), page.step)
+    except Exception:
+        _log.debug("Working ahead for the other steps ended early", exc_info=True)
 
 
 def _of_a_session(record: logging.LogRecord) -> bool:

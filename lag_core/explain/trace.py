@@ -6,7 +6,8 @@ Each question is answered by the module that is about it; a `Trace` only hands o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,6 +47,10 @@ Where = np.ndarray | tuple[int, int]
 """Part of a picture: a mask, bool [H, W], or one pixel (row, column)."""
 
 
+Running = Callable[[int], AbstractContextManager[object]]
+"""What is entered while the network of a step runs: a lock, where several threads ask the same trace."""
+
+
 class Seen(NamedTuple):
     """What a trace keeps of a step."""
 
@@ -73,11 +78,19 @@ class Trace:
     `image` is uint8 [H, W, 3]. The network sees it in a square of side `square`, of which it fills `inside` (h, w);
     latent maps and logits have the square's proportions, predictions and scores the image's. `truth`: class indices
     uint8 [H, W], 255 where nothing is annotated; None without annotation. `name`: of the file or validation image, not
-    to be trusted where it is shown. Classes are asked for by index or name.
+    to be trusted where it is shown. Classes are asked for by index or name. `running`: entered while a step's network
+    runs, which is once.
     Questions raise RunError for a step or class that the run has not, ValueError for what does not fit the picture.
     """
 
-    def __init__(self, networks: Networks, image: np.ndarray, truth: np.ndarray | None = None, name: str = ""):
+    def __init__(
+        self,
+        networks: Networks,
+        image: np.ndarray,
+        truth: np.ndarray | None = None,
+        name: str = "",
+        running: Running = nullcontext,
+    ):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"expected an image uint8 [H, W, 3], found {image.dtype} {image.shape}")
         if truth is not None and truth.shape != image.shape[:2]:
@@ -88,6 +101,7 @@ class Trace:
         self.inside = content_size(image.shape[0], image.shape[1], self.square)
         self.outputs: dict[int, Seen] = {}
         self._passes: Passes | None = None
+        self._running = running
         self.stored = StoredPredictions(self.run) if self.run.kind == "stored" else None
 
     @property
@@ -120,7 +134,11 @@ class Trace:
     def nbytes(self) -> int:
         """Bytes of what is kept of the image."""
         kept = [self.image.nbytes, 0 if self._passes is None else self._passes.nbytes]
-        return sum(kept) + sum(one.latent.nbytes + one.logits.nbytes for one in self.outputs.values())
+        return sum(kept) + sum(one.latent.nbytes + one.logits.nbytes for one in tuple(self.outputs.values()))
+
+    def has(self, step: int) -> bool:
+        """Whether the answer of `step` is here, so that no network has to run for it."""
+        return self.stored is not None or step in self.outputs
 
     def features(self, step: int) -> Tensor:
         """Features at the end of the trunk of `step`, float32 [1, T, h, w]; not kept where the trunk moves."""
@@ -131,9 +149,11 @@ class Trace:
         """Z and logits of `step` as tensors [1, ...]."""
         if step not in self.outputs:
             require(self.run, "logits")
-            found = self.passes.output(step)
-            self.outputs[step] = Seen(found.latent, found.logits)
-            self.passes.forget_moving()
+            with self._running(step):
+                if step not in self.outputs:
+                    found = self.passes.output(step)
+                    self.outputs[step] = Seen(found.latent, found.logits)
+                    self.passes.forget_moving()
         return self.outputs[step]
 
     def latent(self, step: int) -> np.ndarray:
@@ -192,12 +212,6 @@ class Trace:
             labels = stored.labels(step, self.name, grid)
             found = (labels == np.arange(self.run.labels.seen(step))[:, None, None]).astype(np.float32)
         return upsample(torch.from_numpy(found)[None], grid)[0].clamp(0, 1).numpy()
-
-    def run_all(self) -> None:
-        """Run every step now, as far as there are networks to run."""
-        if self.stored is None:
-            for step in self.steps:
-                self.output(step)
 
     # ------------------------------------------------------------------ questions
 

@@ -265,7 +265,7 @@ def draw_without(scene: Scene) -> None:
     ) as view:
         picture = scene.image()
         how = _choose_how(scene, "without")
-        answers, least = predictions.answers(scene.run, picture), scene.page.least
+        answers, least = predictions.answers_at(scene.run, picture, (scene.pair.new,)), scene.page.least
         before = answers.predictions[scene.pair.new]
         change = (scene.run, picture, scene.pair.new, how, scene.pair.old, [scene.channel])
         after = channel_maps.changed(*change)

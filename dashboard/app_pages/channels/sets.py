@@ -134,7 +134,7 @@ def random_channels(scene: Scene, how: How, order: str, report: Callable[[float,
 def _sets_picture(scene: Scene, view: View, picture: Picture, how: How, order: str, count: int) -> None:
     chosen = ranked(scene, order, how)[:count]
     shown = predictions.shown(scene.run, picture)
-    found, least = predictions.answers(scene.run, picture), scene.page.least
+    found, least = predictions.answers_at(scene.run, picture, (scene.pair.old, scene.pair.new)), scene.page.least
     before = found.predictions[scene.pair.new]
     after = maps.changed(scene.run, picture, scene.pair.new, how, scene.pair.old, chosen.tolist())
     after_drawn = maps.changed_drawn(scene.run, picture, scene.pair.new, how, scene.pair.old, chosen.tolist(), least)

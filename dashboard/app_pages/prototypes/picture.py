@@ -33,7 +33,7 @@ def draw_picture(page: Page, motion: Motion, other: Motion | None) -> None:
     ) as view:
         picture = page.picture()
         shown = predictions.shown(page.run, picture)
-        found = predictions.answers(page.run, picture)
+        found = predictions.answers_at(page.run, picture, (page.step,))
         prediction = found.predictions[page.step]
         near = prototype_maps.nearest(page.run, picture, motion, page.step)
         if (near == 255).all():

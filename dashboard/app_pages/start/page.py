@@ -9,9 +9,9 @@ from dashboard.app_pages.start import figures
 from dashboard.app_pages.start.held import Held, held
 from dashboard.cache import loaders
 from dashboard.page import Empty, Page
-from dashboard.picture import predictions
+from dashboard.picture import predictions, stepwise
 from dashboard.picture.viewer import show_picture
-from dashboard.shell import tour
+from dashboard.shell import steps_coming, tour
 from dashboard.ui import commands, untrusted
 from lag_core.runs import Run
 
@@ -112,12 +112,12 @@ def _picture(page: Page) -> None:
     ) as view:
         picture = page.picture()
         shown = predictions.shown(page.run, picture)
-        found = predictions.answers(page.run, picture)
+        found, other = stepwise.answers(page.run, picture, page.step), None
         notes = [""] * len(found.predictions)
         layers, grids = predictions.step_layers(found, notes, page.least, untrusted.plain(page.run.name, 60))
         second = None
         if page.run2:
-            other = predictions.answers(page.run2, picture, page.run)
+            other = stepwise.answers(page.run2, picture, page.step2, page.run)
             their, more = predictions.step_layers(
                 other, [""] * len(other.predictions), page.least, untrusted.plain(page.run2.name, 60)
             )
@@ -134,9 +134,10 @@ def _picture(page: Page) -> None:
             second=second,
             probabilities=grids,
             strip=False,
-            play=True,
+            play=not found.pending and not (other and other.pending),
             plain=True,
         )
+        steps_coming.follow(page, found, other)
 
 
 # ---------------------------------------------------------------------- what next

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from dashboard.components.viewer import NOTHING, Layer, ProbabilityGrid
+from dashboard.components.viewer import NOTHING, PENDING, Layer, ProbabilityGrid
 from dashboard.page import Empty, Page, View
-from dashboard.picture import predictions
+from dashboard.picture import predictions, stepwise
 from dashboard.picture.predictions import Answers, Shown
 from dashboard.picture.viewer import choose_beside, show_picture
+from dashboard.shell import steps_coming
 from dashboard.state import selection
 from dashboard.ui import untrusted
 from dashboard.ui.wording import percent
@@ -27,10 +28,11 @@ def render(page: Page) -> None:
     """Draw the page."""
     picture = page.picture()
     shown = predictions.shown(page.run, picture)
-    found = predictions.answers(page.run, picture)
-    other = predictions.answers(page.run2, picture, page.run) if page.run2 else None
+    found = stepwise.answers(page.run, picture, page.step)
+    other = stepwise.answers(page.run2, picture, page.step2, page.run) if page.run2 else None
     page.answer(_answer(page, shown, found))
     pixel = _view(page, shown, found, other)
+    steps_coming.follow(page, found, other)
     left, right = st.columns((1.15, 1), gap="small")
     with left:
         _pixel_history(page, shown, found, other, pixel)
@@ -122,6 +124,7 @@ def _notes(page: Page, run: Run, shown: Shown, found: Answers, space: Run | None
     else:
         changed = [float((a != b).mean()) for a, b in zip(found.predictions, found.predictions[1:], strict=False)]
         words = ["", *(f"{percent(share)} changed" for share in changed)]
+        words = ["" if {t, t - 1} & found.pending else word for t, word in enumerate(words)]
     none = [_none(run, shown.truth, labels, t, space) for t, labels in enumerate(drawn)]
     return [", ".join(filter(None, (w, f"{percent(n)} none" if n else ""))) for w, n in zip(words, none, strict=True)]
 
@@ -166,6 +169,8 @@ def _pixel_counts(page: Page, shown: Shown, found: Answers) -> dict[str, list[An
     if shown.truth is not None:
         table["truth"] = np.bincount(shown.truth.ravel(), minlength=256)[:count].tolist()
     for t, labels in enumerate(found.predictions):
+        if t in found.pending:
+            continue
         table[f"step {t}"] = np.bincount(labels.ravel(), minlength=256)[:count].tolist()
     return table
 
@@ -174,6 +179,8 @@ def _pixel_counts(page: Page, shown: Shown, found: Answers) -> dict[str, list[An
 
 
 def _answer(page: Page, shown: Shown, found: Answers) -> str:
+    if page.step in found.pending:
+        return f"Step {page.step} is {PENDING}; the others are shown as they come."
     if shown.truth is None:
         return _answer_without_truth(page, found)
     now = _right(page.run, shown.truth, found.predictions[page.step], page.step)
@@ -185,6 +192,8 @@ def _answer(page: Page, shown: Shown, found: Answers) -> str:
         basis = " This counts the most probable class also where the picture shows “none”."
     if page.step == 0:
         return f"{sentence}. Move the scrubber on to see what later steps do to them.{basis}"
+    if found.pending & set(range(page.step)):
+        return f"{sentence}. What was lost is said when the steps before are there.{basis}"
     before = _right(page.run, shown.truth, found.predictions[0], 0)
     start = "" if np.isnan(before) else f"; after step 0 it was {percent(before)}"
     return f"{sentence}{start}. {_loss(page, shown.truth, found)}{basis}"
@@ -193,6 +202,8 @@ def _answer(page: Page, shown: Shown, found: Answers) -> str:
 def _answer_without_truth(page: Page, found: Answers) -> str:
     if page.step == 0:
         return "This picture has no annotation: you see what each step predicts. Move the scrubber on."
+    if page.step - 1 in found.pending:
+        return f"Step {page.step - 1} is {PENDING}; then it is said what step {page.step} changed."
     share = float((found.predictions[page.step] != found.predictions[page.step - 1]).mean())
     return (
         f"Step {page.step} gave **{percent(share)}** of the pixels another class than step {page.step - 1}. "
@@ -218,11 +229,12 @@ def _loss(page: Page, truth: np.ndarray, found: Answers) -> str:
 
 
 def _shares(page: Page, truth: np.ndarray, found: Answers) -> np.ndarray:
-    """float [T, K]: share of each class's pixels that is right; NaN if absent or not introduced yet."""
+    """float [T, K]: share of each class's pixels that is right; NaN if absent, not introduced, or not there yet."""
     count = len(page.run.classes)
     shares = np.array([predictions.right_shares(labels, truth, count) for labels in found.predictions])
     for t in range(len(shares)):
         shares[t, page.run.labels.seen(t) :] = np.nan
+    shares[sorted(found.pending)] = np.nan
     return shares
 
 
@@ -261,6 +273,9 @@ def _pixel_rows(
     table = predictions.class_table(run, space)
     rows = []
     for step, (labels, grid) in enumerate(zip(found.predictions, found.grids, strict=True)):
+        if step in found.pending:
+            rows.append({"run": untrusted.plain(run.name, 60), "step": step, "called": PENDING, **_NO_CHANCES, "": ""})
+            continue
         chance = predictions.probability_at(grid, x, y, shown.size)
         called = int(labels[y, x])
         second = next((int(k) for k in np.argsort(-chance) if k != called), called)
@@ -276,6 +291,9 @@ def _pixel_rows(
             }
         )
     return rows
+
+
+_NO_CHANCES = {"%": None, "next": "", "next %": None}
 
 
 def _called(names: list[str], called: int, drawn: int, least: float) -> str:
@@ -317,7 +335,7 @@ def _class_history(page: Page, shown: Shown, found: Answers) -> None:
         slug="classes",
         inline=True,
         formula=r"R_{t,c} = \frac{|\{p : y_p = c,\ \hat y^t_p = c\}|}{|\{p : y_p = c\}|}",
-        source="recall in this picture; empty before a class is introduced",
+        source="recall in this picture; empty before a class is introduced, and while a step is being computed",
     ) as view:
         if shown.truth is None:
             raise Empty("This picture has no annotation. Choose one of the run's images to compare with.")

@@ -1,0 +1,149 @@
+"""The networks of a picture's steps, one after another in the background: a page waits for the step that it shows.
+
+A run of many steps whose trunks all move takes seconds for each of them. A page asks here, and is handed what is there
+as soon as the step in the middle of its attention is; one thread of the server then does the others, those next to it
+first, and the picture that was asked about last before those of other pages and sessions. Where somebody has stepped
+on meanwhile, the step that she looks at now goes first.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from dashboard.cache import loaders
+from dashboard.cache.loaders import Picture
+from dashboard.picture import predictions
+from dashboard.picture.predictions import Answers
+from lag_core.runs import Run
+
+if TYPE_CHECKING:
+    from lag_core.explain.trace import Trace
+
+NAME = "steps-in-background"
+
+PATIENCE = 2.0
+"""Seconds, from the first wish on, in which a page waits for all steps, so that fast networks are drawn once."""
+
+PICTURES = 4
+"""Pictures that are worked on at most; what was wished for before is dropped."""
+
+
+@dataclass
+class Work:
+    """A picture on its way through the steps of a run."""
+
+    trace: Trace
+    order: list[int]
+    """Steps, those that matter most first."""
+    began: float = field(default_factory=time.monotonic)
+    failure: Exception | None = None
+
+    @property
+    def there(self) -> frozenset[int]:
+        """The steps whose network has run."""
+        return frozenset(step for step in self.order if self.trace.has(step))
+
+    @property
+    def next(self) -> int | None:
+        """The step to run; None where nothing is left to do."""
+        return None if self.failure else next((step for step in self.order if not self.trace.has(step)), None)
+
+
+class Queue:
+    """Works, the newest wish last; one thread runs them, the newest first, step by step."""
+
+    def __init__(self) -> None:
+        self._works: OrderedDict[Hashable, Work] = OrderedDict()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def wish(self, key: Hashable, trace: Trace, step: int) -> Work:
+        """Have all steps of a trace run, `step` first and those next to it before others."""
+        order = sorted(trace.steps, key=lambda one: (abs(one - step), one))
+        with self._changed:
+            work = self._works.pop(key, None)
+            if work is None or work.trace is not trace:
+                work = Work(trace, order)
+            work.order = order
+            self._works[key] = work
+            while len(self._works) > PICTURES:
+                self._works.popitem(last=False)
+            if self._thread is None and work.next is not None:
+                self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
+                self._thread.start()
+            return work
+
+    def wait(self, work: Work, step: int | None = None, seconds: float | None = None) -> None:
+        """Until a step has run, or all of them (None); no longer than this. What failed is raised, and forgotten."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: work.next is None if step is None else (work.trace.has(step) or bool(work.failure)), seconds
+            )
+            if work.failure:
+                for key in [key for key, one in self._works.items() if one is work]:
+                    del self._works[key]
+                raise work.failure
+
+    def settle(self) -> None:
+        """Wait until nothing is left to do."""
+        thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                work = next((one for one in reversed(self._works.values()) if one.next is not None), None)
+                step = None if work is None else work.next
+                if work is None or step is None:
+                    self._thread = None
+                    return
+            failure: Exception | None = None
+            try:
+                work.trace.output(step)
+            except Exception as error:  # told by the page that waits
+                failure = error
+            with self._changed:
+                work.failure = failure
+                self._changed.notify_all()
+                for key in [key for key, one in self._works.items() if one.next is None and not one.failure]:
+                    del self._works[key]
+
+
+QUEUE = Queue()
+"""That of the server."""
+
+
+def waits_for_all() -> bool:
+    """Whether a page computes all that it shows: without a browser nobody would draw it a second time."""
+    return not st.context.url
+
+
+def wish(run: Run, picture: Picture, step: int) -> Work:
+    """Have the networks of all steps run, `step` first."""
+    return QUEUE.wish((run.digest, picture.digest), loaders.trace(run, picture), step)
+
+
+def answers(run: Run, picture: Picture, step: int, space: Run | None = None) -> Answers:
+    """As `predictions.answers`, but steps may be `pending`: then they are being computed, `step` before the others.
+
+    Waits where not a single step is there yet. What goes wrong while a network runs is raised.
+    """
+    if waits_for_all() or run.kind == "stored" or predictions.kept_answers_of(run, picture) is not None:
+        return predictions.answers(run, picture, space)
+    work = wish(run, picture, step)
+    if not work.there:
+        with st.spinner(f"Running the network of step {step}…", show_time=True):
+            QUEUE.wait(work, step)
+    QUEUE.wait(work, seconds=max(0.0, work.began + PATIENCE - time.monotonic()))
+    there = work.there
+    if len(there) == len(work.order):
+        return predictions.answers(run, picture, space)
+    return predictions.answers_at(run, picture, there, space)
