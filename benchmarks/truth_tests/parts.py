@@ -124,7 +124,7 @@ def damage(kind: str, model: Segmenter, old_heads: int, place: tuple[int, int], 
 
 
 def rows(subject: Subject, trials: int) -> Iterator[dict]:
-    """One row a kind and trial; the run in place p makes the trials p, p + 7, ...: `trials` of each kind over all."""
+    """One row a kind and trial: `trials` of each kind. The damage differs between runs by their place."""
     networks, labels = subject.networks, subject.run.labels
     classes = [k for k in subject.foreground if labels.step_of(k) < subject.run.last_step and subject.pictures(k, 1)]
     shelves = {k: shelf(networks.steps[labels.step_of(k)], subject.pictures(k, PICTURES)) for k in classes}
