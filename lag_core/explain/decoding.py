@@ -53,7 +53,16 @@ def _linear(head: AnyHead) -> LinearStart:
         return LinearStart(head, lambda x: x, head.out_channels)
     first = fuse_conv_bn_eval(head.conv, head.norm)
     slope = getattr(head.relu, "negative_slope", 0.0)
-    return LinearStart(first, lambda x: head.classify(F.leaky_relu(x, slope, inplace=True)), head.classify.out_channels)
+    return LinearStart(
+        first, lambda x: _pixelwise(head.classify, F.leaky_relu(x, slope, inplace=True)), head.classify.out_channels
+    )
+
+
+def _pixelwise(classify: nn.Conv2d, hidden: Tensor) -> Tensor:
+    """A 1x1 convolution as matrix products: with few classes several times as fast as a convolution on a CPU."""
+    assert classify.bias is not None
+    weight = classify.weight.flatten(1).expand(len(hidden), -1, -1)
+    return torch.baddbmm(classify.bias[None, :, None], weight, hidden.flatten(2)).unflatten(2, hidden.shape[2:])
 
 
 def replaced(latent: Tensor, filling: Tensor, channels: Tensor) -> Tensor:
