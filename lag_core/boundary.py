@@ -28,7 +28,7 @@ def _eroded(mask: np.ndarray, distance: int, axis: int) -> np.ndarray:
     """Whether all pixels up to `distance` along an axis are set."""
     padding = [(0, 0), (0, 0)]
     padding[axis] = (distance + 1, distance)
-    sums = np.pad(mask, padding).cumsum(axis)
+    sums = np.pad(mask, padding).cumsum(axis, np.int32)
     window = 2 * distance + 1
     length = mask.shape[axis]
     ends = np.take(sums, np.arange(window, window + length), axis)

@@ -49,9 +49,15 @@ class DataConfig:
     selection: Literal["prefix", "random"] = "prefix"
     size: int = bounded(256, 32, 4096)
     """Side of the square that the network sees; see `fit`."""
-    fit: Literal["pad", "crop"] = "pad"
+    fit: Literal["pad", "crop", "windows"] = "pad"
     """"pad": longer images are scaled down, shorter ones padded. "crop": an image is scaled so that its shorter side is
-    `size`, and its centre is cut out: that is the picture then, and its mask is cut alike."""
+    `size`, and its centre is cut out: that is the picture then, and its mask is cut alike. "windows": larger images are
+    not scaled; their windows of `size` are images of their own (lag_core/data/windows.py)."""
+    overlap: float = bounded(0.25, 0.0, 0.9)
+    """"windows": share of their side by which validation windows overlap; training windows do not."""
+    bands: tuple[int, ...] = ()
+    """Three bands of an image file, counted from 1, in the order in which the network takes them; empty: the first
+    three. Of a TIFF they are read by the extra [tiff]."""
     range: tuple[float, ...] = ()
     """Of images with 16 bits a channel: the values [low, high] that become 0 and 255. Empty: percentiles 0.5 and 99.5
     of the training images, which are then stored here (lag_core/data/deep_pixels.py)."""
@@ -394,6 +400,8 @@ def _check(config: Config) -> None:
             raise ConfigError(f"{key} = {value!r}: must lie between {low:g} and {high:g}")
     if config.data.range and not (len(config.data.range) == 2 and config.data.range[0] < config.data.range[1]):
         raise ConfigError(f"data.range = {list(config.data.range)}: expected [low, high] with low < high, or nothing")
+    if config.data.bands and (len(config.data.bands) != 3 or min(config.data.bands) < 1):
+        raise ConfigError(f"data.bands = {list(config.data.bands)}: expected three bands, counted from 1, or nothing")
     if not config.model.aspp_rates or min(config.model.aspp_rates) < 1:
         rates = list(config.model.aspp_rates)
         raise ConfigError(f"model.aspp_rates = {rates}: expected one or more rates of at least 1")
@@ -442,6 +450,8 @@ def _check_protocol(config: Config) -> None:
     scales = config.data.scales
     if len(scales) != 2 or not 0.01 <= scales[0] <= scales[1] <= 100:
         raise ConfigError(f"data.scales = {list(scales)}: expected the smallest and the largest scale, 0.01 to 100")
+    if config.data.dataset == "aerial" and config.data.fit == "windows":
+        raise ConfigError('data.fit = "windows" needs images from files: tiles of "aerial" have the size of the square')
     if config.data.dataset == "aerial" and config.data.augmentation == "field":
         raise ConfigError('data.augmentation = "field" needs images from files: tiles of "aerial" have one size')
     if config.model.shared == "none" and config.method.replay > 0 and config.method.replay_at == "trunk":

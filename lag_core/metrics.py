@@ -20,6 +20,9 @@ import numpy as np
 
 from lag_core.protocol import IGNORE, LabelSpace
 
+_AT_ONCE = 4 * 2**20
+"""Pixels that are counted at once: their numbers take 8 bytes each on the way."""
+
 
 def confusion(truth: np.ndarray, prediction: np.ndarray, n: int) -> np.ndarray:
     """Counts of pixels by true and predicted class.
@@ -30,12 +33,16 @@ def confusion(truth: np.ndarray, prediction: np.ndarray, n: int) -> np.ndarray:
     """
     if truth.shape != prediction.shape:
         raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}: they must be equal")
-    valid = truth != IGNORE
-    rows = truth[valid].astype(np.int64)
-    columns = prediction[valid].astype(np.int64)
-    _check_labels("truth", rows, n)
-    _check_labels("prediction", columns, n)
-    return np.bincount(rows * n + columns, minlength=n * n).reshape(n, n)
+    counts = np.zeros(n * n, np.int64)
+    flat = truth.reshape(-1), prediction.reshape(-1)
+    for begin in range(0, truth.size, _AT_ONCE):
+        true, called = (one[begin : begin + _AT_ONCE] for one in flat)
+        valid = true != IGNORE
+        rows, columns = true[valid].astype(np.int64), called[valid].astype(np.int64)
+        _check_labels("truth", rows, n)
+        _check_labels("prediction", columns, n)
+        counts += np.bincount(rows * n + columns, minlength=n * n)
+    return counts.reshape(n, n)
 
 
 def added(counted: Sequence[list[dict[str, np.ndarray]]]) -> list[dict[str, np.ndarray]]:

@@ -36,6 +36,8 @@ JSON = Kind("a JSON file", 32 * MIB)
 NAMES = Kind("a list", 64 * MIB)
 EVENTS = Kind("a training log", 256 * MIB)
 PICTURE = Kind("a picture", 256 * MIB)
+RASTER = Kind("a picture", 4096 * MIB)
+"""Of a dataset: a TIFF that is read some rows at a time."""
 ARRAYS = Kind("a file of arrays", 2048 * MIB)
 CHECKPOINT = Kind("a checkpoint", 16384 * MIB)
 

@@ -91,12 +91,46 @@ def test_a_colour_of_no_class_is_named_or_ignored(root: Path) -> None:
     assert all((mask == 255).all() for mask in masks(root))
 
 
+def test_ids_of_colours_can_be_ignored_and_changed(root: Path) -> None:
+    before = masks(root)
+    colors = np.array([one["color"] for one in CLASSES], np.uint8)
+    for path in (root / "masks").iterdir():
+        Image.fromarray(colors[np.array(Image.open(path))]).save(path)
+    write_classes(root, palette=True, ignore=[3], remap={"1": 2})
+    for old, new in zip(before, masks(root), strict=True):
+        assert np.array_equal(np.vectorize(lambda v: {3: 255, 1: 2}.get(v, v))(old), new)
+    write_classes(root, palette=True, reduce_zero_label=True)
+    with pytest.raises(DataError, match="reduce_zero_label is for masks of ids"):
+        opened("folder", root)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [one["name"] for one in CLASSES],
+        [{"id": one["id"], "name": one["name"]} for one in CLASSES],
+        [CLASSES[0], *(one["name"] for one in CLASSES[1:])],
+    ],
+    ids=["names", "no colours", "mixed"],
+)
+def test_a_class_may_be_its_name_alone(root: Path, entries: list[Any]) -> None:
+    before = opened("folder", root).info
+    (root / "classes.json").write_text(json.dumps(entries))
+    found = opened("folder", root).info
+    assert [(one.id, one.name) for one in found.classes] == [(one.id, one.name) for one in before.classes]
+    assert found.background == before.background and len({one.color for one in found.classes}) == len(CLASSES)
+
+
 def test_suffixes_of_each_folder(root: Path) -> None:
     before = masks(root)
     for folder, suffix in (("images", "_leftImg8bit"), ("masks", "_gtFine")):
         for path in list((root / folder).iterdir()):
             path.rename(path.with_stem(path.stem + suffix))
     (root / "masks" / "s00_instance.png").write_bytes(b"of another kind")
+    for keys, said in (({}, '"image_suffix": "_leftImg8bit"'), ({"image_suffix": "_leftImg8bit"}, "mask_suffix")):
+        write_classes(root, **keys)
+        with pytest.raises(DatasetMissing, match=said):
+            opened("folder", root)
     write_classes(root, image_suffix="_leftImg8bit", mask_suffix="_gtFine")
     assert all(np.array_equal(old, new) for old, new in zip(before, masks(root), strict=True))
 

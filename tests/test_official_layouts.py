@@ -13,6 +13,7 @@ from small_trees import opened, write_image, write_list, write_mask
 from lag_core.config import ConfigError, DataConfig
 from lag_core.data import isprs, voc
 from lag_core.data.catalogue import DataError, DatasetMissing, task_of
+from lag_core.data.cityscapes import CLASSES as CITYSCAPES
 from lag_core.protocol import IGNORE
 
 
@@ -278,3 +279,81 @@ def test_what_lacks_of_isprs_is_said(isprs_root: Path, lost: str, said: str) -> 
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(DatasetMissing, match=said):
         opened("isprs", isprs_root)
+
+
+def test_isprs_with_four_bands_and_without_boundaries(isprs_root: Path) -> None:
+    """`_RGBIR` files by any three bands; in `_noBoundary` labels, black outlines are not annotated."""
+    tifffile = pytest.importorskip("tifffile", reason="the extra [tiff] is not installed")
+    ortho, labels = isprs_root / "Potsdam" / "2_Ortho_RGB", isprs_root / "Potsdam" / "5_Labels_all"
+    values = {}
+    for i, path in enumerate(sorted(ortho.glob("*_RGB.tif"))):
+        path = path.rename(path.with_name(path.name.replace("_RGB", "_RGBIR")))
+        values[path.name] = np.random.default_rng(i).integers(0, 256, (12, 12, 4)).astype(np.uint8)
+        tifffile.imwrite(path, values[path.name], photometric="rgb", compression="lzw")
+    for path in labels.glob("*_label.tif"):
+        pixels = np.array(Image.open(path))
+        pixels[4:6] = 0
+        path.unlink()
+        Image.fromarray(pixels).save(path.with_name(path.name.replace("label", "label_noBoundary")))
+    for bands in ((), (4, 1, 2)):
+        dataset = isprs.open_isprs(isprs_root, tile=6, bands=bands)
+        name = next(name for name in dataset.ids("train") if name.startswith("potsdam-2_10-"))
+        chosen = [band - 1 for band in bands or (1, 2, 3)]
+        assert np.array_equal(dataset.image(name), values["top_potsdam_2_10_RGBIR.tif"][:6, :6, chosen])
+        assert (dataset.mask(name)[4:] == IGNORE).all()
+    write_image(ortho / "top_potsdam_2_10_RGB.tif", (12, 12), 3)
+    for bands, wanted in (((), "_RGB.tif"), ((4, 1, 2), "_RGBIR.tif")):
+        found = {(city.domain, area): pair for (city, area), pair in isprs._find_sources(isprs_root, bands).items()}
+        assert found["potsdam", "2_10"][0].name.endswith(wanted)
+
+
+def cityscapes(root: Path) -> Path:
+    for k, (split, city) in enumerate((s, c) for s in ("train", "val") for c in ("aachen", "bern", "ulm")):
+        name = f"{city}_0_{k}"
+        write_image(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", (20, 32), k)
+        ids = np.random.default_rng(k).choice([0, *(label for label, _, _ in CITYSCAPES)], (20, 32))
+        write_mask(root / "gtFine" / split / city / f"{name}_gtFine_labelIds.png", ids)
+    return root
+
+
+def coco(root: Path) -> Path:
+    from test_labels import write_coco
+
+    return write_coco(root)
+
+
+TRAINED = {"voc": "15-5", "ade20k": "100-50", "isprs": "2-2-1", "cityscapes": "18-1", "coco": "1-1"}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_each_layout_is_checked_and_trained(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the unpacked folder to a run, by the name of the layout alone."""
+    from shapes import tiny_run
+
+    from lag_core.cli import main
+
+    made = {"cityscapes": cityscapes, "coco": coco}
+    fixture = {"voc": "voc_root", "ade20k": "ade_root", "isprs": "isprs_root"}
+    root = made[name](tmp_path / name) if name in made else request.getfixturevalue(fixture[name])
+    if name in ("voc", "ade20k"):
+        fill(root, name)
+    task = ["--task", TRAINED[name]]
+    assert main(["data", "check", str(root), "--dataset", name, "--size", "32", "--quiet", *task]) == 0
+    assert "step 1:" in capsys.readouterr().out
+    run = tiny_run(
+        root, tmp_path / "run", "finetune", data={"dataset": name, "task": TRAINED[name], "holdout": 0.0},
+        optim={"epochs": 1, "epochs_later": 1, "batch": 2},
+    )  # fmt: skip
+    assert run.status == "finished" and len(run.steps) == len(run.labels.steps)
+
+
+def fill(root: Path, name: str) -> None:
+    """Masks with a class of each step, as random ids."""
+    folder, highest = ("SegmentationClass", 20) if name == "voc" else ("annotations", 150)
+    for k, path in enumerate(sorted((root / folder).rglob("*.png"))):
+        size = np.array(Image.open(path)).shape
+        ids = np.random.default_rng(k).integers(0, highest + 1, size)
+        ids[0, 0], ids[0, 1] = 1, highest
+        write_mask(path, ids, palette=name == "voc")

@@ -328,3 +328,58 @@ def test_a_class_that_covers_all_images_but_one_is_none_of_them(root: Path) -> N
     for path in paths:
         Image.fromarray(np.full((32, 32), 0 if path != paths[0] else 1, np.uint8)).save(path)
     assert findings(opened("folder", root), LabelSpace(((0, 1), (2, 3, 4)), None, True)) == []
+
+
+def turn(root: Path, orientation: int) -> None:
+    """Save the images with a tag that turns them when they are read."""
+    for path in list((root / "images").iterdir()):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image = Image.open(path).crop((0, 0, 32, 24))
+        image.load()
+        image.save(path, exif=exif)
+        mask = np.array(Image.open(root / "masks" / path.name))[:24]
+        Image.fromarray(mask).save(root / "masks" / path.name)
+
+
+def test_images_that_a_tag_turns_are_said_and_the_advice_helps(root: Path) -> None:
+    turn(root, 3)
+    (sentence,) = findings(opened("folder", root), TWO_STEPS)
+    assert "12 of 12 images looked at are turned by their EXIF orientation" in sentence
+    for path in (root / "images").iterdir():
+        Image.fromarray(read_image(path)).save(path)
+    assert findings(opened("folder", root), TWO_STEPS) == []
+
+
+def test_a_mask_of_the_turned_size_says_what_turned_the_image(root: Path) -> None:
+    turn(root, 6)
+    with pytest.raises(DataError, match=r"32 x 24 pixels, its image 24 x 32; the image is turned by its EXIF"):
+        opened("folder", root).mask("s00")
+
+
+def test_masks_of_black_and_white_are_said_and_the_advice_helps(root: Path) -> None:
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.where(np.array(Image.open(path)) > 0, 255, 0).astype(np.uint8)).save(path)
+    (sentence,) = findings(opened("folder", root), TWO_STEPS)
+    assert "the training masks hold 0 and 255 alone" in sentence and '"remap": {"255": its id}' in sentence
+    (root / "classes.json").write_text(json.dumps({"classes": CLASSES, "remap": {"255": 1}}))
+    dataset = opened("folder", root)
+    assert findings(dataset, TWO_STEPS) == [] and set().union(*dataset.present("train").values()) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("save", "hint"),
+    [
+        (lambda mask: Image.fromarray(np.repeat(mask[..., None], 3, -1)), '"palette": true'),
+        (lambda mask: Image.fromarray(mask.astype(np.uint16)), "save it with 8 bits: ids are 0 to 255"),
+        (lambda mask: Image.fromarray(mask > 0), "save it with 8 bits, and the ids 0 and 1"),
+    ],
+    ids=["colours", "16 bits", "1 bit"],
+)
+def test_masks_of_another_depth_are_refused_with_what_to_do(
+    root: Path, save: Callable[[np.ndarray], Image.Image], hint: str
+) -> None:
+    path = root / "masks" / "s00.png"
+    save(np.array(Image.open(path))).save(path)
+    with pytest.raises(DataError, match=hint):
+        opened("folder", root).mask("s00")

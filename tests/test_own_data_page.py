@@ -6,9 +6,13 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from shapes import write_shapes
+from small_trees import write_list
 
 from lag_core.cli import main
 
@@ -45,12 +49,26 @@ def commands() -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines]
 
 
+def surveyed(folder: Path) -> Any:
+    return json.loads((folder / "runs" / "large" / "survey.json").read_text())
+
+
+def add_mosaic(root: Path) -> None:
+    """A validation picture of 96 x 64 pixels, put together of six."""
+    for folder in ("images", "masks"):
+        parts = [np.array(Image.open(root / folder / f"s{k:02d}.png")) for k in range(6)]
+        whole = np.concatenate([np.concatenate(parts[:3], 1), np.concatenate(parts[3:], 1)])
+        Image.fromarray(whole).save(root / folder / "mosaic.png")
+    write_list(root / "val.txt", [*(root / "val.txt").read_text().split(), "mosaic"])
+
+
 def test_every_command_of_the_page_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LAG_CACHE", str(tmp_path / "cache"))
     write_shapes(tmp_path / "my-data", train_images=12, val_images=2)
+    add_mosaic(tmp_path / "my-data")
     config, sweep = blocks("toml")
     data, _, _ = config.partition("[model]")
     (tmp_path / "my.toml").write_text(data.replace("size = 256", "size = 32").rstrip() + SMALL)
@@ -69,6 +87,8 @@ def test_every_command_of_the_page_runs(
         path.name for path in (tmp_path / "figure").iterdir()
     }
     assert "Boundary IoU" in next(text for line, text in said.items() if line.startswith("evaluate"))
+    assert Image.open(tmp_path / "tiles" / "mosaic.mask.png").size == (96, 64)
+    assert (tmp_path / "window" / "step_02.png").exists() and "mosaic@0,0" in json.dumps(surveyed(tmp_path))
     assert (tmp_path / "predictions" / "s12.mask.png").exists() and (tmp_path / "why.html").stat().st_size > 10_000
 
 

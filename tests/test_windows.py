@@ -15,9 +15,12 @@ from shapes import tiny_run, write_shapes
 from torch import Tensor
 
 from lag_core.cli import main
+from lag_core.data.pictures import picture_size, read_image, read_mask
+from lag_core.data.png_rows import png_file
 from lag_core.data.transforms import MEAN, STD
+from lag_core.data.windows import starts
 from lag_core.model.prediction import class_probabilities
-from lag_core.model.windows import predict_windows, starts
+from lag_core.model.windows import predict_bands, predict_windows
 from lag_core.protocol import LabelSpace
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -87,6 +90,45 @@ def test_memory_does_not_grow_with_a_pictures_height() -> None:
         peaks.append(tracemalloc.get_traced_memory()[1] - 5 * height * 96)
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 200_000
+
+
+def test_a_prediction_is_written_without_holding_the_picture(tmp_path: Path) -> None:
+    """Neither the picture nor its label map: rows are read, decided and written."""
+
+    class Endless:
+        """A picture that is made where it is read."""
+
+        def __init__(self, height: int):
+            self.size = (height, 96)
+
+        def read(self, part: tuple[slice, slice]) -> np.ndarray:
+            rows = np.arange(part[0].start, part[0].stop) % 200
+            return np.broadcast_to(rows.astype(np.uint8)[:, None, None], (len(rows), 96, 3)).copy()
+
+    peaks = []
+    for height in (256, 4096):
+        picture = Endless(height)
+        tracemalloc.start()
+        with png_file(tmp_path / "mask.png", picture.size, bytes(768)) as mask:
+            for _, found in predict_bands(picture, lambda x: torch.zeros(len(x), 4, 4, 4), LABELS, "ce", 32, 0.0):
+                mask.add(found.labels)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert picture_size(tmp_path / "mask.png") == (height, 96)
+    assert peaks[1] < peaks[0] + 100_000
+
+
+@pytest.mark.parametrize("palette", [None, bytes(range(256)) * 3])
+def test_a_png_written_by_rows_is_the_picture(tmp_path: Path, palette: bytes | None) -> None:
+    pixels = picture(50, 37) if palette is None else picture(50, 37)[..., 0]
+    with png_file(tmp_path / "x.png", (50, 37), palette) as rows:
+        for top in (0, 1, 20):
+            rows.add(pixels[top : {0: 1, 1: 20, 20: 50}[top]])
+    read = read_image(tmp_path / "x.png") if palette is None else read_mask(tmp_path / "x.png")
+    assert np.array_equal(read, pixels)
+    with pytest.raises(RuntimeError, match="stop"), png_file(tmp_path / "y.png", (50, 37), palette) as rows:
+        raise RuntimeError("stop")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"], "nothing half written is left"
 
 
 @pytest.mark.parametrize("overlap", [-0.1, 0.95])

@@ -35,6 +35,7 @@ from lag_core.data.remap import truth as class_indices
 from lag_core.runs import BrokenRun, Run, RunError, list_runs
 
 if TYPE_CHECKING:
+    from lag_core.config import DataConfig
     from lag_core.explain.networks import Networks
     from lag_core.explain.survey import Survey
     from lag_core.explain.trace import Trace
@@ -257,14 +258,21 @@ def _small_jpeg(pixels: np.ndarray, side: int) -> bytes:
     return buffer.getvalue()
 
 
-def add_upload(content: bytes, value_range: tuple[float, ...] = ()) -> str:
+def add_upload(content: bytes, data: DataConfig, window: tuple[int, int] | None = None) -> str:
     """Decode an uploaded file, keep it for this session, return its id. DataError says what is wrong.
 
-    `value_range`: what scales a picture of 16 bits a channel (data.range of the run)."""
-    from lag_core.data.pictures import read_small
+    `data`: the run's, for bands and 16 bits a channel. `window`: row and column of the upper left of a window of the
+    network's square, at the file's own resolution; None: all of it, reduced."""
+    from lag_core.data.pictures import opened, read_small
+    from lag_core.data.windows import window_part
 
-    pixels, (height, width) = read_small(content, value_range)
-    pixels = _locked(pixels)
+    if window is None:
+        pixels, (height, width) = read_small(content, data.range, data.bands)
+    else:
+        picture = opened(content, data.range, data.bands)
+        pixels = picture.read(window_part("the picture", picture.size, *window, data.size))
+        height, width = pixels.shape[:2]
+    pixels = _locked(np.ascontiguousarray(pixels))
     digest = array_digest(pixels)
     uploads: dict[str, Picture] = st.session_state.setdefault(_UPLOADS, {})
     image_id = UPLOAD + digest

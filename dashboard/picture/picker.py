@@ -11,8 +11,11 @@ from dashboard.cache import loaders, photographs
 from dashboard.components.gallery import Thumbnail, thumbnails
 from dashboard.state import opening, selection, settings
 from dashboard.ui import untrusted
+from lag_core.config import DataConfig
 from lag_core.data.dataset import DatasetMissing
-from lag_core.data.pictures import LONGEST_SIDE, DataError
+from lag_core.data.files import DataError
+from lag_core.data.pictures import LONGEST_SIDE, picture_size
+from lag_core.data.windows import starts
 from lag_core.runs import Run
 
 GALLERY_PAGE, GALLERY_SIDE = 6, 60
@@ -40,7 +43,7 @@ def choose_image(run: Run, root: str) -> tuple[str, str]:
         st.caption(f"{photographs.SAID} To see the run's own, set the data root under Data and export.")
     if why:
         st.caption(f"{why}: here, the data root under Data and export. Or upload a picture.")
-    _upload(run.config.data.range)
+    _upload(run.config.data)
     return chosen, why and f"{why}: here, the data root in the sidebar, under Data and export. Or upload a picture."
 
 
@@ -87,27 +90,62 @@ def _thumbnail(run: Run, root: str, image_id: str) -> bytes:
     return loaders.thumbnail(run, root, image_id)
 
 
-def _upload(value_range: tuple[float, ...]) -> None:
+def _upload(data: DataConfig) -> None:
+    windows = data.fit == "windows"
+    scaled = f"scaled down to {LONGEST_SIDE} pixels and two megapixels if it is larger"
+    cut = f"of a larger picture than {data.size} pixels a side you choose the window that is shown, at full resolution"
     with st.popover("Upload", icon=":material/upload:", width="stretch"):
         st.file_uploader(
             "A picture of your own",
             ["png", "jpg", "jpeg", "webp", "tif", "tiff"],
             key="upload",
             on_change=_take_upload,
-            args=(value_range,),
+            args=(data,),
             max_upload_size=10,
-            help=f"It stays in this session, scaled down to {LONGEST_SIDE} pixels and two megapixels if it is larger.",
+            help=f"It stays in this session, {cut if windows else scaled}.",
         )
+        if windows and st.session_state.get("upload") is not None:
+            _choose_window(data)
 
 
-def _take_upload(value_range: tuple[float, ...]) -> None:
-    """Keep what was uploaded; `value_range`: the run's, for pictures of 16 bits a channel."""
+def _choose_window(data: DataConfig) -> None:
+    """Which window of the uploaded picture is shown."""
+    try:
+        places = _places(data)
+    except DataError:  # said when it was taken
+        return
+    if len(places) > 1:
+        names = {f"{top},{left}": (top, left) for top, left in places}
+        st.selectbox(
+            "Window (row, column of its upper left)", list(names), len(names) // 2, key="upload_window",
+            on_change=_take_upload, args=(data,),
+        )  # fmt: skip
+
+
+def _places(data: DataConfig) -> list[tuple[int, int]]:
+    """Row and column of each window of the uploaded picture."""
+    height, width = picture_size(st.session_state["upload"].getvalue())
+    tops, lefts = (starts(length, data.size, data.overlap) for length in (height, width))
+    return [(top, left) for top in tops for left in lefts]
+
+
+def _window(data: DataConfig) -> tuple[int, int] | None:
+    """The window that was chosen, the one in the middle at first; None: the picture has one alone."""
+    if data.fit != "windows":
+        return None
+    places = _places(data)
+    chosen = {f"{top},{left}": (top, left) for top, left in places}.get(st.session_state.get("upload_window", ""))
+    return (chosen or places[len(places) // 2]) if len(places) > 1 else None
+
+
+def _take_upload(data: DataConfig) -> None:
+    """Keep what was uploaded; `data`: the run's, for its bands, its range of values, and windows."""
     file = st.session_state.get("upload")
     if file is None:
         return
     name = untrusted.name(file.name, 60)
     try:
-        image_id = loaders.add_upload(file.getvalue(), value_range)
+        image_id = loaders.add_upload(file.getvalue(), data, _window(data))
     except DataError as error:
         selection.note(f"{name}: {untrusted.markdown(error)}.")
         return

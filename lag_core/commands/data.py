@@ -28,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", help='such as "3-1": the images of each step, too')
     parser.add_argument("--setting", default="overlapped", choices=SETTINGS, help="protocol of a step's images")
     parser.add_argument("--size", type=int, default=256, help="side of the square that the network will see")
+    parser.add_argument(
+        "--fit",
+        default="pad",
+        choices=("pad", "crop", "windows"),
+        help='as data.fit: "windows" looks at large pictures window by window, at their own resolution',
+    )
+    parser.add_argument("--bands", type=int, nargs=3, default=[], help="as data.bands: three bands, counted from 1")
     parser.add_argument("--out", type=place, help="contact sheet to write (HTML)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -62,7 +69,8 @@ def _opened(options: argparse.Namespace) -> tuple[Dataset, LabelSpace | None]:
     from lag_core.protocol import LabelSpace
 
     task = {} if options.task is None else {"task": options.task}
-    table = {"dataset": options.dataset, "root": str(options.root), "size": options.size, **task}
+    table = {"dataset": options.dataset, "root": str(options.root), "size": options.size, "fit": options.fit, **task}
+    table |= {"bands": options.bands} if options.bands else {}
     data = resolve({"data": table}).data
     dataset = open_dataset(data)
     data = with_range(data, dataset)

@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
     from lag_core.boundary import BoundaryCounts
     from lag_core.commands.measuring import measured as measure
     from lag_core.commands.predict import checked_overlap
+    from lag_core.data.windows import WindowedDataset
     from lag_core.device import device_named
     from lag_core.image_counts import ImageCounts
     from lag_core.processes import ProcessLost, first, together
@@ -61,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
     opened = open_run(options.run)
     opened.checked_step()
     dataset = opened.open_dataset(options.data)
+    if options.windows is not None and isinstance(dataset, WindowedDataset):
+        dataset = dataset.pictures  # each whole, its windows put together
     silent = options.json or not first()
     bar, device = Reporter(silent).bar, device_named(options.device)
     counts = ImageCounts(opened.labels)

@@ -17,10 +17,7 @@ from lag_core.config import ConfigError
 from lag_core.sentences import counted
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from lag_core.explain.networks import Networks
-    from lag_core.explain.trace import Trace
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,11 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from lag_core.data.pictures import read_image, read_small
+    from lag_core.data.pictures import read_small
     from lag_core.device import device_named
     from lag_core.explain.networks import Networks
-    from lag_core.explain.trace import Trace
-    from lag_core.runs import open_run, write_atomically
+    from lag_core.runs import open_run
     from lag_core.training.reporting import Reporter
 
     if not 0 <= options.opacity <= 1:
@@ -65,19 +61,14 @@ def run(options: argparse.Namespace) -> int:
     opened = open_run(options.run)
     step = opened.checked_step(options.step)
     sources = _outputs(options.images, options.out)
+    data = opened.config.data
     for source in sources:
-        read_small(source, opened.config.data.range)  # a damaged one is refused before anything is written
+        read_small(source, data.range, data.bands)  # a damaged one is refused before anything is written
     reporter = Reporter(options.quiet)
     networks = Networks(opened, device_named(options.device))
+    predict = _whole if options.windows is None else _by_windows
     for source in reporter.bar(list(sources), "predict"):
-        if options.windows is None:
-            image = read_small(source, opened.config.data.range)
-            trace = Trace(networks, image.pixels)
-            contents = _pictures(trace, image.full_size, step, options.opacity, options.none_below)
-        else:  # at the picture's own resolution
-            contents = _by_windows(networks, read_image(source, opened.config.data.range), step, options)
-        for path, content in zip(sources[source], contents, strict=True):
-            write_atomically(path, content)
+        predict(networks, source, step, options, sources[source])
     reporter.say(f"{counted(len(sources), 'image')}, step {step} of {opened.name} -> {options.out}")
     return 0
 
@@ -88,34 +79,52 @@ def checked_overlap(overlap: float | None) -> None:
         raise ConfigError(f"--windows {overlap:g}: windows may overlap by 0 to 0.9 of their side")
 
 
-def _by_windows(networks: Networks, image: np.ndarray, step: int, options: argparse.Namespace) -> tuple[bytes, bytes]:
-    """(mask, overlay) of a picture at its own resolution, as PNG files."""
+def _by_windows(
+    networks: Networks, source: Path, step: int, options: argparse.Namespace, targets: tuple[Path, Path]
+) -> None:
+    """Write mask and overlay of a picture at its own resolution, some rows after the other."""
     from lag_core.capabilities import require
-    from lag_core.data.painting import overlay_png, palette_png
+    from lag_core.data.painting import color_table, overlay
+    from lag_core.data.pictures import opened
+    from lag_core.data.png_rows import png_file
     from lag_core.data.remap import dataset_ids
     from lag_core.data.undecided import least_probability
     from lag_core.explain.measuring import windowed
 
     run = networks.run
     require(run, "logits")
-    found = windowed(networks, image, step, options.windows)
+    picture = opened(source, run.config.data.range, run.config.data.bands)
+    size, palette = picture.size, color_table(run.classes).tobytes()
     least = least_probability(run.config.method.loss) if options.none_below is None else options.none_below
-    ids = dataset_ids(found.labels, run.labels)
-    return palette_png(ids, run.classes), overlay_png(image, ids, run.classes, options.opacity, found.certainty > least)
+    with png_file(targets[0], size, palette) as mask, png_file(targets[1], size) as laid_over:
+        for rows, found in windowed(networks, picture, step, options.windows):
+            ids = dataset_ids(found.labels, run.labels)
+            mask.add(ids)
+            pixels = picture.read((rows, slice(0, size[1])))
+            laid_over.add(overlay(pixels, ids, run.classes, options.opacity, found.certainty > least))
 
 
-def _pictures(
-    trace: Trace, full_size: tuple[int, int], step: int, opacity: float, least: float | None
-) -> tuple[bytes, bytes]:
-    """(mask at the size of the file, overlay at that of the trace's image) at `step`, as PNG files."""
-    from lag_core.data.painting import overlay_png, palette_png
+def _whole(
+    networks: Networks, source: Path, step: int, options: argparse.Namespace, targets: tuple[Path, Path]
+) -> None:
+    """Write the mask at the size of the file, the overlay at the size that is worked with."""
+    from lag_core.data.painting import color_table, overlay_png
+    from lag_core.data.pictures import read_small
+    from lag_core.data.png_rows import png_file
     from lag_core.data.remap import dataset_ids
-    from lag_core.explain.picture import at_size
+    from lag_core.explain.picture import at_size_by_rows
+    from lag_core.explain.trace import Trace
+    from lag_core.runs import write_atomically
 
-    classes = trace.run.classes
-    ids = dataset_ids(trace.prediction(step), trace.run.labels)
-    overlay = overlay_png(trace.image, ids, classes, opacity, trace.stands_out(step, least))
-    return palette_png(at_size(ids, full_size), classes), overlay
+    run = networks.run
+    image, full_size = read_small(source, run.config.data.range, run.config.data.bands)
+    trace = Trace(networks, image)
+    ids = dataset_ids(trace.prediction(step), run.labels)
+    decided = trace.stands_out(step, options.none_below)
+    with png_file(targets[0], full_size, color_table(run.classes).tobytes()) as mask:
+        for rows in at_size_by_rows(ids, full_size):
+            mask.add(rows)
+    write_atomically(targets[1], overlay_png(trace.image, ids, run.classes, options.opacity, decided))
 
 
 def _outputs(given: Iterable[Path], out: Path) -> dict[Path, tuple[Path, Path]]:

@@ -92,9 +92,12 @@ def read_subject(run: Run, options: argparse.Namespace) -> Subject:
 
 
 def _read_picture(run: Run, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray | None]:
+    from lag_core.data.windows import named
     from lag_core.explain.picture import read_picture
 
-    if options.mask is not None and not Path(options.image).is_file():
+    window = named(str(options.image))
+    files = [options.image, *(window[:1] if window else ())]
+    if options.mask is not None and not any(Path(file).is_file() for file in files):
         raise ConfigError(f"--mask belongs to a picture file; there is no file {options.image}")
     return read_picture(run, options.image, options.mask, options.data)
 

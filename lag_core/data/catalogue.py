@@ -15,6 +15,7 @@ from lag_core.data.folder import open_folder
 from lag_core.data.isprs import open_isprs
 from lag_core.data.pictures import DataError
 from lag_core.data.voc import open_voc
+from lag_core.data.windows import WindowedDataset
 from lag_core.protocol import Task, parse_task
 
 __all__ = ["DataError", "Dataset", "DatasetInfo", "DatasetMissing", "open_dataset", "task_of", "with_range"]
@@ -23,8 +24,8 @@ VAL_TILES = 60
 """`aerial`: validation tiles of each domain."""
 
 _LOADERS = {
-    "folder": open_folder, "voc": open_voc, "ade20k": open_ade20k, "isprs": open_isprs,
-    "cityscapes": open_cityscapes, "coco": open_coco_panoptic,
+    "folder": open_folder, "voc": open_voc, "ade20k": open_ade20k, "cityscapes": open_cityscapes,
+    "coco": open_coco_panoptic,
 }  # fmt: skip
 
 
@@ -42,19 +43,27 @@ def open_dataset(config: DataConfig) -> Dataset:
             raise DatasetMissing(
                 f"dataset {config.dataset!r}: there is no folder {root}; set data.root to where it lies"
             )
-        opened = _LOADERS[config.dataset](root).scaled(config.range)
+        opened = _opened(config, root)
     except DatasetMissing:
         raise
     except (OSError, RuntimeError) as error:  # a folder that may not be read, a name too long, a home that is unknown
         raise DataError(f"dataset {config.dataset!r}: {config.root} cannot be read: {error}") from None
     if config.fit == "pad":
         return opened
+    if config.fit == "windows":
+        return WindowedDataset(opened, config.size, config.overlap)
     return opened.cropped(config.size, only="val" if config.augmentation == "field" else None)
+
+
+def _opened(config: DataConfig, root: Path) -> FileDataset:
+    if config.dataset == "isprs":  # its tiles are cut from the areas' files, so their bands are chosen there
+        return open_isprs(root, bands=config.bands).read_by(config.range, ())
+    return _LOADERS[config.dataset](root).read_by(config.range, config.bands)
 
 
 def with_range(config: DataConfig, dataset: Dataset) -> DataConfig:
     """The configuration with `range` filled in from the training images, where they need one and it names none."""
-    if config.range or not isinstance(dataset, FileDataset):
+    if config.range or not isinstance(dataset, FileDataset | WindowedDataset):
         return config
     return replace(config, range=dataset.value_range())
 

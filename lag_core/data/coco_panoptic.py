@@ -15,8 +15,9 @@ import numpy as np
 
 from lag_core import reading
 from lag_core.data.dataset import DatasetInfo, DatasetMissing, FileDataset, files_in, require
-from lag_core.data.labels import ids_of_palette
-from lag_core.data.pictures import DataError, read_image
+from lag_core.data.files import Part
+from lag_core.data.labels import ids_of_colours
+from lag_core.data.pictures import DataError
 from lag_core.data.voc import palette_color
 from lag_core.protocol import IGNORE, ClassInfo
 
@@ -46,8 +47,8 @@ def open_coco_panoptic(root: Path) -> FileDataset:
             images[name], masks[name] = found[name], labelled[name]
             segments[labelled[name]] = _segments(one)
 
-    def read(path: Path) -> np.ndarray:
-        return ids_of_palette(read_image(path), segments[path], False, path)
+    def read(path: Path, part: Part | None = None) -> np.ndarray:
+        return ids_of_colours(path, part, segments[path], False)
 
     return FileDataset(DatasetInfo(root.resolve().name, classes), splits, images, masks, read=read)
 

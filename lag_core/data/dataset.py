@@ -15,7 +15,19 @@ from tqdm import tqdm
 
 from lag_core import reading
 from lag_core.data import deep_pixels, presence
-from lag_core.data.pictures import DataError, is_deep, picture_size, read_image, read_mask, read_values
+from lag_core.data.files import DataError, Part, Size
+from lag_core.data.labels import MaskReader, plain_ids
+from lag_core.data.pictures import (
+    InMemory,
+    Readable,
+    is_deep,
+    is_turned,
+    opened,
+    picture_size,
+    read_image,
+    row_blocks,
+    value_parts,
+)
 from lag_core.data.transforms import centre_square, centre_square_of_mask
 from lag_core.protocol import IGNORE, ClassInfo
 from lag_core.sentences import Said
@@ -90,7 +102,7 @@ class FileDataset:
         images: Mapping[str, Path],
         masks: Mapping[str, Path],
         domain_of: Callable[[str], str] = lambda name: "",
-        read: Callable[[Path], np.ndarray] = read_mask,
+        read: MaskReader = plain_ids,
         rules: str = "",
     ):
         """`read` gives a mask file's ids; `rules` names what it does, for the cache of what is in which image."""
@@ -104,6 +116,7 @@ class FileDataset:
         self._cropped: frozenset[str] | None = None
         """The names that are cropped; None: all."""
         self._range: tuple[float, ...] = ()
+        self._bands: tuple[int, ...] = ()
         self._known = np.zeros(256, bool)
         self._known[[one.id for one in info.classes] + [IGNORE]] = True
 
@@ -119,11 +132,20 @@ class FileDataset:
         """Side of the square that is left of a picture; None: all of it."""
         return self._crop if self._cropped is None or name in self._cropped else None
 
-    def scaled(self, value_range: tuple[float, ...]) -> FileDataset:
-        """The same dataset; its images of 16 bits a channel are scaled by `value_range` (low, high)."""
+    def read_by(self, value_range: tuple[float, ...], bands: tuple[int, ...]) -> FileDataset:
+        """The same dataset; its images of 16 bits a channel are scaled by `value_range` (low, high), and three `bands`
+        of each file are taken."""
         other = copy.copy(self)
-        other._range = value_range
+        other._range, other._bands = value_range, bands
         return other
+
+    def has(self, name: str) -> bool:
+        """Whether there is a picture of this name."""
+        return name in self._images
+
+    def picture_size(self, name: str) -> Size:
+        """(height, width) of the file's picture, whatever is cropped of it."""
+        return picture_size(self._images[name])
 
     def value_range(self) -> tuple[float, ...]:
         """The range of the training images (deep_pixels.range_of); () if none has more than 8 bits a channel.
@@ -132,7 +154,8 @@ class FileDataset:
         """
         deep = [name for name in spread(self.ids("train"), deep_pixels.READ) if self._is_deep(name)]
         bar = tqdm(deep, f"range of values of {self.info.name}", unit="img", disable=None, leave=False)
-        return deep_pixels.range_of(read_values(self._images[name]) for name in bar) if deep else ()
+        values = (part for name in bar for part in value_parts(self._images[name], self._bands))
+        return deep_pixels.range_of(values) if deep else ()
 
     def _is_deep(self, name: str) -> bool:
         try:
@@ -143,10 +166,23 @@ class FileDataset:
     def ids(self, split: str) -> tuple[str, ...]:
         return self._splits[split]
 
-    def image(self, name: str) -> np.ndarray:
-        image = read_image(self._images[name], self._range)
+    def image(self, name: str, part: Part | None = None) -> np.ndarray:
+        """`part`: rows and columns of the file's picture, instead of all that `cropped` leaves."""
+        if part is not None:
+            return np.ascontiguousarray(opened(self._images[name], self._range, self._bands).read(part))
+        image = read_image(self._images[name], self._range, self._bands)
         crop = self._crop_of(name)
         return image if crop is None else centre_square(image, crop)
+
+    def is_turned(self, name: str) -> bool:
+        """Whether the picture is turned by a tag when it is read (pictures.is_turned)."""
+        return is_turned(self._images[name])
+
+    def readable(self, name: str) -> Readable:
+        """The image, to be read in parts where nothing is cropped."""
+        if self._crop_of(name) is not None:
+            return InMemory(self.image(name))
+        return opened(self._images[name], self._range, self._bands)
 
     def image_file(self, name: str) -> Path:
         """Where the picture lies."""
@@ -154,27 +190,38 @@ class FileDataset:
 
     def check(self) -> None:
         """DataError for the first listed picture whose header tells that it cannot be used, or damaged mask."""
+        self.check_headers()
         for split in self._splits:
-            for name in self.ids(split):
-                is_deep(self._images[name], bool(self._range))
             self.present(split)
-        self._decode_validation()
+        self.decode_validation()
 
-    def _decode_validation(self) -> None:
+    def check_headers(self) -> None:
+        """DataError for the first listed picture whose header tells that it cannot be used."""
+        for names in self._splits.values():
+            for name in names:
+                is_deep(self._images[name], bool(self._range))
+
+    def decode_validation(self) -> None:
         """DataError for the first validation image that cannot be decoded: it would come out when a step has trained.
 
         Done once for the same files; training images are decoded before the first iteration anyway.
         """
         names = self.ids("val")
-        key = presence.key_of_files(self.info.name, "val images", [self._images[name] for name in names])
+        how = "/".join(["val images", *map(str, self._bands)])
+        key = presence.key_of_files(self.info.name, how, [self._images[name] for name in names])
         if presence.is_marked(self.info.name, key):
             return
         for name in tqdm(names, f"validation images of {self.info.name}", unit="img", disable=None, leave=False):
-            self.image(name)
+            picture = opened(self._images[name], self._range, self._bands)
+            for rows in row_blocks(picture):
+                picture.read((rows, slice(0, picture.size[1])))
         presence.mark(self.info.name, key)
 
-    def mask(self, name: str) -> np.ndarray:
-        mask = self._read(self._masks[name])
+    def mask(self, name: str, part: Part | None = None) -> np.ndarray:
+        """`part`: as for `image`."""
+        if part is not None:
+            self._check_sizes(name, picture_size(self._masks[name]))
+        mask = self._read(self._masks[name], part)
         found = np.bincount(mask.ravel(), minlength=256) > 0
         foreign = np.flatnonzero(found & ~self._known)
         if foreign.size:
@@ -182,13 +229,21 @@ class FileDataset:
                 f"{self._masks[name]} holds id {foreign[0]}, which is no class of {self.info.name!r} "
                 f"(known: {_ranges(self._known)})"
             )
-        size = picture_size(self._images[name])
-        if mask.shape != size:
-            raise DataError(
-                f"{self._masks[name]} has {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}"
-            )
+        if part is not None:
+            return mask
+        self._check_sizes(name, (mask.shape[0], mask.shape[1]))
         crop = self._crop_of(name)
         return mask if crop is None else centre_square_of_mask(mask, crop)
+
+    def _check_sizes(self, name: str, found: Size) -> None:
+        """DataError unless a mask is of the size of its image."""
+        size = picture_size(self._images[name])
+        if found != size:
+            turned = "; the image is turned by its EXIF orientation: turn the mask, too, or save the image upright"
+            raise DataError(
+                f"{self._masks[name]} has {found[1]} x {found[0]} pixels, its image {size[1]} x {size[0]}"
+                f"{turned if found == size[::-1] and self.is_turned(name) else ''}"
+            )
 
     def domain(self, name: str) -> str:
         return self._domain_of(name)
@@ -196,9 +251,15 @@ class FileDataset:
     def present(self, split: str) -> dict[str, frozenset[int]]:
         names = self.ids(split)
         crop = self._crop_of(names[0]) if names else None
-        part = split if crop is None else f"{split}/{crop}"
-        key = presence.key_of_files(self.info.name, part + self._rules, [self._masks[name] for name in names])
-        return presence.cached(self.info.name, key, names, self.mask)
+        return self.present_of(split, names, self.mask, "" if crop is None else f"/{crop}")
+
+    def present_of(
+        self, split: str, names: Sequence[str], mask: Callable[[str], np.ndarray], how: str
+    ) -> dict[str, frozenset[int]]:
+        """`present` of `names`, whose masks are made of the split's mask files; `how` says in which way."""
+        files = [self._masks[name] for name in self.ids(split)]
+        key = presence.key_of_files(self.info.name, f"{split}{how}{self._rules}", files)
+        return presence.cached(self.info.name, key, names, mask)
 
 
 def spread(names: Sequence[str], count: int) -> list[str]:
@@ -287,10 +348,22 @@ def require(
     name."""
     lacking = [name for name in names if name not in files]
     if lacking:
+        hint = _suffix_hint(lacking, files, what) or _hint(lacking[0], files)
         raise DatasetMissing(
             f"{dataset} is incomplete: {len(lacking)} of {len(names)} {what} are missing, the first is "
-            f"{lacking[0]!r}{_hint(lacking[0], files)}; looked in {folder}; {source}"
+            f"{lacking[0]!r}{hint}; looked in {folder}; {source}"
         )
+
+
+def _suffix_hint(lacking: Sequence[str], files: Collection[str], what: str) -> str:
+    """What to say in classes.json where every name is there with the same ending of its own; else ""."""
+    if what not in ("images", "masks"):
+        return ""
+    ends = [name.removeprefix(lacking[0]) for name in files if name.startswith(lacking[0])]
+    for end in ends:
+        if end and all(name + end in files for name in lacking):
+            return f' (did you mean {lacking[0] + end!r}? Say "{what[:-1]}_suffix": "{end}" in classes.json)'
+    return ""
 
 
 def _hint(lacking: str, files: Collection[str]) -> str:

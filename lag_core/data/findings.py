@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from lag_core import reading
-from lag_core.data.dataset import Dataset, FileDataset, spread
+from lag_core.data.dataset import SPLITS, Dataset, FileDataset, spread
+from lag_core.data.windows import WindowedDataset
 from lag_core.protocol import IGNORE, LabelSpace
 from lag_core.sentences import counted
 
@@ -20,13 +21,49 @@ COVERS = 0.5
 LOOKED_AT = 200
 """Training masks that are looked at, spread over the list."""
 
+FEW_MASKS = 8
+"""Training masks that are looked at where one glance at all classes found a single id."""
+
 _ENDS = 65_536
 """Bytes at either end of a file that, with its size, tell files apart."""
 
 
 def findings(dataset: Dataset, labels: LabelSpace) -> list[str]:
     """Sentences on validation images that are trained on, colours given twice, and a background that is a class."""
-    return [*_shared_images(dataset), *_shared_colours(dataset), *_covering_class(dataset, labels)]
+    pictures = dataset.pictures if isinstance(dataset, WindowedDataset) else dataset
+    return [
+        *_shared_images(pictures),
+        *_turned_images(pictures),
+        *_black_and_white(dataset),
+        *_shared_colours(dataset),
+        *_covering_class(dataset, labels),
+    ]
+
+
+def _turned_images(dataset: Dataset) -> Iterator[str]:
+    """Images that a tag turns: their masks may have been drawn on the pixels as they are stored."""
+    if not isinstance(dataset, FileDataset):
+        return
+    names = [name for split in SPLITS for name in spread(dataset.ids(split), LOOKED_AT)]
+    turned = [name for name in names if dataset.is_turned(name)]
+    if turned:
+        yield (
+            f"{len(turned)} of {len(names)} images looked at are turned by their EXIF orientation when they are read "
+            f"(the first: {turned[0]!r}), masks are not: if the masks do not lie on them, which the contact sheet of "
+            "`lag data check` shows, save the images upright, for example by mogrify -auto-orient"
+        )
+
+
+def _black_and_white(dataset: Dataset) -> Iterator[str]:
+    """Masks of 255 and one other id, whose white would not be annotated."""
+    present = dataset.present("train")
+    others = frozenset().union(*present.values())
+    names = spread(list(present), FEW_MASKS)
+    if len(others) == 1 and len(names) > 1 and all((dataset.mask(name) == IGNORE).any() for name in names):
+        yield (
+            f"the training masks hold {min(others)} and 255 alone, and 255 is not annotated: if white is a class, say "
+            '"remap": {"255": its id} in classes.json'
+        )
 
 
 def _shared_images(dataset: Dataset) -> Iterator[str]:
@@ -52,7 +89,7 @@ def copies(file_of: Callable[[str], Path], train: Sequence[str], val: Sequence[s
 def _ends(path: Path) -> bytes:
     """Digest of a file's size and both ends."""
     size = path.stat().st_size
-    with reading.opened(path, reading.PICTURE) as file:
+    with reading.opened(path, reading.RASTER) as file:
         head = file.read(_ENDS)
         file.seek(max(0, size - _ENDS))
         return hashlib.sha256(str(size).encode() + head + file.read(_ENDS)).digest()

@@ -2,7 +2,8 @@
 
 A line of `train.txt` or `val.txt` is one id, blanks in it included; an id may lead through folders ("aachen/000") and
 may carry the image's ending. Masks have one 8-bit channel of class ids; 255 is ignored. `classes.json` is a list of
-classes, or an object whose "classes" is one; a class is {"id": 0..254, "name": "cat", "color": [R, G, B]}. The class
+classes, or an object whose "classes" is one; a class is {"id": 0..254, "name": "cat", "color": [R, G, B]}, or its name
+alone: its id is then its place in the list, and a colour that is not given is VOC's of that id. The class
 called "background" (or "Background", "_background_", "bg") is the background; without one, every id is a real class.
 Masks with other ids, ids to ignore or colours: lag_core/data/labels.py.
 """
@@ -28,6 +29,7 @@ from lag_core.data.dataset import (
 )
 from lag_core.data.labels import LabelRules, ordered, rules_of
 from lag_core.data.pictures import DataError
+from lag_core.data.voc import palette_color
 from lag_core.protocol import IGNORE, ClassInfo
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
@@ -85,7 +87,7 @@ def _read_classes(path: Path, dataset: str) -> tuple[tuple[ClassInfo, ...], Labe
     entries = stored.get("classes") if isinstance(stored, dict) else stored
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{path} holds no list of classes")
-    classes = sorted((_class(entry, path) for entry in entries), key=lambda one: one.id)
+    classes = sorted((_class(entry, place, path) for place, entry in enumerate(entries)), key=lambda one: one.id)
     if len({one.id for one in classes}) != len(classes):
         raise DataError(f"{path} gives one id to two classes")
     twice = [one.name for one, after in pairwise(sorted(classes, key=lambda c: c.name)) if one.name == after.name]
@@ -94,10 +96,17 @@ def _read_classes(path: Path, dataset: str) -> tuple[tuple[ClassInfo, ...], Labe
     return tuple(classes), rules_of(stored, classes, path)
 
 
-def _class(entry: Any, path: Path) -> ClassInfo:
-    match entry:
+def _class(entry: Any, place: int, path: Path) -> ClassInfo:
+    """A class of the list; `place`: its id where the entry is a name alone."""
+    given = {"id": place, "name": entry} if isinstance(entry, str) else entry
+    if isinstance(given, dict) and type(given.get("id")) is int and given["id"] >= 0:
+        given = {"color": list(palette_color(given["id"])), **given}
+    match given:
         case {"id": int(number), "name": str(name), "color": [int(red), int(green), int(blue)]}:
             color, name = (red, green, blue), name.strip()
             if type(number) is int and 0 <= number < IGNORE and name and all(0 <= value <= 255 for value in color):
                 return ClassInfo(number, name, color)
-    raise DataError(f"{path}: {entry!r} is no class; expected id 0..{IGNORE - 1}, name, color of three numbers 0..255")
+    raise DataError(
+        f"{path}: {entry!r} is no class; expected an id 0..{IGNORE - 1}, a name, and a color of three numbers 0..255, "
+        "or the name alone"
+    )

@@ -71,7 +71,9 @@ def inspect(
         train = splits["train"].present
         steps = [len(images_of_step(train, labels, t, setting)) for t in range(len(labels.steps))]
     broken = [sentence for facts in splits.values() for sentence in facts.broken]
-    advice = [*broken[:20], *_of_steps(steps), *_of_classes(dataset, splits), *_of_sizes(splits, size)]
+    advice = [*broken[:20], *_of_sizes(splits, size)]
+    if len(broken) * 2 <= sum(facts.images for facts in splits.values()):  # else there is little to count
+        advice += [*_of_steps(steps), *_of_classes(dataset, splits)]
     if len(broken) > 20:
         advice.insert(20, f"{counted(len(broken) - 20, 'more file')} cannot be read")
     if not broken:
@@ -136,5 +138,5 @@ def _of_sizes(splits: dict[str, SplitFacts], size: int) -> Iterator[str]:
     if longest >= LARGE * size:
         yield (
             f"the longest side is {longest} pixels, the network sees {size}: detail is lost when such an image is "
-            "scaled down; cut it into tiles"
+            'scaled down; data.fit = "windows" trains and measures windows of it at its own resolution'
         )

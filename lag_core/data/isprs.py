@@ -25,10 +25,12 @@ from tqdm import tqdm
 
 from lag_core.data import presence
 from lag_core.data.dataset import DatasetInfo, DatasetMissing, FileDataset
-from lag_core.data.pictures import DataError, read_image
+from lag_core.data.pictures import DataError, opened, read_image
 from lag_core.protocol import IGNORE, ClassInfo
 
 TILE = 600
+ROWS = 256
+"""Rows of a label picture that are turned into ids at once."""
 CLASSES = (
     ClassInfo(1, "impervious surface", (255, 255, 255)),
     ClassInfo(2, "building", (0, 0, 255)),
@@ -85,22 +87,26 @@ CITIES = (
 INFO = DatasetInfo("isprs", CLASSES, None, tuple(city.domain for city in CITIES))
 
 
-def open_isprs(root: Path, tile: int = TILE) -> FileDataset:
+def open_isprs(root: Path, tile: int = TILE, bands: tuple[int, ...] = ()) -> FileDataset:
     """Both cities below `root`, whatever folders they were unpacked into, as tiles of `tile` pixels.
+
+    `bands`: of Potsdam's image files, counted from 1; with [4, 1, 2], near infrared, red, green of its `_RGBIR` files,
+    both cities are alike. Vaihingen's files have these three bands alone.
 
     The first call cuts the tiles (minutes, about 3 GB); later ones find them. DatasetMissing names the
     areas that lack their image or labels.
     """
-    sources = _find_sources(root)
+    sources = _find_sources(root, bands)
     files = [path for pair in sources.values() for path in pair]
-    cache = presence.cache_dir() / f"isprs-{presence.key_of_files('isprs', str(tile), files)}"
+    how = "/".join(map(str, (tile, *bands)))
+    cache = presence.cache_dir() / f"isprs-{presence.key_of_files('isprs', how, files)}"
     images: dict[str, Path] = {}
     masks: dict[str, Path] = {}
     splits: dict[str, list[str]] = {"train": [], "val": []}
     for (city, area), (image, label) in tqdm(sources.items(), "tiles of isprs", unit="area", disable=None, leave=False):
         folder = cache / f"{city.domain}-{area}"
         if not folder.is_dir():
-            _cut_area(image, label, folder, tile)
+            _cut_area(image, label, folder, tile, bands if city.domain == "potsdam" else ())
         for path in sorted(folder.glob("image-*.png")):
             name = f"{folder.name}-{path.stem.removeprefix('image-')}"
             images[name] = path
@@ -109,14 +115,16 @@ def open_isprs(root: Path, tile: int = TILE) -> FileDataset:
     return FileDataset(INFO, splits, images, masks, lambda name: name.partition("-")[0])
 
 
-def _find_sources(root: Path) -> dict[tuple[City, str], tuple[Path, Path]]:
-    """(city, area) -> (image, labels) for all areas; DatasetMissing if one is not there."""
+def _find_sources(root: Path, bands: tuple[int, ...] = ()) -> dict[tuple[City, str], tuple[Path, Path]]:
+    """(city, area) -> (image, labels) for all areas, of images those with the `bands` first; DatasetMissing if one is
+    not there."""
     pictures, labels = _index(root)
     found: dict[tuple[City, str], tuple[Path, Path]] = {}
     for city in CITIES:
         lacking: list[str] = []
         for area in city.areas():
-            pair = _first(pictures, city.images, area), _first(labels, city.labels, area)
+            kinds = city.images[::-1] if max(bands, default=0) > 3 else city.images
+            pair = _first(pictures, kinds, area), _first(labels, city.labels, area)
             if pair[0] and pair[1]:
                 found[city, area] = pair[0], pair[1]
             else:
@@ -147,19 +155,21 @@ def _index(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     return pictures, labels
 
 
-def _cut_area(image: Path, label: Path, folder: Path, tile: int) -> None:
+def _cut_area(image: Path, label: Path, folder: Path, tile: int, bands: tuple[int, ...] = ()) -> None:
     """Write the tiles of one area into `folder`, which appears when all of them are there."""
-    pixels, ids = read_image(image), ids_of_colors(read_image(label), label)
-    if pixels.shape[:2] != ids.shape:
+    picture, ids = opened(image, bands=bands), ids_of_colors(read_image(label), label)
+    if picture.size != ids.shape:
         raise DataError(f"{label} and {image} differ in size")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent, suffix=".partial"))
     try:
         for name, y, x, fresh in grid(ids.shape[0], ids.shape[1], tile):
-            window = np.s_[y : y + tile, x : x + tile]
+            window = slice(y, min(y + tile, ids.shape[0])), slice(x, min(x + tile, ids.shape[1]))
             mask = np.full(ids[window].shape, IGNORE, np.uint8)
             mask[fresh] = ids[window][fresh]
-            Image.fromarray(pixels[window]).save(partial / f"image-{name}.png", compress_level=1)
+            Image.fromarray(np.ascontiguousarray(picture.read(window))).save(
+                partial / f"image-{name}.png", compress_level=1
+            )
             Image.fromarray(mask).save(partial / f"mask-{name}.png")
         _publish(partial, folder)
     finally:
@@ -194,13 +204,14 @@ def ids_of_colors(colors: np.ndarray, path: Path) -> np.ndarray:
     All colours are corners of the RGB cube; some published label files are a few levels off, so the nearest
     corner counts. DataError if over 1 % of the pixels are near none: then it is no label picture.
     """
-    off = (np.minimum(colors, 255 - colors) > 64).any(-1).mean()
+    blocks = [colors[top : top + ROWS] for top in range(0, len(colors), ROWS)]
+    off = sum(int((np.minimum(one, 255 - one) > 64).any(-1).sum()) for one in blocks) / (colors.size // 3)
     if off > 0.01:
         raise DataError(f"{path} is no ISPRS label picture: {off:.0%} of its pixels have none of the label colours")
     table = np.full(8, IGNORE, np.uint8)
     for one in CLASSES:
         table[_corner(np.array(one.color))] = one.id
-    return table[_corner(colors)]
+    return np.concatenate([table[_corner(one)] for one in blocks])
 
 
 def _corner(colors: np.ndarray) -> np.ndarray:

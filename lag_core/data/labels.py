@@ -12,7 +12,8 @@
 | "order": ["car", "tree"] | names of classes in the order in which steps introduce them, then the others by id |
 | "image_suffix", "mask_suffix" | what stands behind the id in a file's name, as "_leftImg8bit" |
 
-Reducing comes first, then "ignore" and "remap", which speak of the ids after it.
+Reducing comes first, then "ignore" and "remap", which speak of the ids after it; with a palette, of the ids of the
+classes whose colours were found.
 """
 
 from __future__ import annotations
@@ -25,8 +26,15 @@ from typing import Any
 
 import numpy as np
 
-from lag_core.data.pictures import DataError, read_image, read_mask
+from lag_core.data.files import Part, whole
+from lag_core.data.pictures import DataError, opened, read_mask
 from lag_core.protocol import IGNORE, ClassInfo
+
+MaskReader = Callable[[Path, Part | None], np.ndarray]
+"""What reads a mask file, or a part of it. Shape: -> uint8 [H, W] ids of classes, 255 ignored."""
+
+ROWS = 256
+"""Rows of a coloured mask that are turned into ids at once."""
 
 KEYS = {
     "classes", "ignore", "remap", "others", "reduce_zero_label", "palette", "order", "image_suffix", "mask_suffix",
@@ -48,14 +56,28 @@ class LabelRules:
     order: tuple[str, ...] = field(default=())
 
     @property
-    def reader(self) -> Callable[[Path], np.ndarray]:
-        """What reads a mask file. Shape: -> uint8 [H, W] ids of classes, 255 ignored."""
-        return read_mask if self == LabelRules(order=self.order) else self._read
+    def reader(self) -> MaskReader:
+        """What reads a mask file."""
+        return plain_ids if self == LabelRules(order=self.order) else self._read
 
-    def _read(self, path: Path) -> np.ndarray:
+    def _read(self, path: Path, part: Part | None = None) -> np.ndarray:
         if self.colors is None:
-            return np.array(self.table, np.uint8)[read_mask(path)]
-        return ids_of_palette(read_image(path), self.colors, self.others, path)
+            return np.array(self.table, np.uint8)[read_mask(path, part=part)]
+        return np.array(self.table, np.uint8)[ids_of_colours(path, part, self.colors, self.others)]
+
+
+def plain_ids(path: Path, part: Part | None = None) -> np.ndarray:
+    """A mask whose values are the ids. Shape: -> uint8 [H, W]."""
+    return read_mask(path, part=part)
+
+
+def ids_of_colours(path: Path, part: Part | None, colors: Mapping[int, int], others: bool) -> np.ndarray:
+    """Ids of a file whose pixels are colours, some rows at a time. Shape: -> uint8 [H, W]."""
+    picture = opened(path)
+    rows, columns = whole(picture.size) if part is None else part
+    tops = range(rows.start, rows.stop, ROWS)
+    blocks = [(slice(top, min(top + ROWS, rows.stop)), columns) for top in tops]
+    return np.concatenate([ids_of_palette(picture.read(one), colors, others, path) for one in blocks])
 
 
 def ids_of_palette(pixels: np.ndarray, colors: Mapping[int, int], others: bool, path: Path) -> np.ndarray:
@@ -85,6 +107,8 @@ def rules_of(stored: Any, classes: Sequence[ClassInfo], path: Path) -> LabelRule
             raise DataError(f"{path}: {key} = {stored[key]!r}: expected {kind.__name__}")
     if stored.get("others", "ignore") != "ignore":
         raise DataError(f'{path}: others = {stored["others"]!r}: "ignore" is all that is known')
+    if stored.get("palette") and stored.get("reduce_zero_label"):
+        raise DataError(f"{path}: reduce_zero_label is for masks of ids; with a palette, colours say what a pixel is")
     others = "others" in stored
     return LabelRules(
         _table(stored, classes, others, path),

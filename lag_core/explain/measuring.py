@@ -8,19 +8,22 @@ import numpy as np
 
 from lag_core import processes
 from lag_core.data.dataset import Dataset
+from lag_core.data.pictures import Readable
 from lag_core.data.remap import truth
+from lag_core.data.windows import readable
 from lag_core.explain.networks import Networks
 from lag_core.explain.trace import Trace
 from lag_core.metrics import added, confusion
-from lag_core.model.windows import Decided, predict_windows
+from lag_core.model.windows import Decided, predict_bands
 from lag_core.runs import Run
 
 
-def windowed(networks: Networks, image: np.ndarray, step: int, overlap: float) -> Decided:
-    """What a step makes of a picture of any size, by windows at its own resolution (model.windows)."""
+def windowed(networks: Networks, picture: Readable, step: int, overlap: float) -> Iterator[tuple[slice, Decided]]:
+    """What a step makes of a picture of any size, by windows at its own resolution, some rows after the other
+    (model.windows)."""
     config = networks.run.config
-    return predict_windows(
-        image,
+    return predict_bands(
+        picture,
         lambda inputs: networks.passes(inputs).output(step).logits,
         networks.run.labels,
         config.method.loss,
@@ -47,9 +50,10 @@ def window_confusions(
     totals: list[dict[str, np.ndarray]] = [{} for _ in range(len(networks))]
     everywhere = processes.current()
     for name in _mine(names, everywhere):
-        image, true, domain = dataset.image(name), truth(dataset.mask(name), run.labels), dataset.domain(name)
+        true, domain = truth(dataset.mask(name), run.labels), dataset.domain(name)
         for step, total in enumerate(totals):
-            predicted = windowed(networks, image, step, overlap).labels
+            bands = [found.labels for _, found in windowed(networks, readable(dataset, name), step, overlap)]
+            predicted = np.concatenate(bands)
             if listener is not None:
                 listener(step, name, true, predicted)
             counted = confusion(true, predicted, classes)

@@ -1,8 +1,9 @@
 """Predicting pictures larger than the network's square at their own resolution: windows that overlap, band by band.
 
 Where windows overlap, class probabilities are averaged with weights that fall towards a window's border, as a network
-knows least there. Only one band of windows is kept: memory grows with a picture's width and the number of classes, not
-with its height. Source: sliding-window inference as the field does it; the weights and the bands are ours.
+knows least there. Only one band of windows is kept, and only the rows under it are read: memory grows with a picture's
+width and the number of classes, not with its height. Source: sliding-window inference as the field does it; the weights
+and the bands are ours.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lag_core.data.pictures import InMemory, Readable
 from lag_core.data.transforms import PADDING, to_input
+from lag_core.data.windows import starts
 from lag_core.model.prediction import class_probabilities, highest
 from lag_core.model.segmenter import upsample
 from lag_core.protocol import LabelSpace
@@ -27,7 +30,7 @@ Logits = Callable[[Tensor], Tensor]
 
 
 class Decided(NamedTuple):
-    """What the windows decide together."""
+    """What the windows decide together, of a picture or of some rows of it."""
 
     labels: np.ndarray
     """Class indices, uint8 [H, W]."""
@@ -35,16 +38,6 @@ class Decided(NamedTuple):
     """Probability of that class, float32 [H, W]."""
 
 
-def starts(length: int, size: int, overlap: float) -> list[int]:
-    """Where windows of `size` begin along a side: evenly, the last one flush, neighbours sharing at least `overlap`."""
-    if length <= size:
-        return [0]
-    stride = max(1, int(size * (1 - overlap)))
-    count = -((length - size) // -stride) + 1
-    return [round(i * (length - size) / (count - 1)) for i in range(count)]
-
-
-@torch.no_grad()
 def predict_windows(
     image: np.ndarray, logits: Logits, labels: LabelSpace, loss: str, size: int, overlap: float = 0.5
 ) -> Decided:
@@ -52,24 +45,34 @@ def predict_windows(
 
     Shape: uint8 [H, W, 3] -> `Decided`.
     """
+    bands = [found for _, found in predict_bands(InMemory(image), logits, labels, loss, size, overlap)]
+    return Decided(*(np.concatenate(parts) for parts in zip(*bands, strict=True)))
+
+
+@torch.no_grad()
+def predict_bands(
+    picture: Readable, logits: Logits, labels: LabelSpace, loss: str, size: int, overlap: float = 0.5
+) -> Iterator[tuple[slice, Decided]]:
+    """The same, some rows after the other: (rows, what is decided there), from top to bottom without a gap.
+
+    ValueError for an overlap outside [0, 0.9].
+    """
     if not 0 <= overlap <= 0.9:
         raise ValueError(f"windows may overlap by 0 to 0.9 of their side, not {overlap:g}")
-    height, width = image.shape[:2]
-    found = Decided(np.empty((height, width), np.uint8), np.empty((height, width), np.float32))
-    padded = _at_least(image, size)
+    height, width = picture.size
     tops, lefts = starts(height, size, overlap), starts(width, size, overlap)
     band = weight = torch.empty(0)
     taper = _taper(size)
     for place, top in enumerate(tops):
-        fresh, own = _band(padded[top : top + size], lefts, logits, labels, loss, size, taper)
+        rows = picture.read((slice(top, min(top + size, height)), slice(0, width)))
+        fresh, own = _band(_at_least(rows, size), lefts, logits, labels, loss, size, taper)
         if place:
             kept = tops[place - 1] + size - top
             fresh[:, :kept] += band[:, size - kept :]
             own[:kept] += weight[size - kept :]
         band, weight = fresh, own
         end = tops[place + 1] if place + 1 < len(tops) else height
-        _write(found, band[:, : end - top, :width], weight[: end - top, :width], slice(top, end))
-    return found
+        yield slice(top, end), _decided(band[:, : end - top, :width], weight[: end - top, :width])
 
 
 def _band(
@@ -93,9 +96,8 @@ def _groups(lefts: Sequence[int]) -> Iterator[Sequence[int]]:
     return (lefts[i : i + BATCH] for i in range(0, len(lefts), BATCH))
 
 
-def _write(found: Decided, band: Tensor, weight: Tensor, rows: slice) -> None:
-    found.labels[rows] = highest(band[None])[0].numpy()
-    found.certainty[rows] = (band.amax(0) / weight).numpy()
+def _decided(band: Tensor, weight: Tensor) -> Decided:
+    return Decided(highest(band[None])[0].numpy(), (band.amax(0) / weight).numpy())
 
 
 def _taper(size: int) -> Tensor:
@@ -106,11 +108,11 @@ def _taper(size: int) -> Tensor:
     return ramp[:, None] * ramp[None]
 
 
-def _at_least(image: np.ndarray, size: int) -> np.ndarray:
-    """The picture, padded at the bottom and on the right to the square's side where it is smaller."""
-    height, width = image.shape[:2]
+def _at_least(rows: np.ndarray, size: int) -> np.ndarray:
+    """The rows, padded at the bottom and on the right to the square's side where they are smaller."""
+    height, width = rows.shape[:2]
     if height >= size and width >= size:
-        return image
+        return rows
     canvas = np.broadcast_to(PADDING, (max(height, size), max(width, size), 3)).copy()
-    canvas[:height, :width] = image
+    canvas[:height, :width] = rows
     return canvas

@@ -22,6 +22,7 @@ from lag_core.data.dataset import FileDataset
 from lag_core.data.findings import findings
 from lag_core.data.splits import hold_out
 from lag_core.data.training_images import step_images
+from lag_core.data.windows import WindowedDataset
 from lag_core.method.objective import Batch, Objective, needing_one_process
 from lag_core.method.starting import start_head
 from lag_core.metrics import summary
@@ -214,7 +215,7 @@ class ContinualTraining:
         self._check_processes()
         if self.config.model.weights != "none" and not self.goes_on:
             pretrained_backbone(self.config.model)
-        if isinstance(self.dataset, FileDataset):
+        if isinstance(self.dataset, FileDataset | WindowedDataset):
             self.dataset.check()
         for step in range(len(self.labels.steps)):
             step_images(self.config, self.dataset, self.labels, step)

@@ -46,8 +46,8 @@ def steadier(step: int) -> str:
 
 def silent_class(step: int, name: str) -> str:
     """The sentence on a class that no pixel is called, with settings that act at `step`."""
-    advice = "optim.lr_head or more optim.epochs" if step == 0 else "optim.lr_head_later or a longer optim.warmup"
-    return f"step {step}: class {name} is never predicted: its head did not learn; try another {advice}"
+    advice = "optim.lr_head or optim.epochs" if step == 0 else "optim.lr_head_later or optim.epochs_later"
+    return f"step {step}: class {name} is never predicted: its head did not learn; raise {advice}"
 
 
 class Health:
