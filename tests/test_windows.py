@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,12 +16,12 @@ from shapes import tiny_run, write_shapes
 from torch import Tensor
 
 from lag_core.cli import main
-from lag_core.data.pictures import picture_size, read_image, read_mask
+from lag_core.data.pictures import InMemory, picture_size, read_image, read_mask
 from lag_core.data.png_rows import png_file
 from lag_core.data.transforms import MEAN, STD
 from lag_core.data.windows import starts
 from lag_core.model.prediction import class_probabilities
-from lag_core.model.windows import predict_bands, predict_windows
+from lag_core.model.windows import Decided, predict_bands
 from lag_core.protocol import LabelSpace
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -33,6 +34,14 @@ def test_windows_cover_a_side_and_overlap(length: int, size: int, overlap: float
     assert found[0] == 0 and found[-1] == length - size
     assert all(b - a <= size * (1 - overlap) for a, b in pairwise(found))
     assert starts(10, 32, 0.5) == [0]
+
+
+def predict_windows(
+    image: np.ndarray, logits: Callable[[Tensor], Tensor], labels: LabelSpace, loss: str, size: int, overlap: float
+) -> Decided:
+    """All rows of a picture in memory."""
+    bands = [found for _, found in predict_bands(InMemory(image), logits, labels, loss, size, overlap)]
+    return Decided(*(np.concatenate(parts) for parts in zip(*bands, strict=True)))
 
 
 def by_pixel(inputs: Tensor) -> Tensor:

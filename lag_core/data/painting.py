@@ -20,16 +20,6 @@ def color_table(classes: Sequence[ClassInfo]) -> np.ndarray:
     return table
 
 
-def palette_png(ids: np.ndarray, classes: Sequence[ClassInfo]) -> bytes:
-    """A PNG whose pixel values are the ids and whose palette are the classes' colours.
-
-    Shape: uint8 [H, W] dataset ids -> file content. `pictures.read_mask` reads the same ids back.
-    """
-    picture = Image.fromarray(ids)
-    picture.putpalette(color_table(classes).tobytes())
-    return _png(picture)
-
-
 def overlay_png(
     image: np.ndarray,
     ids: np.ndarray,

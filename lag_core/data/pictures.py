@@ -39,7 +39,7 @@ _ON_MASKS |= {"RGBA": _ON_MASKS["RGB"], "I;16B": _ON_MASKS["I;16"], "I": _ON_MAS
 _WHOLE = Kept(320 * 2**20)
 """Pictures and masks that were decoded last to cut a part out of them: windows come one after the other."""
 
-_AT_ONCE = 4 * 2**20
+_AT_ONCE = 2 * 2**20
 """Pixels of a picture in parts that are read at once."""
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lag_core.data.pictures import InMemory, Readable
+from lag_core.data.pictures import Readable
 from lag_core.data.transforms import PADDING, to_input
 from lag_core.data.windows import starts
 from lag_core.model.prediction import class_probabilities, highest
@@ -30,7 +30,7 @@ Logits = Callable[[Tensor], Tensor]
 
 
 class Decided(NamedTuple):
-    """What the windows decide together, of a picture or of some rows of it."""
+    """What the windows decide together of some rows."""
 
     labels: np.ndarray
     """Class indices, uint8 [H, W]."""
@@ -38,22 +38,12 @@ class Decided(NamedTuple):
     """Probability of that class, float32 [H, W]."""
 
 
-def predict_windows(
-    image: np.ndarray, logits: Logits, labels: LabelSpace, loss: str, size: int, overlap: float = 0.5
-) -> Decided:
-    """Label map of a picture of any size. ValueError for an overlap outside [0, 0.9].
-
-    Shape: uint8 [H, W, 3] -> `Decided`.
-    """
-    bands = [found for _, found in predict_bands(InMemory(image), logits, labels, loss, size, overlap)]
-    return Decided(*(np.concatenate(parts) for parts in zip(*bands, strict=True)))
-
-
 @torch.no_grad()
 def predict_bands(
     picture: Readable, logits: Logits, labels: LabelSpace, loss: str, size: int, overlap: float = 0.5
 ) -> Iterator[tuple[slice, Decided]]:
-    """The same, some rows after the other: (rows, what is decided there), from top to bottom without a gap.
+    """Label map of a picture of any size, some rows after the other: (rows, what is decided there), from top to bottom
+    without a gap.
 
     ValueError for an overlap outside [0, 0.9].
     """
