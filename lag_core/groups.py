@@ -106,15 +106,14 @@ def _key(run: Run) -> str:
 
 def _names(runs: Sequence[Run]) -> list[str]:
     """The methods' names; where groups share one, with the settings in which they differ."""
-    names = []
-    for run in runs:
-        alike = [other for other in runs if other.method == run.method]
-        own = _tables(run)
+    names, tables = [], [_tables(run) for run in runs]
+    for run, own in zip(runs, tables, strict=True):
+        alike = [table for other, table in zip(runs, tables, strict=True) if other.method == run.method]
         differing = [
             f"{section}.{key}={value}"
             for section, table in own.items()
             for key, value in table.items()
-            if any(_tables(other)[section].get(key) != value for other in alike)
+            if any(other[section].get(key) != value for other in alike)
         ]
         names.append(f"{run.method} ({', '.join(differing[:3])})" if differing else run.method)
     return names

@@ -62,6 +62,8 @@ class Catalogue:
     root: Path
     runs: Mapping[str, Run]
     broken: tuple[BrokenRun, ...]
+    stamp: str = ""
+    """Changes with the files that say what the runs are: a key for what is worked out of all of them."""
 
 
 @dataclass(frozen=True)
@@ -139,20 +141,25 @@ def catalogue(root: Path) -> Catalogue:
 def _catalogue(root: str, signature: tuple[tuple[str, int, int], ...]) -> Catalogue:
     found = list_runs(root)
     runs = {item.name: item for item in found if isinstance(item, Run)}
-    return Catalogue(Path(root), runs, tuple(item for item in found if isinstance(item, BrokenRun)))
+    stamp = hashlib.sha256(repr(signature).encode()).hexdigest()[:16]
+    return Catalogue(Path(root), runs, tuple(item for item in found if isinstance(item, BrokenRun)), stamp)
 
 
 def _signature(root: Path) -> tuple[tuple[str, int, int], ...]:
     """Name, time and size of the files that say what the runs are."""
-    names = ("run.json", "metrics.json")
-    paths = sorted(path for name in names for path in root.glob(f"*/{name}")) if root.is_dir() else []
-    return tuple((str(path), *_time_and_size(path)) for path in paths)
+    try:
+        folders = sorted(entry.path for entry in os.scandir(root))
+    except OSError:
+        return ()
+    paths = (f"{folder}/{name}" for folder in folders for name in ("run.json", "metrics.json"))
+    looked_at = ((path, *_time_and_size(path)) for path in paths)
+    return tuple(one for one in looked_at if one[1:] != (0, 0))
 
 
-def _time_and_size(path: Path) -> tuple[int, int]:
+def _time_and_size(path: str | Path) -> tuple[int, int]:
     """(nanoseconds, bytes) of a file; zeros where it cannot be looked at."""
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError:
         return 0, 0
     return status.st_mtime_ns, status.st_size

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas  # noqa: F401  # whole before plotly looks at it: a session must not see one that another still imports
@@ -20,16 +23,73 @@ MOST_NUMBERS = 24
 """Rows or columns up to which a heat map writes its numbers into the cells."""
 
 
-def frame(ink: Ink, *, x: str = "", y: str = "") -> go.Figure:
+EDGE = 8
+"""Pixels around a figure."""
+
+LETTER, LINE = 6.6, 17
+"""Pixels of a letter and of a line of tick labels, on the safe side."""
+
+NUMBERS = 30
+"""Pixels of tick labels that Plotly chooses itself."""
+
+
+def make_room(figure: go.Figure) -> None:
+    """Margins as wide as the tick labels, titles and the legend will need.
+
+    Plotly finds that out by itself, but only by drawing everything twice; it still does so where this is too little.
+    """
+    x, y, before = figure.layout.xaxis, figure.layout.yaxis, figure.layout.margin
+    margin = {side: EDGE for side in "lrtb"}
+    if any(before[side] != EDGE for side in margin) or len(list(figure.select_xaxes())) > 1:
+        return  # the figure has its own
+    if figure.layout.showlegend:
+        margin["t"] += LINE + 6
+    if y.visible is not False:
+        margin["l"] += round(_widest(y.ticktext) if y.ticktext else NUMBERS) + _of_title(y)
+    if x.visible is not False:
+        lines = max((str(text).count("<br>") + 1 for text in x.ticktext or ()), default=1)
+        longest = _widest(x.ticktext) if x.tickangle == -90 and x.ticktext else lines * LINE
+        margin["t" if x.side == "top" else "b"] += round(longest) + _of_title(x)
+    figure.update_layout(margin=margin)
+
+
+def _of_title(axis: Any) -> int:
+    return LINE + 6 if axis.title.text else 0
+
+
+def _widest(texts: Sequence[str]) -> float:
+    """Pixels of the longest line among labels, whose tags take no room."""
+    lines = (line for text in texts for line in re.sub(r"<(?!br)[^>]*>", "", str(text)).split("<br>"))
+    return LETTER * max((len(html.unescape(line)) for line in lines), default=0)
+
+
+class Figure(go.Figure):
+    """A Plotly figure that can say that it is finished: what it is for the browser is then worked out once."""
+
+    _told: tuple[float | None, dict[str, Any]] | None = None
+
+    def finish(self) -> None:
+        """It will not be changed any more, but for its height."""
+        self._told = (self.layout.height, super().to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        if self._told is None:
+            return super().to_dict()  # type: ignore[no-any-return]
+        if self._told[0] != self.layout.height:
+            self.finish()
+        return self._told[1]
+
+
+def frame(ink: Ink, *, x: str = "", y: str = "") -> Figure:
     """An empty figure with the project's axes. `x`, `y`: axis titles with units."""
     axis = {"gridcolor": ink.grid, "zeroline": False, "linecolor": ink.grid, "automargin": True}
     font = {"size": FONT_SIZE, "color": ink.text}
-    return go.Figure(
+    return Figure(
         layout={
             "font": font,
             "paper_bgcolor": ink.surface,
             "plot_bgcolor": ink.surface,
-            "margin": {"l": 8, "r": 8, "t": 8, "b": 8, "pad": 0},
+            "margin": {"l": EDGE, "r": EDGE, "t": EDGE, "b": EDGE, "pad": 0},
             "xaxis": {**axis, "title": {"text": x, "font": font, "standoff": 6}, "tickfont": font},
             "yaxis": {**axis, "title": {"text": y, "font": font, "standoff": 6}, "tickfont": font},
             "hoverlabel": {"font": {"size": FONT_SIZE}},

@@ -13,6 +13,7 @@ from typing import ParamSpec
 import plotly.graph_objects as go
 
 from dashboard.ui import design
+from dashboard.ui.frame import Figure, make_room
 
 P = ParamSpec("P")
 
@@ -44,6 +45,9 @@ def remembered(draw: Callable[P, go.Figure]) -> Callable[P, go.Figure]:
         figure = draw(*args, **kwargs)
         if figure.layout.height is None:  # no key is added later, while another session may be reading it
             figure.update_layout(height=design.PLOT_HEIGHT)
+        if isinstance(figure, Figure):
+            make_room(figure)
+            figure.finish()
         with _lock:
             _kept[key] = figure
             while len(_kept) > KEPT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,45 +31,57 @@ MOST_SETTINGS = 8
 
 def render(page: Page) -> None:
     """Draw the page."""
-    runs = [run for run in loaders.opened().runs.values() if _same_task(page.run, run)]
-    measured = [run for run in runs if loaders.confusions(run) is not None]
-    if not measured:
+    catalogue = loaders.opened()
+    found = _together(catalogue.stamp, page.run.digest, _run=page.run, _runs=list(catalogue.runs.values()))
+    if not found.runs:
         raise Empty("No run of this task was evaluated yet. `lag evaluate RUN --write` measures it.")
-    rows = [_row(run) for run in measured]
-    groups, why_not = _groups(measured, rows)
+    groups = found.groups
     with page.toolbar:
         column = settings.select(
             "Measure", "measure", tuple(COLUMNS), "all", names=COLUMNS.__getitem__,
             label_visibility="collapsed", width=170,
         )  # fmt: skip
     page.answer(_answer(groups, column, page.run))
-    for sentence in (*other_images(measured), *why_not):
+    for sentence in found.warnings:
         st.warning(untrusted.markdown(sentence), icon=":material/warning:")
     _seeds(page, groups, column)
-    _verdicts(page, measured)
-    _settings(page, measured, rows, column)
+    _verdicts(page, found)
+    _settings(page, found, column)
 
 
 def _same_task(run: Run, other: Run) -> bool:
     return comparable(run, other) and run.config.data.task == other.config.data.task and other.last_step >= 0
 
 
-def _row(run: Run) -> Row:
-    return _row_of(run.digest, loaders.confusions_stamp(run), _run=run)
+@dataclass(frozen=True)
+class Together:
+    """The evaluated runs of one task, with what is worked out of all of them."""
+
+    runs: list[Run]
+    rows: list[Row]
+    groups: list[Group]
+    warnings: list[str]
+    fates: list[list[ClassFate]]
+    """Of each run, by the class indices of the open one."""
+    differing: dict[str, list[str]]
 
 
-@st.cache_resource(max_entries=512, show_spinner=False)
-def _row_of(digest: str, stamp: int, *, _run: Run) -> Row:
-    matrices = loaders.confusions(_run)
-    assert matrices is not None
-    return row(_run, matrices)
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _together(stamp: str, digest: str, *, _run: Run, _runs: list[Run]) -> Together:
+    """Worked out once for a catalogue (`stamp`) and an open run (`digest`): it costs more with every run. Read-only."""
+    found = {run.name: (run, loaders.confusions(run)) for run in _runs if _same_task(_run, run)}
+    measured = [(run, matrices) for run, matrices in found.values() if matrices is not None]
+    if not measured:
+        return Together([], [], [], [], [], {})
+    runs, rows = [run for run, _ in measured], [row(run, matrices) for run, matrices in measured]
+    groups, why_not = _groups(runs, rows)
+    fates = [_in_order(_run, run, class_fates(m, run.labels, len(m) - 1)) for run, m in measured]
+    return Together(runs, rows, groups, [*other_images(runs), *why_not], fates, differing(runs))
 
 
-@st.cache_resource(max_entries=512, show_spinner=False)
-def _fates_of(digest: str, stamp: int, *, _run: Run) -> list[ClassFate]:
-    matrices = loaders.confusions(_run)
-    assert matrices is not None
-    return class_fates(matrices, _run.labels, len(matrices) - 1)
+def _in_order(run: Run, other: Run, fates: list[ClassFate]) -> list[ClassFate]:
+    """The other run's fates by the class indices of `run`."""
+    return [fates[other.labels.index_of(c.id)] for c in run.classes]
 
 
 def _groups(runs: list[Run], rows: list[Row]) -> tuple[list[Group], list[str]]:
@@ -139,7 +152,7 @@ def _seeds(page: Page, groups: list[Group], column: str) -> None:
         st.caption("  \n".join(note.replace("*", "\\*") for note in NOTES))
 
 
-def _verdicts(page: Page, runs: list[Run]) -> None:
+def _verdicts(page: Page, together: Together) -> None:
     with page.section(
         "What became of each class",
         "After each run's last step, on the pixels known when the class was introduced: **K** kept (90 % of its IoU or "
@@ -147,27 +160,20 @@ def _verdicts(page: Page, runs: list[Run]) -> None:
         slug="verdicts",
         source="the rules of Why preserved (docs/method.md)",
     ) as view:
-        found = [_in_order(page.run, run) for run in runs]
-        names = [run.name for run in runs]
+        found, names = together.fates, [run.name for run in together.runs]
         table = {c.name: [row[i].word for row in found] for i, c in enumerate(page.run.classes)}
         view.csv({"run": names, **table})
         figure = figures.verdicts(names, page.run.classes, found, page.ink)
-        view.plot(figure, "Verdict on each class, by run", height=figures.height_of(len(runs)))
+        view.plot(figure, "Verdict on each class, by run", height=figures.height_of(len(names)))
 
 
-def _in_order(run: Run, other: Run) -> list[ClassFate]:
-    """The other run's fates by the class indices of `run`."""
-    found = _fates_of(other.digest, loaders.confusions_stamp(other), _run=other)
-    return [found[other.labels.index_of(c.id)] for c in run.classes]
-
-
-def _settings(page: Page, runs: list[Run], rows: list[Row], column: str) -> None:
+def _settings(page: Page, together: Together, column: str) -> None:
     with page.section(
         "Settings that differ",
         "A line is a run, an axis a setting in which the runs differ; the last axis is the measure.",
         slug="settings",
     ) as view:
-        apart = differing(runs)
+        runs, rows, apart = together.runs, together.rows, together.differing
         if not apart:
             raise Empty("These runs have the same settings, the seed apart.")
         table: dict[str, list[Any]] = {"run": [run.name for run in runs], **{k: list(v) for k, v in apart.items()}}

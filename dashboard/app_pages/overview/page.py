@@ -384,8 +384,9 @@ def _all_runs(page: Page) -> None:
         "Percent, after each run's last step; ▸ is the open run, ◦ the compared one. Click a row to open it."
         " * as in the papers; + bg: with the background.",
     ) as view:
-        runs = list(loaders.opened().runs.values())
-        table = _runs_table(runs)
+        catalogue = loaders.opened()
+        runs = list(catalogue.runs.values())
+        table = _runs_table(catalogue.stamp, _runs=runs)
         view.csv(table)
         number = st.column_config.NumberColumn(format="%.1f", width=62)
         event: Any = st.dataframe(
@@ -410,10 +411,11 @@ def _mark(page: Page, run: Run) -> str:
     return "◦" if page.run2 and run.name == page.run2.name else ""
 
 
-def _runs_table(runs: list[Run]) -> dict[str, list[Any]]:
-    """One row per run: name, method, task, and every measure in percent after its last step."""
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _runs_table(stamp: str, *, _runs: list[Run]) -> dict[str, list[Any]]:
+    """One row per run: name, method, task, and every measure in percent after its last step. Read-only."""
     table: dict[str, list[Any]] = {"run": [], "method": [], "task": [], **{t: [] for t in COLUMNS.values()}}
-    for run in runs:
+    for run in _runs:
         table["run"].append(untrusted.plain(run.name, 60))
         table["method"].append(untrusted.plain(run.method, 30))
         table["task"].append(run.config.data.task)

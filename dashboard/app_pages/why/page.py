@@ -13,9 +13,8 @@ from dashboard.cache import loaders
 from dashboard.page import Page, guarded
 from dashboard.shell import which_term
 from dashboard.state import selection, settings
-from dashboard.ui import embedded, untrusted
+from dashboard.ui import untrusted
 from dashboard.ui.wording import counted
-from lag_core.explain import rendering
 from lag_core.explain.shares import Shares, waterfall
 from lag_core.explain.why import groups
 
@@ -58,7 +57,9 @@ def ahead(page: Page) -> None:
     """Compute what the page shows first, without drawing it."""
     source = page.run.labels.step_of(page.cls)
     if page.step > source:
-        swap_board.board(page.run, page.picture(), page.cls, source, page.step)
+        picture = page.picture()
+        found = swap_board.board(page.run, picture, page.cls, source, page.step)
+        swap_board.drawn(page.run, picture, found, page.cls, source, page.step)
 
 
 def _choose(page: Page) -> Where:
@@ -115,18 +116,16 @@ def _board(page: Page, source: int) -> None:
         if picture.truth is not None and not (picture.truth == page.cls).any():
             picture_choice.offer(page)
         found = swap_board.board(page.run, picture, page.cls, source, page.step)
+        drawn = swap_board.drawn(page.run, picture, found, page.cls, source, page.step)
         view.csv({"features": [0, 1, 0, 1], "heads": [0, 0, 1, 1], "IoU": list(found.ious)})
         picture_column, board_column = st.columns((1, 2.05), gap="small")
         with picture_column:
-            st.image(embedded.picture(rendering.png(found.image)), width="stretch")
+            st.image(drawn.picture, width="stretch")
             st.caption("the picture")
-            st.image(
-                embedded.picture(rendering.png(swap_board.outlined(page.run, found, found.truth, page.cls))),
-                width="stretch",
-            )
+            st.image(drawn.truth, width="stretch")
             st.caption("the truth" if found.annotated else f"no annotation: step {source}'s prediction stands in")
         with board_column:
-            swap_board.draw(page, found, page.cls, source, page.step)
+            swap_board.draw(found, drawn, source, page.step)
         st.caption(swap_board.reading(found, page.class_info.name, page.cls, source))
 
 

@@ -14,7 +14,6 @@ import streamlit as st
 from dashboard.cache import loaders
 from dashboard.cache.loaders import Picture
 from dashboard.cache.memory_cache import shelved
-from dashboard.page import Page
 from dashboard.picture import predictions
 from dashboard.ui import embedded, untrusted
 from lag_core.explain import rendering
@@ -79,7 +78,35 @@ def _iou(predicted: np.ndarray, truth: np.ndarray, cls: int, known: int) -> floa
     return 100 * int((won & mine).sum()) / union if union else float("nan")
 
 
-def draw(page: Page, found: Board, cls: int, then: int, now: int) -> None:
+@dataclass(frozen=True)
+class Drawn:
+    """The board's pictures, each as an address that holds the whole PNG."""
+
+    picture: str
+    truth: str
+    corners: tuple[str, ...]
+    """In the order of CORNERS."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(len(one) for one in (self.picture, self.truth, *self.corners))
+
+
+def drawn(run: Run, picture: Picture, found: Board, cls: int, then: int, now: int) -> Drawn:
+    """The board as it is shown."""
+    return _drawn(run.digest, picture.digest, not found.annotated, cls, then, now, _run=run, _found=found)
+
+
+@shelved
+def _drawn(digest: str, image: str, blind: bool, cls: int, then: int, now: int, *, _run: Run, _found: Board) -> Drawn:
+    def shown(pixels: np.ndarray) -> str:
+        return embedded.picture(rendering.png(pixels))
+
+    truth, *corners = (shown(outlined(_run, _found, labels, cls)) for labels in (_found.truth, *_found.maps))
+    return Drawn(shown(_found.image), truth, tuple(corners))
+
+
+def draw(found: Board, pictures: Drawn, then: int, now: int) -> None:
     """The four pictures with their IoUs."""
     names = (
         f"features {then}, heads {then}", f"features **{now}**, heads {then}",
@@ -88,9 +115,7 @@ def draw(page: Page, found: Board, cls: int, then: int, now: int) -> None:
     for row in (0, 1):
         for column, place in zip(st.columns(2, gap="xxsmall"), (2 * row, 2 * row + 1), strict=True):
             with column:
-                st.image(
-                    embedded.picture(rendering.png(outlined(page.run, found, found.maps[place], cls))), width="stretch"
-                )
+                st.image(pictures.corners[place], width="stretch")
                 st.caption(f"{names[place]}  \nIoU **{_points(found.ious[place])}**")
 
 
