@@ -174,3 +174,32 @@ def test_long_names_are_cut_and_direction_marks_removed():
 def test_csv_cells_are_no_formulas(text):
     assert untrusted.cell(text) == "'" + text
     assert untrusted.cell(-1.5) == -1.5
+
+
+@pytest.mark.parametrize("ground", [design.LIGHT.surface, design.DARK.surface])
+def test_a_class_can_be_seen_beside_its_name_on_either_ground(ground):
+    surface = design.rgb(ground)
+    for color in [(0, 0, 0), (64, 0, 128), (255, 255, 255), (255, 255, 0), (64, 128, 0), (14, 17, 23)]:
+        found = design.seen_on(color, surface)
+        assert design.contrast(found, surface) >= 2
+        assert found == color or design.contrast(color, surface) < 2, "a colour that is seen stays itself"
+
+
+def test_room_is_made_for_labels_titles_and_legend_alone():
+    figure = frame.frame(design.LIGHT, x="step", y="IoU (%)")
+    figure.update_yaxes(tickvals=[0], ticktext=['<span style="color:#000">■</span> impervious surface'])
+    frame.make_room(figure)
+    bare, labels = figure.layout.margin.b, figure.layout.margin.l
+    assert 20 * 6 < labels < 20 * 9 + 40 and figure.layout.margin.t == figure.layout.margin.r == frame.EDGE < bare
+    own = frame.frame(design.LIGHT).update_layout(margin={"l": 0, "r": 0, "t": 2, "b": 2})
+    frame.make_room(own)
+    assert own.layout.margin.l == 0, "a figure that has its own keeps them"
+
+
+def test_a_finished_figure_is_worked_out_once_for_each_height():
+    figure = frame.frame(design.LIGHT)
+    figure.finish()
+    first = figure.to_dict()
+    assert figure.to_dict() is first
+    figure.update_layout(height=123)
+    assert figure.to_dict()["layout"]["height"] == 123 and figure.to_dict() is figure.to_dict()

@@ -107,6 +107,19 @@ def contrast(one: Sequence[int], other: Sequence[int]) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+def seen_on(color: Sequence[int], ground: Sequence[int], least: float = 2.0) -> Color:
+    """The colour itself, or, where it would drown in the ground, the nearest one towards black or white that does not.
+
+    Shape: RGB 0..255 both. `least`: contrast that is wanted.
+    """
+    end = np.array((255, 255, 255) if luminance(ground) < 0.2 else (0, 0, 0), float)
+    for share in np.linspace(0, 1, 21):
+        found = tuple(int(v) for v in np.rint((1 - share) * np.asarray(color, float) + share * end))
+        if contrast(found, ground) >= least:
+            break
+    return found  # type: ignore[return-value]
+
+
 def text_on(color: Sequence[int]) -> str:
     """Black or white, whichever reads better on `color`."""
     return "#FFFFFF" if contrast(color, (255, 255, 255)) > contrast(color, (0, 0, 0)) else "#000000"

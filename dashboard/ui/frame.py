@@ -17,7 +17,7 @@ from lag_core.protocol import ClassInfo
 
 FONT_SIZE = 12
 FAINT = 1.04
-"""Contrast with the background below which a colour needs an outline."""
+"""Contrast with the background below which a colour is the background's own."""
 
 MOST_NUMBERS = 24
 """Rows or columns up to which a heat map writes its numbers into the cells."""
@@ -42,7 +42,7 @@ def make_room(figure: go.Figure) -> None:
     margin = {side: EDGE for side in "lrtb"}
     if any(before[side] != EDGE for side in margin) or len(list(figure.select_xaxes())) > 1:
         return  # the figure has its own
-    if figure.layout.showlegend:
+    if figure.layout.showlegend and (figure.layout.legend.y or 0) > 1:
         margin["t"] += LINE + 6
     if y.visible is not False:
         margin["l"] += round(_widest(y.ticktext) if y.ticktext else NUMBERS) + _of_title(y)
@@ -101,20 +101,17 @@ def frame(ink: Ink, *, x: str = "", y: str = "") -> Figure:
 
 
 def swatch(info: ClassInfo, ink: Ink) -> str:
-    """A square of the class's colour, as Plotly text; hollow where it would drown in the background."""
-    if design.contrast(info.color, design.rgb(ink.surface)) < FAINT:
+    """A square of the class's colour, as Plotly text; hollow where that is the ground's own, moved away from the ground
+    where it would hardly be seen."""
+    ground = design.rgb(ink.surface)
+    if design.contrast(info.color, ground) < FAINT:
         return "□"
-    return f'<span style="color:{design.css(info.color)}">■</span>'
+    return f'<span style="color:{design.css(design.seen_on(info.color, ground))}">■</span>'
 
 
 def class_label(info: ClassInfo, ink: Ink) -> str:
     """A class's name behind a square of its colour, as a Plotly label."""
     return f"{swatch(info, ink)} {untrusted.plotly(untrusted.plain(info.name, 20))}"
-
-
-def short_label(info: ClassInfo, ink: Ink) -> str:
-    """A square of the class's colour over the beginning of its name: for narrow columns."""
-    return f"{swatch(info, ink)}<br>{untrusted.plotly(untrusted.plain(info.name)[:4])}"
 
 
 def colorscale(ramp: Sequence[str]) -> list[tuple[float, str]]:

@@ -225,8 +225,12 @@ def _top_images(scene: Scene) -> None:
         f"Validation images in which it is strongest at step {scene.pair.new}; {kept} of {len(now)} were so at step "
         f"{scene.pair.old}."
     )
+    here = _strongest(scene, now)
+    if not here:
+        st.caption("The images of the survey are not here.")
+        return
     picked = thumbnails(
-        _strongest(scene, now), key="channel-top", selected=scene.page.image_id, page_size=TOP_PAGE, size=TOP_SIDE,
+        here, key="channel-top", selected=scene.page.image_id, page_size=TOP_PAGE, size=TOP_SIDE,
         label="Top images", empty="The images of the survey are not here.",
     )  # fmt: skip
     if picked is not None and picked != scene.page.image_id:

@@ -90,7 +90,9 @@ def verdicts(
             hovertemplate="%{customdata}<extra></extra>",
         )
     )  # fmt: skip
-    heads = [f"{swatch(c, ink)}<br>{untrusted.plotly(untrusted.plain(c.name, 9))}" for c in classes]
+    heads = [
+        f"{swatch(c, ink)}<br>{untrusted.plotly(untrusted.plain(c.name, max(6, 84 // len(classes))))}" for c in classes
+    ]
     many = len(classes) > 12
     figure.update_xaxes(tickvals=list(range(len(classes))), ticktext=heads, side="top", tickangle=-90 if many else 0)
     figure.update_yaxes(tickvals=list(range(len(runs))), ticktext=names, range=[len(runs) - 0.5, -0.5])

@@ -9,13 +9,11 @@ import plotly.graph_objects as go
 
 from dashboard.ui import design, untrusted
 from dashboard.ui.design import Ink
-from dashboard.ui.frame import class_label, clickable, frame, heat, outline, percent, short_label
+from dashboard.ui.frame import class_label, clickable, frame, heat, outline, percent
 from dashboard.ui.remembered import remembered
 from lag_core.protocol import ClassInfo
 
 CURVES: Mapping[str, str] = {"old": design.OLD, "new": design.NEW, "all": design.ALL}
-MOST_UPRIGHT = 12
-"""Columns up to which their short labels fit beside one another."""
 
 
 @remembered
@@ -102,9 +100,8 @@ def confusion_matrix(
         for true, row, counts in zip(names, shares, confusion, strict=True)
     ]
     rows = [class_label(c, ink) for c in classes]
-    columns = [short_label(c, ink) for c in classes]
-    figure = heat(frame(ink), shares, rows, columns, ink, hover=hover)
-    figure.update_xaxes(side="top", tickangle=0 if len(classes) <= MOST_UPRIGHT else -90)
+    figure = heat(frame(ink), shares, rows, rows, ink, hover=hover)
+    figure.update_xaxes(side="top", tickangle=-90)
     points = [(p, t) for t in range(len(classes)) for p in range(len(classes))]
     clickable(figure, points, [(t, p) for p, t in points], [hover[t][p] for p, t in points])
     if cell is not None:

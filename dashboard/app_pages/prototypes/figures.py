@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from dashboard.ui import design, untrusted
 from dashboard.ui.design import Ink
-from dashboard.ui.frame import class_label, clickable, frame, heat, outline, short_label
+from dashboard.ui.frame import class_label, clickable, frame, heat, outline
 from dashboard.ui.remembered import remembered
 from lag_core.explain.similarity import Path, Projection
 from lag_core.protocol import ClassInfo
@@ -259,7 +259,7 @@ def cosine_matrix(
         figure.data[1].textfont.size = 11 if len(columns) <= 8 else 9
     else:
         figure.data[0].colorbar.update(ticksuffix="", tickvals=[0, 1], ticktext=[f"{low:g}", "1"])
-    figure.update_xaxes(side="top")
+    figure.update_xaxes(side="top", tickangle=-90 if len(columns) == len(rows) else 0)
     if row is not None:
         outline(figure, (-0.5, len(columns) - 0.5), (row - 0.5, row + 0.5), ink.text)
     if data:
@@ -283,6 +283,6 @@ def lowest(cosines: np.ndarray) -> float:
     return max(-1.0, min(np.floor(smallest / unit + 1e-9) * unit, 1 - unit))
 
 
-def labels(classes: Sequence[ClassInfo], ink: Ink) -> tuple[list[str], list[str]]:
-    """Row and column labels of a matrix of classes."""
-    return [class_label(c, ink) for c in classes], [short_label(c, ink) for c in classes]
+def labels(classes: Sequence[ClassInfo], ink: Ink) -> list[str]:
+    """Of the rows and columns of a matrix of classes."""
+    return [class_label(c, ink) for c in classes]

@@ -214,7 +214,7 @@ def _matrix(page: Page, motion: Motion) -> None:
             other = page.step if against == SAME else int(against)
             seen = run.labels.seen(page.step)
             cosines = similarity.similarity_matrix(motion.prototypes, page.step, other)[:seen, :seen]
-            rows, columns = figures.labels(run.classes[:seen], page.ink)
+            rows = columns = figures.labels(run.classes[:seen], page.ink)
             hover = [
                 [_pair_words(run, page.step, other, a, b, v) for b, v in enumerate(r)] for a, r in enumerate(cosines)
             ]

@@ -41,13 +41,13 @@ def render(page: Page) -> None:
     pictures, bars = st.columns((1.15, 1), gap="small")
     with pictures:
         _board(page, source)
+        which_term.draw(page, page.run, page.cls, page.step)
     with bars, guarded("The shares"):
         found = account.of(page, page.run, page.cls, page.step, where, part)
         beside = account.beside(page, found, where, part)
         top.markdown(_answer(page, found, beside))
         _waterfall(page, found)
         _beside(page, beside)
-    which_term.draw(page, page.run, page.cls, page.step)
     _still_holds(page)
     if settings.switch("Detail: channels, relevance, drift", "detail"):
         detail.draw(page, where)
@@ -109,6 +109,7 @@ def _board(page: Page, source: int) -> None:
         f"Features of step {source} or {page.step} under heads of step {source} or {page.step}: one glance tells which "
         "lost the class. White line: where it truly is.",
         slug="board",
+        height="content",
         formula=r"\hat y = \arg\max_k\, h^{a}_k(Z^{b}), \qquad a, b \in \{s, t\}",
         source="ours (docs/method.md, hybrids and shares); old heads compete among the classes of their step",
     ) as view:  # fmt: skip
