@@ -361,11 +361,6 @@ def confusions(run: Run, domain: str | None = None) -> np.ndarray | None:
     return _confusions(run.digest, _stamp(run, "metrics.json"), domain, _run=run)
 
 
-def confusions_stamp(run: Run) -> int:
-    """When the run's confusion matrices were last written: a key beside its digest."""
-    return _stamp(run, "metrics.json")
-
-
 @st.cache_resource(max_entries=512, show_spinner=False)
 def _confusions(digest: str, stamp: int, domain: str | None, *, _run: Run) -> np.ndarray | None:
     try:

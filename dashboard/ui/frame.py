@@ -74,7 +74,7 @@ class Figure(go.Figure):
 
     def to_dict(self) -> dict[str, Any]:
         if self._told is None:
-            return super().to_dict()  # type: ignore[no-any-return]
+            return super().to_dict()
         if self._told[0] != self.layout.height:
             self.finish()
         return self._told[1]

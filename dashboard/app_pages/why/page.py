@@ -13,7 +13,7 @@ from dashboard.cache import loaders
 from dashboard.page import Page, guarded
 from dashboard.shell import which_term
 from dashboard.state import selection, settings
-from dashboard.ui import untrusted
+from dashboard.ui import embedded, untrusted
 from dashboard.ui.wording import counted
 from lag_core.explain.shares import Shares, waterfall
 from lag_core.explain.why import groups
@@ -121,9 +121,9 @@ def _board(page: Page, source: int) -> None:
         view.csv({"features": [0, 1, 0, 1], "heads": [0, 0, 1, 1], "IoU": list(found.ious)})
         picture_column, board_column = st.columns((1, 2.05), gap="small")
         with picture_column:
-            st.image(drawn.picture, width="stretch")
+            st.image(embedded.again(drawn.picture), width="stretch")
             st.caption("the picture")
-            st.image(drawn.truth, width="stretch")
+            st.image(embedded.again(drawn.truth), width="stretch")
             st.caption("the truth" if found.annotated else f"no annotation: step {source}'s prediction stands in")
         with board_column:
             swap_board.draw(found, drawn, source, page.step)

@@ -115,7 +115,7 @@ def draw(found: Board, pictures: Drawn, then: int, now: int) -> None:
     for row in (0, 1):
         for column, place in zip(st.columns(2, gap="xxsmall"), (2 * row, 2 * row + 1), strict=True):
             with column:
-                st.image(pictures.corners[place], width="stretch")
+                st.image(embedded.again(pictures.corners[place]), width="stretch")
                 st.caption(f"{names[place]}  \nIoU **{_points(found.ious[place])}**")
 
 
