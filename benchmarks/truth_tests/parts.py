@@ -112,15 +112,20 @@ def damage(kind: str, model: Segmenter, old_heads: int, place: tuple[int, int], 
         weight[rows] = weight[rng.permutation(rows)]
         return ASPP
     if kind == "stage":
-        name = STAGES[rng.integers(1, len(STAGES))]
-        convs = [m for m in getattr(model.backbone, name).modules() if isinstance(m, nn.Conv2d) and m.groups == 1]
-        conv = convs[rng.integers(len(convs))]
+        stages = {name: found for name in STAGES[1:] if (found := _convolutions(getattr(model.backbone, name)))}
+        name = [*stages][rng.integers(len(stages))]
+        conv = stages[name][rng.integers(len(stages[name]))]
         noise = torch.randn(conv.weight.shape, generator=torch.Generator().manual_seed(int(rng.integers(2**31))))
         conv.weight.add_(strength * conv.weight.std() * noise)
         return BACKBONE + name
     for head in model.heads[old_heads:]:
         head.classify.bias.fill_(rng.uniform(-4.0, 6.0))
     return COMPETITION
+
+
+def _convolutions(stage: nn.Module) -> list[nn.Conv2d]:
+    """Those that mix channels; none in a stage that is empty."""
+    return [m for m in stage.modules() if isinstance(m, nn.Conv2d) and m.groups == 1]
 
 
 def rows(subject: Subject, trials: int) -> Iterator[dict]:
