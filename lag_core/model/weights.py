@@ -139,9 +139,10 @@ def trunk_digest(model: Segmenter) -> str:
         digest.update(f"/{one.activation}/{one.stem_activation}/{one.dilated_first_block}".encode())
     if (one.depth, one.skip) != ("layer4", "none"):
         digest.update(f"/{one.depth}/{one.skip}".encode())
-    for name, value in state_arrays(model).items():
-        if name.startswith(model.trunk_names()):
-            digest.update(name.encode() + value.tobytes())
+    for name, value in model.state_dict().items():
+        if name.startswith(model.trunk_names()) and not name.endswith(_COUNTER):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(value.detach().cpu().numpy()).data)
     return digest.hexdigest()[:24]
 
 
