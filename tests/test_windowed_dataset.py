@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -200,3 +201,25 @@ def test_a_damaged_tile_is_refused_before_training(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((50, 130), np.uint8)).save(root / "masks" / "tile1.png")
     with pytest.raises(DataError, match="has 130 x 50 pixels, its image 130 x 100"):
         windowed(root).mask("tile1@0,0")
+
+
+def test_an_upload_shows_the_window_that_is_chosen(
+    run: Run, root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The middle one at first; a picture that is one window alone is shown whole."""
+    from dashboard.picture import picker
+
+    file = root / "images" / "tile2.png"
+    session: dict[str, object] = {"upload": SimpleNamespace(name="a.png", getvalue=file.read_bytes)}
+    monkeypatch.setattr("streamlit.session_state", session)
+    whole = np.array(Image.open(file))
+    for chosen, (top, left) in (("", (45, 59)), ("0,20", (0, 20))):
+        session["upload_window"] = chosen
+        picker._take_upload(run.config.data)
+        kept = picker.loaders.upload(str(session["image"]))
+        assert (top, left) in picker._places(run.config.data)[0].values()
+        assert np.array_equal(kept.pixels, whole[top : top + SIDE, left : left + SIDE])
+    session["upload"] = SimpleNamespace(name="b.png", getvalue=(root / "images" / "s00.png").read_bytes)
+    picker._take_upload(run.config.data)
+    kept = picker.loaders.upload(str(session["image"]))
+    assert np.array_equal(kept.pixels, np.array(Image.open(root / "images" / "s00.png")))

@@ -111,31 +111,31 @@ def _upload(data: DataConfig) -> None:
 def _choose_window(data: DataConfig) -> None:
     """Which window of the uploaded picture is shown."""
     try:
-        places = _places(data)
+        places, middle = _places(data)
     except DataError:  # said when it was taken
         return
     if len(places) > 1:
-        names = {f"{top},{left}": (top, left) for top, left in places}
         st.selectbox(
-            "Window (row, column of its upper left)", list(names), len(names) // 2, key="upload_window",
+            "Window (row, column of its upper left)", list(places), middle, key="upload_window",
             on_change=_take_upload, args=(data,),
         )  # fmt: skip
 
 
-def _places(data: DataConfig) -> list[tuple[int, int]]:
-    """Row and column of each window of the uploaded picture."""
+def _places(data: DataConfig) -> tuple[dict[str, tuple[int, int]], int]:
+    """Row and column of each window of the uploaded picture by name, and which of them lies in the middle."""
     height, width = picture_size(st.session_state["upload"].getvalue())
     tops, lefts = (starts(length, data.size, data.overlap) for length in (height, width))
-    return [(top, left) for top in tops for left in lefts]
+    places = {f"{top},{left}": (top, left) for top in tops for left in lefts}
+    return places, len(tops) // 2 * len(lefts) + len(lefts) // 2
 
 
 def _window(data: DataConfig) -> tuple[int, int] | None:
     """The window that was chosen, the one in the middle at first; None: the picture has one alone."""
     if data.fit != "windows":
         return None
-    places = _places(data)
-    chosen = {f"{top},{left}": (top, left) for top, left in places}.get(st.session_state.get("upload_window", ""))
-    return (chosen or places[len(places) // 2]) if len(places) > 1 else None
+    places, middle = _places(data)
+    chosen = st.session_state.get("upload_window", "")
+    return places.get(chosen, list(places.values())[middle]) if len(places) > 1 else None
 
 
 def _take_upload(data: DataConfig) -> None:
