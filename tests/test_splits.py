@@ -188,7 +188,8 @@ def test_unknown_setting_and_selection_are_refused() -> None:
 
 
 def domain_of(name: str) -> str:
-    return "rgb" if int(name[-1]) % 2 == 0 else "irrg"
+    """Equal to the domain's name, and another object."""
+    return "".join(["r", "gb"] if int(name[-1]) % 2 == 0 else ["ir", "rg"])
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
