@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lag_core.data import remap
-from lag_core.protocol import IGNORE, LabelSpace, Task, class_order, parse_task
+from lag_core.protocol import IGNORE, ClassInfo, LabelSpace, Task, class_order, parse_task
 
 VOC = range(1, 21)
 ADE = range(1, 151)
@@ -276,3 +276,13 @@ def test_a_task_may_name_every_class_and_repeats_its_last_number() -> None:
     assert parse_task("offline", [5, 6], 0) == Task("offline", ((0, 5, 6),))
     with pytest.raises(ValueError, match=r"task '1-1_x'.*'_b' to '_w'"):
         parse_task("1-1_x", [5, 6])
+
+
+def test_tasks_classes_and_label_spaces_can_be_keys() -> None:
+    """Caches are keyed by them, so they never change."""
+    for make in (
+        lambda: parse_task("2-1", range(1, 4)),
+        lambda: ClassInfo(1, "road", (1, 2, 3)),
+        lambda: LabelSpace(((1,), (2,)), None, True),
+    ):
+        assert {make(): "kept"}[make()] == "kept"
