@@ -45,19 +45,19 @@ PREPARE = """() => {
     }, true);
 }"""
 
-ARRIVED = """(title) => new Promise((done) => {
-    const began = globalThis.lagClicked;
-    const heading = () => document.querySelector('[data-testid=stMain] h3')?.textContent.includes(title);
-    const still = () => document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning';
-    const look = () => heading() && still() && began !== undefined
-        ? requestAnimationFrame(() => done(performance.now() - began))
-        : requestAnimationFrame(look);
-    look();
-})"""
+ARRIVED = """(title) => {
+    const heading = document.querySelector('[data-testid=stMain] h3')?.textContent.includes(title);
+    const still = document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning';
+    if (!heading || !still) return false;
+    globalThis.lagArrived ??= performance.now();
+    return true;
+}"""
+"""Asked in every frame: the page's script has run, and what it said so far is drawn."""
 
 CLICK = """(title) => {
     const link = [...document.querySelectorAll('a')].find((a) => a.textContent.trim().endsWith(title));
     globalThis.lagClicked = performance.now();
+    globalThis.lagArrived = undefined;
     link.click();
 }"""
 
@@ -136,7 +136,8 @@ def page_turns(url: str, state: str, titles: Sequence[str], times: int) -> dict[
 
 def _turn(page: Page, title: str) -> float:
     page.evaluate(CLICK, title)
-    milliseconds: Any = page.evaluate(ARRIVED, title)
+    page.wait_for_function(ARRIVED, arg=title)
+    milliseconds: Any = page.evaluate("lagArrived - lagClicked")
     return float(milliseconds)
 
 
