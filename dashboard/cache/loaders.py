@@ -134,14 +134,13 @@ def opened() -> Catalogue:
 
 def catalogue(root: Path) -> Catalogue:
     """Every run under `root`; read again only when one of its files has changed."""
-    return _catalogue(str(root), _signature(root))
+    return _catalogue(str(root), hashlib.sha256(repr(_signature(root)).encode()).hexdigest()[:16])
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _catalogue(root: str, signature: tuple[tuple[str, int, int], ...]) -> Catalogue:
+def _catalogue(root: str, stamp: str) -> Catalogue:
     found = list_runs(root)
     runs = {item.name: item for item in found if isinstance(item, Run)}
-    stamp = hashlib.sha256(repr(signature).encode()).hexdigest()[:16]
     return Catalogue(Path(root), runs, tuple(item for item in found if isinstance(item, BrokenRun)), stamp)
 
 
