@@ -42,14 +42,14 @@ VIEWS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("start", "Start", {}),
     ("overview", "Overview", {}),
     ("compare", "Compare", {}),
-    ("forgetting", "Forgetting", {}),
-    ("channels", "Channels", {}),
-    ("channels", "transplant of a channel", {"channel": "3", "without": "old"}),
-    ("prototypes", "Prototypes", {}),
-    ("relevance", "Relevance", {"method": "gradient-x-input"}),
-    ("why", "Why preserved (swap board)", {}),
     ("training", "Training", {}),
     ("report", "Report", {}),
+    ("forgetting", "Forgetting", {}),
+    ("prototypes", "Prototypes", {}),
+    ("channels", "Channels", {}),
+    ("channels", "transplant of a channel", {"channel": "3", "without": "old"}),
+    ("relevance", "Relevance", {"method": "gradient-x-input"}),
+    ("why", "Why preserved (swap board)", {}),
 )
 """Slug, title and choices of what is opened, in this order."""
 IMAGE, OTHERS = "dog", "the other steps"
@@ -198,8 +198,10 @@ def pages(run: Path) -> dict[str, Any]:
         found[title] = {**clock.read(), "says": shown}
         if len(found) == 1:
             found[title]["steps_there"] = _steps_there(run)
+            print(json.dumps(found), file=sys.stderr, flush=True)
             stepwise.QUEUE.settle()
             found[OTHERS] = clock.read()
+        print(json.dumps({title: found[title], "rest_mib": _mib("VmRSS")}), file=sys.stderr, flush=True)
     gc.collect()
     return {"pages": found, "rest_mib": round(_mib("VmRSS")), "peak_mib": round(_mib("VmHWM"))}
 

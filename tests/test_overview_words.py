@@ -64,3 +64,8 @@ def test_overview_and_why_mean_the_same_by_never_learned(best: int) -> None:
     page, found = with_tree_at(best)
     told_here = "tree was never learned" in overview._never_learned(page, found)  # type: ignore[arg-type]
     assert told_here == (best < why.LEARNED) == (not why.was_learned(found.ious[1:, page.run.class_index("tree")]))
+
+
+def test_nothing_has_no_sign() -> None:
+    assert (overview._percent(-1e-5), overview._percent(-0.002)) == ("0.0", "-0.2")
+    assert overview._difference(0.1, 0.10001) == "+0.0"

@@ -221,11 +221,11 @@ _MEANING = {
 
 
 def _percent(fraction: float) -> str:
-    return "–" if np.isnan(fraction) else f"{100 * fraction:.1f}"
+    return "–" if np.isnan(fraction) else f"{100 * fraction:z.1f}"
 
 
 def _difference(one: float, other: float) -> str | None:
-    return None if np.isnan(one - other) else f"{100 * (one - other):+.1f}"
+    return None if np.isnan(one - other) else f"{100 * (one - other):+z.1f}"
 
 
 def _timeline(page: Page) -> None:

@@ -100,7 +100,7 @@ def _nothing(series: Series, step: int) -> str:
     if before:
         return f"Nothing in the picture speaks for it any more; after step {step - 1} something did."
     if now:
-        return f"Something in the picture speaks for it again; after step {step - 1} nothing did."
+        return f"Something in the picture speaks for it; after step {step - 1} nothing did."
     return f"Nothing in the picture speaks for it, as after step {step - 1}."
 
 
