@@ -75,6 +75,7 @@ NO_COUNTS = {
     "page.step",
     "options.out",
     "size",
+    "data.size",
     "longest",
     "LONGEST_SIDE",
 }

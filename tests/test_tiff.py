@@ -114,7 +114,7 @@ def test_overviews_are_passed_over_and_several_pictures_are_refused() -> None:
                 else:
                     file.write(SIX[::2, ::2, :3], photometric="rgb", subfiletype=kind, metadata=None)
         if refused:
-            with pytest.raises(DataError, match="holds 2 pictures: save each as a file of its own"):
+            with pytest.raises(DataError, match=r"holds several pictures \(2\): save each as a file of its own"):
                 read_image(buffer.getvalue())
         else:
             assert np.array_equal(read_image(buffer.getvalue()), SIX[..., :3])
@@ -218,7 +218,7 @@ def test_headers_that_lie_are_one_sentence(content: bytes, said: str) -> None:
 def test_a_chain_of_pages_without_end_is_refused() -> None:
     content = bytearray(claims(30, 30))
     content[-4:] = struct.pack("<I", 12)  # the next directory is this one
-    with pytest.raises(DataError, match="holds more than 32 pictures"):
+    with pytest.raises(DataError, match=r"holds several pictures \(more than 32\)"):
         read_image(bytes(content))
 
 

@@ -11,6 +11,7 @@ from dashboard.picture.predictions import Answers
 from dashboard.shell.following import STEADY
 from dashboard.ui import untrusted
 from lag_core.runs import Run
+from lag_core.sentences import counted
 
 SECONDS = 1.0
 """How often it is looked whether another step is there."""
@@ -41,5 +42,6 @@ def _progress(picture: Picture, coming: list[Coming]) -> None:
     names = " and ".join(untrusted.name(run.name) for run, _, _ in coming)
     st.progress(
         1 - sum(missing) / total,
-        f"{names}: {total - sum(missing)} of {total} steps are computed, the others follow; the chosen one goes first.",
+        f"{names}: {total - sum(missing)} of {counted(total, 'step')} are computed, the others follow; the chosen one "
+        "goes first.",
     )

@@ -48,8 +48,9 @@ def _turned_images(dataset: Dataset) -> Iterator[str]:
     turned = [name for name in names if dataset.is_turned(name)]
     if turned:
         yield (
-            f"{len(turned)} of {len(names)} images looked at are turned by their EXIF orientation when they are read "
-            f"(the first: {turned[0]!r}), masks are not: if the masks do not lie on them, which the contact sheet of "
+            f"{len(turned)} of {counted(len(names), 'image')} looked at are turned by their EXIF orientation when they "
+            f"are read (the first: {turned[0]!r}), masks are not: if the masks do not lie on them, which the contact "
+            "sheet of "
             "`lag data check` shows, save the images upright, for example by mogrify -auto-orient"
         )
 

@@ -264,7 +264,7 @@ def _check_pages(file: BinaryIO, source: Source) -> None:
     others = [kind for kind in kinds[1:] if not kind & (_REDUCED | _MASK)]
     if others or len(kinds) > MOST_PAGES:
         count = f"more than {MOST_PAGES}" if len(kinds) > MOST_PAGES else str(1 + len(others))
-        raise DataError(f"{name_of(source)} holds {count} pictures: save each as a file of its own")
+        raise DataError(f"{name_of(source)} holds several pictures ({count}): save each as a file of its own")
 
 
 def _subfile_types(file: BinaryIO) -> Iterator[int]:
