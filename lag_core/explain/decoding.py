@@ -139,20 +139,23 @@ def _of_head(head: LinearStart, z: Tensor, filling: Tensor, masks: Tensor) -> Te
     """Logits of one image and one head. Shape: twice [1, C, h, w], [S, C] -> [S, classes, h, w]."""
     base = head.first(z)
     used = masks.any(0).nonzero()[:, 0]
-    changes = torch.cat([_changes(head.first, (filling - z)[:, used], used), base.reshape(1, -1)])
+    changes = _changes(head.first, (filling - z)[:, used], used, base)
     found = []
     for part in F.pad(masks[:, used], (0, 1), value=1.0).split(ROWS):
         found.append(head.rest((part @ changes).view(len(part), *base.shape[1:])))
     return torch.cat(found)
 
 
-def _changes(first: nn.Conv2d, difference: Tensor, used: Tensor) -> Tensor:
-    """What each used channel's difference adds to the convolution's output.
+def _changes(first: nn.Conv2d, difference: Tensor, used: Tensor, base: Tensor) -> Tensor:
+    """What each used channel's difference adds to the convolution's output; in the last row, that output itself.
 
-    Shape: [1, n, h, w], int64 [n] -> [n, width * h * w].
+    Shape: [1, n, h, w], int64 [n], [1, width, h, w] -> [n + 1, width * h * w].
     """
     assert not isinstance(first.padding, str)
     patches = F.unfold(difference, first.kernel_size, first.dilation, first.padding, first.stride)
     count = len(used)
     kernels = first.weight[:, used].flatten(2).transpose(0, 1)  # [n, width, kernel]
-    return torch.bmm(kernels, patches.view(count, -1, patches.shape[-1])).view(count, -1)
+    rows = base.new_empty(count + 1, base.numel())
+    torch.bmm(kernels, patches.view(count, -1, patches.shape[-1]), out=rows[:-1].view(count, base.shape[1], -1))
+    rows[-1] = base.flatten()
+    return rows
