@@ -11,6 +11,25 @@ from lag_core.config import DataConfig
 from lag_core.data import voc
 from lag_core.data.catalogue import Dataset, open_dataset
 
+SMALL = """
+views = 1
+holdout = 0.2
+[model]
+latent = 8
+head_width = 4
+aspp_rates = [1]
+[optim]
+epochs = 1
+epochs_later = 1
+min_iterations_first = 2
+min_iterations = 2
+batch = 4
+threads = 1
+device = "cpu"
+amp = "off"
+"""
+"""Behind the [data] table of a configuration: what makes training a matter of seconds."""
+
 
 def write_mask(path: Path, ids: object, palette: bool = False) -> np.ndarray:
     array = np.array(ids, np.uint8)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from shapes import write_shapes
+from small_trees import SMALL
 
 from lag_core.cli import main
 from lag_core.data import catalogue
@@ -17,25 +18,7 @@ from lag_core.data import catalogue
 pytestmark = [pytest.mark.usefixtures("no_fsync"), pytest.mark.slow]
 Lag = Callable[..., tuple[int, str]]
 
-SMALL = """
-size = 32
-views = 1
-tiles = 6
-holdout = 0.2
-[model]
-latent = 8
-head_width = 4
-aspp_rates = [1]
-[optim]
-epochs = 1
-epochs_later = 1
-min_iterations_first = 2
-min_iterations = 2
-batch = 4
-threads = 1
-device = "cpu"
-amp = "off"
-"""
+TILES = "\nsize = 32\ntiles = 6" + SMALL
 
 
 @pytest.fixture
@@ -56,7 +39,7 @@ def test_from_a_dataset_to_a_table(dataset: str, tmp_path: Path, monkeypatch: py
     root = write_shapes(tmp_path / "shapes", 12, 3)
     task = "2-2-1" if dataset == "aerial" else "2-2"
     place = "" if dataset == "aerial" else f'root = "{root}"\n'
-    (tmp_path / "my.toml").write_text(f'[data]\ndataset = "{dataset}"\n{place}task = "{task}"{SMALL}')
+    (tmp_path / "my.toml").write_text(f'[data]\ndataset = "{dataset}"\n{place}task = "{task}"{TILES}')
 
     if dataset == "folder":
         assert lag("data", "check", root, "--task", task, "--size", 32, "--out", "sheet.html", "--quiet")[0] == 0

@@ -12,30 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from shapes import write_shapes
-from small_trees import write_list
+from small_trees import SMALL, write_list
 
 from lag_core.cli import main
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "own-data.md"
-SMALL = """
-views = 1
-holdout = 0.2
-[model]
-latent = 8
-head_width = 4
-aspp_rates = [1]
-[optim]
-epochs = 1
-epochs_later = 1
-min_iterations_first = 2
-min_iterations = 2
-batch = 4
-threads = 1
-device = "cpu"
-amp = "off"
-"""
-"""What makes the page's configuration a matter of seconds."""
 
 
 def blocks(language: str) -> list[str]:
