@@ -32,18 +32,18 @@ from cosmic_ray.plugins import get_operator, operator_names
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
-    "lag_core/metrics.py": ("test_metrics",),
-    "lag_core/protocol.py": ("test_protocol", "test_remap", "test_splits"),
-    "lag_core/data/splits.py": ("test_splits",),
-    "lag_core/data/remap.py": ("test_remap",),
-    "lag_core/method/classification.py": ("test_method_classification",),
-    "lag_core/method/distillation.py": ("test_method_distillation",),
-    "lag_core/method/preserving.py": ("test_method_preserving",),
-    "lag_core/method/transport.py": ("test_method_transport",),
-    "lag_core/method/terms.py": ("test_method_terms", "test_loss_terms"),
-    "lag_core/relevance/rules.py": ("test_rules",),
-    "lag_core/explain/why.py": ("test_why", "test_verdict"),
-    "lag_core/explain/verdict.py": ("test_verdict",),
+    "lag_core/metrics.py": ("lag_core/test_metrics",),
+    "lag_core/protocol.py": ("lag_core/test_protocol", "lag_core/data/test_remap", "lag_core/data/test_splits"),
+    "lag_core/data/splits.py": ("lag_core/data/test_splits",),
+    "lag_core/data/remap.py": ("lag_core/data/test_remap",),
+    "lag_core/method/classification.py": ("lag_core/method/test_classification",),
+    "lag_core/method/distillation.py": ("lag_core/method/test_distillation",),
+    "lag_core/method/preserving.py": ("lag_core/method/test_preserving",),
+    "lag_core/method/transport.py": ("lag_core/method/test_transport",),
+    "lag_core/method/terms.py": ("lag_core/method/test_terms", "lag_core/test_loss_terms"),
+    "lag_core/relevance/rules.py": ("lag_core/relevance/test_rules",),
+    "lag_core/explain/why.py": ("lag_core/explain/test_why", "lag_core/explain/test_verdict"),
+    "lag_core/explain/verdict.py": ("lag_core/explain/test_verdict",),
 }
 """Module -> the files of its direct tests, the quickest first."""
 

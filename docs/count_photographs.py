@@ -3,8 +3,8 @@
     python docs/count_photographs.py
 
 The fate wall of a fresh clone shows these photographs, since the validation images of the animals may not be published;
-a reader must not wait for a network there. Run it again after a shipped run was trained anew (tests/test_fate_wall.py
-asks for it).
+a reader must not wait for a network there. Run it again after a shipped run was trained anew
+(tests/dashboard/app_pages/test_fate_wall.py asks for it).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A run folder or a dataset may come from a stranger. A named pipe has no end to wait for, a device no end to read to, a
 link may lead anywhere, and JSON may be nested deeper than Python can follow. So nothing in this project opens a file in
-another way (tests/test_reading.py holds that). Libraries that open files by name themselves get one from `checked`.
+another way (tests/lag_core/test_reading.py holds that). Libraries that open files by name themselves get one from
+`checked`.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from repository import ROOT
 from torch import Tensor
 
 from lag_core.importing.classes import ClassList, label_space
@@ -41,7 +42,7 @@ TOLERANCE = 1e-4
 
 def folder() -> Path:
     """Where the fixtures lie; skips the test where they are absent."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    beside = ROOT.parent / "shared" / "data"
     found = Path(os.environ.get("LAG_TEST_DATA") or beside) / "peers"
     if not (found / "weights_rule.py").is_file():
         pytest.skip(f"no fixtures in {found}: set LAG_TEST_DATA to the folder that holds peers/")

@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "reading": 8, "sentences": 8, "bounds": 8, "loss_terms": 9,
     "protocol": 10, "config": 11, "metrics": 11, "palette": 11,

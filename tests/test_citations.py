@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 METHOD = ROOT / "docs" / "method.md"
 FOLDERS = ("lag_core", "dashboard", "benchmarks", "tests", "docs", "configs")
 ENDINGS = {".py", ".md", ".toml", ".ipynb", ".js"}

@@ -2,7 +2,7 @@
 
 They lie in assets/photos/answers, one file for a run and a photograph, named by both digests: another network or
 another picture finds none, and is computed. `python -m dashboard.picture.kept_answers` writes them for the runs that
-ship, tests/test_kept_answers.py holds them to what the networks say.
+ship, tests/dashboard/picture/test_kept_answers.py holds them to what the networks say.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from repository import ROOT
 from safetensors.numpy import save_file
 from shapes import tiny_config, write_shapes, write_toml
 
@@ -117,7 +118,7 @@ def test_an_empty_path_is_refused_by_every_command(capsys: pytest.CaptureFixture
 
 
 def test_no_command_takes_a_bare_path() -> None:
-    folder = Path(__file__).resolve().parents[2] / "lag_core" / "commands"
+    folder = ROOT / "lag_core" / "commands"
     for path in folder.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             assert not (isinstance(node, ast.keyword) and node.arg == "type" and ast.unparse(node.value) == "Path")

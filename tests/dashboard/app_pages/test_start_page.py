@@ -1,0 +1,109 @@
+"""The Start page: what became of the old classes, in numbers, bars and one sentence."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from browser import chromium, served, settle, window
+from repository import ROOT
+from small_runs import write_run
+from streamlit.testing.v1 import AppTest
+
+from dashboard.app_pages.start import figures, page
+from dashboard.app_pages.start.held import held
+from dashboard.ui import design
+from lag_core import metrics
+from lag_core.runs import open_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    write_run(root, "aerial-2-2-1-finetune", kept=0.15)
+    write_run(root, "aerial-2-2-1-reference", method="reference", kept=0.9)
+    return root
+
+
+def told(runs, name, step=2):
+    run = open_run(runs / name)
+    return held(run, run.confusions(), step)
+
+
+def test_old_classes_are_compared_on_fixed_pixels_the_worst_first(runs):
+    run = open_run(runs / "aerial-2-2-1-finetune")
+    matrices, labels = run.confusions(), run.labels
+    found = held(run, matrices, 2)
+    assert len(found.classes) == labels.seen(1)
+    for info, then, now in zip(found.classes, found.then, found.now, strict=True):
+        c = labels.index_of(info.id)
+        s = labels.step_of(c)
+        assert then == pytest.approx(100 * metrics.iou_between(matrices, labels, s, s)[c])
+        assert now == pytest.approx(100 * metrics.iou_between(matrices, labels, s, 2)[c])
+    assert (np.diff(found.now - found.then) >= 0).all()
+
+
+def test_background_is_no_old_class():
+    run = open_run(ROOT / "checkpoints" / "animals-3-1-finetune")
+    names = [info.name for info in held(run, run.confusions(), 1).classes]
+    assert sorted(names) == ["cat", "dog", "person"]
+
+
+def test_bars_of_two_runs_stand_beside_one_another(runs):
+    pair = [told(runs, "aerial-2-2-1-finetune"), told(runs, "aerial-2-2-1-reference")]
+    figure = figures.bars(pair, design.LIGHT, step=2)
+    by_name = {trace.name: trace for trace in figure.data}
+    np.testing.assert_allclose(by_name["aerial-2-2-1-finetune"].y, pair[0].now)
+    ids = [info.id for info in pair[0].classes]
+    np.testing.assert_allclose(by_name["aerial-2-2-1-reference"].y, [pair[1].of(i)[1] for i in ids])
+    assert not set(by_name["aerial-2-2-1-finetune"].x) & set(by_name["aerial-2-2-1-reference"].x)
+
+
+def test_the_sentence_names_the_chosen_class_else_the_worst(runs):
+    pair = [told(runs, "aerial-2-2-1-finetune"), told(runs, "aerial-2-2-1-reference")]
+    worst, best = pair[0].classes[0], pair[0].classes[-1]
+    for chosen, expected in ((best, best), (SimpleNamespace(id=999), worst)):
+        sentence = page._sentence(SimpleNamespace(step=2, class_info=chosen), pair)
+        assert f"**{expected.name}**" in sentence
+        assert f"**{pair[1].of(expected.id)[1]:.0f}** of {pair[1].of(expected.id)[0]:.0f}" in sentence
+    assert "nothing can be forgotten" in page._sentence(SimpleNamespace(step=0), pair)
+
+
+def test_without_data_the_page_still_answers(runs, monkeypatch):
+    monkeypatch.setenv("LAG_RUNS", str(runs))
+    monkeypatch.setenv("LAG_DATA", "/nowhere")
+    at = AppTest.from_string("from dashboard.app import main; main()", default_timeout=60).run()
+    assert not at.exception and not at.error
+    assert any("came without old data" in m.value for m in at.markdown)
+
+
+SEEN = """
+const seen = (window.seen = []);
+const look = () => {
+    const roots = [...document.querySelectorAll("*")].map((node) => node.shadowRoot ?? node);
+    const tag = roots.map((root) => root.querySelector?.(".viewer .tag")).find(Boolean)?.textContent;
+    if (tag && tag !== seen.at(-1)) seen.push(tag);
+};
+setInterval(look, 100);
+"""
+"""Keeps what the first tag of the viewer has said, one word after the other."""
+
+
+@pytest.mark.browser
+def test_it_plays_once_and_leads_to_why():
+    with (
+        served("dashboard/app.py", {"LAG_RUNS": str(ROOT / "checkpoints")}) as url,
+        chromium() as browser,
+        window(browser, "about:blank", width=1280, height=800) as shown,
+    ):
+        shown.set_default_timeout(120_000)
+        shown.emulate_media(reduced_motion="no-preference")
+        shown.add_init_script(SEEN)
+        shown.goto(url)
+        shown.wait_for_function("window.seen?.length == 2")
+        assert [tag[:6] for tag in shown.evaluate("window.seen")] == ["Step 0", "Step 1"]
+        settle(shown)
+        shown.get_by_role("button", name="Why?").click()
+        shown.get_by_role("heading", name="Why preserved").first.wait_for()
+        shown.wait_for_url("**/why**")

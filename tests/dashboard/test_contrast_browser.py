@@ -1,0 +1,69 @@
+"""Captions and grey words as the browser computes them: a contrast of at least 4.5:1 on their ground (Chromium)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from browser import chromium, served, settle, window
+from playwright.sync_api import Browser
+from repository import ROOT
+
+pytestmark = pytest.mark.browser
+
+STATE = "run=animals-3-1-finetune&run2=animals-3-1-lagplus&step=1&class=dog"
+LEAST = 4.5
+"""Of small text (WCAG 2.2, 1.4.3)."""
+
+CONTRASTS = """() => {
+    const paint = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+    const over = (ground, colour, alpha) => {  // the browser itself mixes, whatever a colour is written in
+        paint.globalAlpha = 1; paint.fillStyle = `rgb(${ground.join(' ')})`; paint.fillRect(0, 0, 1, 1);
+        paint.globalAlpha = alpha; paint.fillStyle = colour; paint.fillRect(0, 0, 1, 1);
+        return [...paint.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+    };
+    const light = (c) => {
+        const [r, g, b] = c.map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const chain = (e) => (e ? [...chain(e.parentElement), e] : []);
+    const found = [];
+    const captions = '[data-testid=stCaptionContainer] p, [data-testid=stMarkdownContainer] span[style*=color]';
+    for (const e of document.querySelectorAll(captions)) {
+        if (!e.textContent.trim() || !e.getClientRects().length) continue;
+        if (e.closest('[aria-disabled=true], :disabled')) continue;
+        let ground = [255, 255, 255], alpha = 1;
+        for (const one of chain(e)) {
+            ground = over(ground, getComputedStyle(one).backgroundColor, 1);
+            alpha *= Number(getComputedStyle(one).opacity);
+        }
+        const text = over(ground, getComputedStyle(e).color, alpha);
+        const [high, low] = [light(text), light(ground)].sort((a, b) => b - a);
+        found.push([e.textContent.trim().slice(0, 60), (high + 0.05) / (low + 0.05)]);
+    }
+    return found;
+}"""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with served("dashboard/app.py", {"LAG_RUNS": str(ROOT / "checkpoints")}) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("slug", "most"), [("overview", 12), ("training", 8), ("compare", 4)])
+def test_captions_can_be_read(browser: Browser, address: str, slug: str, scheme: str, most: int) -> None:
+    """`most`: so many captions the page has at least."""
+    with window(browser, f"{address}/{slug}?{STATE}", scheme=scheme) as page:  # type: ignore[arg-type]
+        page.locator("[data-testid=stMain] .js-plotly-plot").first.wait_for()
+        settle(page)
+        found = page.evaluate(CONTRASTS)
+        assert len(found) >= most
+        assert {text: round(ratio, 2) for text, ratio in found if ratio < LEAST} == {}
