@@ -1,7 +1,8 @@
 """How sure an IoU is: pixel counts of each image, drawn again with replacement. Pure NumPy. Ours.
 
-The interval says how much an IoU would change with other images of the same kind. It says nothing of another training:
-for that, train with several seeds and group them (`lag compare --group`).
+The windows of a tile are drawn together (lag_core/tiles.py). One tile alone has no interval: NaN. The interval says how
+much an IoU would change with other images of the same kind. It says nothing of another training: for that, train with
+several seeds and group them (`lag compare --group`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 
 from lag_core.metrics import confusion, seen_only
 from lag_core.protocol import LabelSpace
+from lag_core.tiles import by_tile, tiles_of
 
 DRAWS, LEVEL = 1000, 95.0
 
@@ -37,8 +39,10 @@ class ImageCounts:
 
     def intervals(self, draws: int = DRAWS, seed: int = 0) -> Intervals:
         """IoUs with their bootstrap intervals."""
-        counts = self.counts()
+        counts = by_tile(self.counts(), tiles_of(list(self.by_image)))
         whole = self._ious(counts.sum(0)[None])[0]
+        if len(counts) < 2:
+            return Intervals(whole, np.full_like(whole, np.nan), np.full_like(whole, np.nan))
         weights = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), draws)
         drawn = self._ious((weights @ counts.reshape(len(counts), -1)).reshape(draws, *counts.shape[1:]))
         return Intervals(whole, *_bounds(drawn))

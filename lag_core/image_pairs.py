@@ -1,9 +1,9 @@
 """Two methods on the same images: how sure their difference is if other images of the kind had been measured. Ours.
 
 `lag evaluate RUN --write` keeps each image's pixel counts in the run. A draw takes the images again with replacement,
-the same for all runs; of each draw comes the mean over a method's seeds, and the difference of two methods. p is twice
-the smaller share of draws on one side of 0, at least 2 / (draws + 1). It says nothing of another training: the paired
-test over seeds does (lag_core/groups.py).
+the same for all runs, the windows of a tile together (lag_core/tiles.py); of each draw comes the mean over a method's
+seeds, and the difference of two methods. p is twice the smaller share of draws on one side of 0, at least
+2 / (draws + 1). It says nothing of another training: the paired test over seeds does (lag_core/groups.py).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from lag_core.image_counts import DRAWS, LEVEL, ImageCounts
 from lag_core.metrics import average, seen_only, summarise
 from lag_core.protocol import LabelSpace
 from lag_core.runs import Run, RunError, read_tensors, write_tensors
+from lag_core.tiles import by_tile, tiles_of
 
 FILE = "image_counts.safetensors"
 MEASURES = ("old_without_background", "old", "new", "all", "harmonic", "average")
@@ -44,6 +45,7 @@ class ImagePairing:
     first: str
     second: str
     images: int
+    """What is drawn: pictures, or tiles where windows were measured."""
     difference: float
     """Of the means over seeds, first - second, on all images."""
     low: float
@@ -101,10 +103,13 @@ def image_pairings(
     every = [one for group in counted for one in group]
     for one in every[1:]:
         _check_same_images(every[0], one)
-    number = len(every[0].images)
+    tiles = tiles_of(every[0].images)
+    number = int(tiles.max()) + 1
     weights = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), draws)
     weights = np.concatenate([np.ones((1, number), np.int64), weights])  # the images as they are come first
-    drawn = [np.mean([_of_draws(one, weights, measure) for one in group], 0) for group in counted]
+    drawn = [
+        np.mean([_of_draws(one, by_tile(one.counts, tiles), weights, measure) for one in group], 0) for group in counted
+    ]
     return [
         _paired(groups[i].name, groups[k].name, drawn[i] - drawn[k], number)
         for i, k in combinations(range(len(groups)), 2)
@@ -117,9 +122,8 @@ def _check_same_images(first: Counted, other: Counted) -> None:
         raise ValueError(f"{other.run.name} was measured on other images, or other truths, than {first.run.name}")
 
 
-def _of_draws(counted: Counted, weights: np.ndarray, measure: str) -> np.ndarray:
-    """The measure of each draw. Shape: int [B, N] -> float64 [B]."""
-    counts = counted.counts
+def _of_draws(counted: Counted, counts: np.ndarray, weights: np.ndarray, measure: str) -> np.ndarray:
+    """The measure of each draw. Shape: int64 [N, T, 3, K], int [B, N] -> float64 [B]."""
     sums = (weights @ counts.reshape(len(counts), -1)).reshape(len(weights), *counts.shape[1:])
     right, true, called = (sums[:, :, i].astype(np.float64) for i in range(3))
     union = true + called - right

@@ -20,7 +20,7 @@ FLOORS = {
     "protocol": 10, "config": 11, "metrics": 11, "palette": 11,
     "device": 12, "processes": 12,
     "data": 20, "runs": 21, "comparison": 22, "model": 22, "capabilities": 22, "predictions": 22,
-    "tabulating": 11, "boundary": 12, "image_counts": 12, "event_files": 22, "recipes": 12, "groups": 23,
+    "tiles": 8, "tabulating": 11, "boundary": 12, "image_counts": 12, "event_files": 22, "recipes": 12, "groups": 23,
     "image_pairs": 24,
     "interruption": 12, "run_info": 11, "analysis_arrays": 11, "measured_matrices": 11,
     "relevance": 30, "importing": 30,

@@ -4,12 +4,12 @@ With `data.fit = "windows"` a picture larger than the network's square is not sc
 square's side, images of their own called `tile@row,column` by the pixel at their upper left. Training windows do not
 overlap. Validation windows do (`data.overlap`), so that a pixel is judged with what surrounds it; each pixel is
 annotated in one window alone, where it lies deepest, so it counts once. Whatever goes by images (metrics, survey,
-gallery, explanations) goes by windows then. Source: ours; overlapping windows as the field predicts large pictures.
+gallery, explanations) goes by windows then; intervals alone draw whole tiles (lag_core/tiles.py). Source: ours;
+overlapping windows as the field predicts large pictures.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +21,7 @@ from lag_core.data.dataset import SPLITS, Dataset, DatasetInfo, FileDataset
 from lag_core.data.files import DataError, Part, Size
 from lag_core.data.pictures import InMemory, Readable
 from lag_core.protocol import IGNORE
-
-_NAME = re.compile(r"(.+)@(\d+),(\d+)", re.DOTALL)
+from lag_core.tiles import named, window_name
 
 
 def starts(length: int, size: int, overlap: float) -> list[int]:
@@ -32,17 +31,6 @@ def starts(length: int, size: int, overlap: float) -> list[int]:
     stride = max(1, int(size * (1 - overlap)))
     count = -((length - size) // -stride) + 1
     return [round(i * (length - size) / (count - 1)) for i in range(count)]
-
-
-def window_name(picture: str, top: int, left: int) -> str:
-    """What a window is called."""
-    return f"{picture}@{top},{left}"
-
-
-def named(name: str) -> tuple[str, int, int] | None:
-    """(picture, row, column) of a window's name; None for other names."""
-    found = _NAME.fullmatch(name)
-    return (found[1], int(found[2]), int(found[3])) if found and len(found[2]) < 10 and len(found[3]) < 10 else None
 
 
 def window_part(picture: str, size: Size, top: int, left: int, side: int) -> Part:

@@ -14,12 +14,13 @@ import numpy as np
 
 from lag_core.explain import stored_shares
 from lag_core.explain.cache import ResultCache, key_of
-from lag_core.explain.evidence import Examples, Work, class_shares, known_shares, pictures_of, scaled
+from lag_core.explain.evidence import Examples, Work, class_shares, known_shares, names_of, pictures_of, scaled
 from lag_core.explain.hybrids import Pair
 from lag_core.explain.networks import Networks
 from lag_core.explain.shares import Shares, difference
 from lag_core.explain.shares_pass import shares_on
 from lag_core.runs import Run, RunError
+from lag_core.tiles import tiles_in
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,13 @@ def _swapped(
     run, pictures = networks.run, pictures_of(examples, networks.run)
     key = key_of(run.digest, examples.digest, "apart", other=others.run.digest, cls=cls, step=step)
     arrays = cache.get(key) if cache is not None else None
-    names = [one.name for one in run.classes]
-    if arrays is not None and (held := stored_shares.from_arrays(arrays, names, len(pictures))) is not None:
+    names = names_of(examples)
+    images = tiles_in(names) or len(pictures)
+    classes = [one.name for one in run.classes]
+    if arrays is not None and (held := stored_shares.from_arrays(arrays, classes, images)) is not None:
         return held.by_case[cls, step, step]
     pair = Pair((others, step), (networks, step))
-    (found,) = yield from shares_on(pair, [cls], pictures)
+    (found,) = yield from shares_on(pair, [cls], pictures, names=names)
     if cache is not None:
         cache.put(key, stored_shares.to_arrays({(cls, step, step): found}))
     return found

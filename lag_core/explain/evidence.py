@@ -50,6 +50,7 @@ from lag_core.model.segmenter import Output, upsample
 from lag_core.protocol import LabelSpace
 from lag_core.relevance.latent import channel_profile, latent_relevance, relevance_map
 from lag_core.runs import Run
+from lag_core.tiles import tiles_in
 
 LIMIT = 16
 """Images that a class's effects are measured on."""
@@ -246,7 +247,7 @@ def class_shares(
     found = known_shares(run, examples, cls, step, cache)
     if found is None:
         pair = pair_of((networks, source), (networks, step))
-        (found,) = yield from shares_on(pair, [cls], pictures_of(examples, run))
+        (found,) = yield from shares_on(pair, [cls], pictures_of(examples, run), names=names_of(examples))
         if cache is not None:
             case = cls, source, step
             cache.put(_shares_key(run, examples, cls, step), stored_shares.to_arrays({case: found}))
@@ -258,7 +259,7 @@ def known_shares(run: Run, examples: Examples, cls: int, step: int, cache: Resul
     if examples.whole_set and (survey := read_survey(run)) is not None and survey.shares is not None:
         return survey.shares.of(cls, step)
     names = [one.name for one in run.classes]
-    images = len(pictures_of(examples, run))
+    images = tiles_in(names_of(examples)) or len(pictures_of(examples, run))
     stored = _looked_up(
         _shares_key(run, examples, cls, step), cache, lambda arrays: stored_shares.from_arrays(arrays, names, images)
     )
@@ -274,6 +275,11 @@ def pictures_of(examples: Examples, run: Run) -> Pictures:
     if examples.whole_set and examples.dataset is not None:
         return ValidationPictures(examples.dataset, run)
     return list(zip(examples.images, examples.truths, strict=True))
+
+
+def names_of(examples: Examples) -> tuple[str, ...]:
+    """Names of what `pictures_of` gives; none for a picture of the user's choice."""
+    return examples.dataset.ids("val") if examples.whole_set and examples.dataset is not None else ()
 
 
 class ValidationPictures(Sequence[tuple[np.ndarray, np.ndarray]]):

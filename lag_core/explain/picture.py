@@ -10,8 +10,9 @@ import numpy as np
 from lag_core.data.files import DataError
 from lag_core.data.pictures import Scaled, opened, picture_size, read_mask, read_small, scaled_down
 from lag_core.data.remap import truth
-from lag_core.data.windows import named, window_part
+from lag_core.data.windows import window_part
 from lag_core.runs import Run
+from lag_core.tiles import named
 
 
 def read_picture(

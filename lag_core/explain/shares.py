@@ -9,7 +9,7 @@ A *plan* says which sets are evaluated: all of them for up to EXACT parts, else 
 parts, in antithetic pairs (an order and its reverse). A pair is one draw: its two orders are not independent, so the
 error of a sampled share is that of a mean of pairs, as wide as Student's t asks for so few of them. v is a ratio of
 pixel counts that are kept for each image, so that a bootstrap over images gives an interval for every share at no
-further pass of a network.
+further pass of a network. Where the images are windows, whole tiles are drawn (lag_core/tiles.py).
 
 Sources: Shapley, "A value for n-person games" (1953); Castro, Gómez and Tejada, "Polynomial calculation of the Shapley
 value based on sampling" (2009); Student, "The probable error of a mean" (1908); Efron's percentile bootstrap, widened
@@ -28,6 +28,8 @@ from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
+
+from lag_core.tiles import by_tile
 
 EXACT = 10
 """Most parts for which every hybrid is evaluated: all that a network of ours has. Six of them are features; the 64 maps
@@ -194,6 +196,10 @@ class Counts:
 
     def __len__(self) -> int:
         return len(self.true)
+
+    def by_tile(self, tiles: np.ndarray) -> Counts:
+        """The same for whole tiles instead of their windows. Shape: int64 [N], place of each image's tile."""
+        return Counts(*(by_tile(one, tiles) for one in (self.hits, self.called, self.true, self.called_new)))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from lag_core.data.transforms import content_size, fit, resize_labels, to_input
 from lag_core.explain.hybrids import Geometry, HybridCounts, Pair, pair_of
 from lag_core.explain.networks import Networks, Passes
 from lag_core.explain.shares import REPEATS, Shares, shares_of
+from lag_core.tiles import tiles_of
 
 BATCH = 8
 """Pictures in one pass; as in training and evaluation, so that the same picture gives the same bits."""
@@ -47,14 +48,16 @@ def shares_on(
     repeats: int = REPEATS,
     seed: int = 0,
     kept: Kept | None = None,
+    names: Sequence[str] = (),
 ) -> Generator[float, None, list[Shares]]:
     """The shares of some classes between the two states of a pair, on these pictures. Yields the share done.
 
-    `kept`: where the trunk's features of these pictures are left for the next question on them, and looked up.
+    `names`: of the pictures, by which windows of one tile are known. `kept`: where the trunk's features of these
+    pictures are left for the next question on them, and looked up.
     """
     counts = HybridCounts(pair, classes, len(pictures), seed)
     yield from count_pictures(counts, pictures, kept)
-    return results(counts, repeats, seed)
+    return results(counts, repeats, seed, names)
 
 
 def count_pictures(counts: HybridCounts, pictures: Pictures, kept: Kept | None = None) -> Iterator[float]:
@@ -72,12 +75,13 @@ def count_pictures(counts: HybridCounts, pictures: Pictures, kept: Kept | None =
         yield (place + len(batch)) / len(pictures)
 
 
-def results(counts: HybridCounts, repeats: int = REPEATS, seed: int = 0) -> list[Shares]:
-    """The shares of each class that was counted."""
+def results(counts: HybridCounts, repeats: int = REPEATS, seed: int = 0, names: Sequence[str] = ()) -> list[Shares]:
+    """The shares of each class that was counted. `names`: as in `shares_on`."""
     pair = counts.pair
+    tiles = tiles_of(names) if names else None
     return [
         shares_of(
-            counts.counts(at), one.parts, one.plan, pair.steps,
+            counts.counts(at) if tiles is None else counts.counts(at).by_tile(tiles), one.parts, one.plan, pair.steps,
             every=pair.every_part(one.cls), repeats=repeats, seed=seed,
         )
         for at, one in enumerate(counts.asked)

@@ -21,6 +21,7 @@ from lag_core.explain.picture_counts import PictureCounts
 from lag_core.explain.stored_shares import StoredShares
 from lag_core.protocol import LabelSpace
 from lag_core.runs import Run, RunError, file_digest, read_json, read_tensors, write_json, write_tensors
+from lag_core.tiles import tiles_in
 
 SCHEMA = 1
 TOP = 9
@@ -210,7 +211,7 @@ def _assemble(run: Run, about: dict[str, Any], arrays: dict[str, np.ndarray]) ->
     names = [one.name for one in run.classes]
     return Survey(
         ids, domains, metrics, run.labels, **held,
-        shares=_optional(lambda: _shares(arrays, lengths, names), "shares", faults),
+        shares=_optional(lambda: _shares(arrays, lengths, names, tiles_in(ids)), "shares", faults),
         holds=_optional(lambda: _holds(arrays, lengths), "what the features hold", faults),
         pictures=_optional(lambda: _pictures(arrays, lengths, held["confusion"]), "the count by picture", faults),
         faults=tuple(faults),
@@ -236,14 +237,16 @@ def _optional(read: Callable[[], Part | None], what: str, faults: list[str]) -> 
         return None
 
 
-def _shares(arrays: dict[str, np.ndarray], lengths: dict[str, int], names: list[str]) -> StoredShares | None:
+def _shares(
+    arrays: dict[str, np.ndarray], lengths: dict[str, int], names: list[str], images: int
+) -> StoredShares | None:
     survey_arrays.check(arrays, survey_arrays.SHARES, lengths)
     cases = arrays.get(stored_shares.PREFIX + "cases")
     if cases is not None and cases.ndim == 2 and cases.shape[1] == 3:
         later = (cases[:, 1] >= 0) & (cases[:, 1] < cases[:, 2]) & (cases[:, 2] < lengths["T"])
         if cases.dtype.kind not in "iu" or not later.all():
             raise ValueError(f"{stored_shares.PREFIX}cases names a step that the run has not")
-    return stored_shares.from_arrays(arrays, names, lengths["N"])
+    return stored_shares.from_arrays(arrays, names, images)
 
 
 def _holds(arrays: dict[str, np.ndarray], lengths: dict[str, int]) -> Holds | None:

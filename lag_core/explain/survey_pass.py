@@ -83,7 +83,7 @@ def survey(
     held = None if holds is None else holds.found(networks, dataset, progress, say)
     return Survey(
         ids, domains, METRICS, run.labels, **arrays,
-        shares=_shares(hybrids), holds=held, pictures=pixels.pictures.counts(), faults=(),
+        shares=_shares(hybrids, ids), holds=held, pictures=pixels.pictures.counts(), faults=(),
     )  # fmt: skip
 
 
@@ -125,12 +125,12 @@ def _covering(place: int, true: np.ndarray, side: int) -> ImageBatch:
     return ImageBatch(place, np.empty((1, 3, 0, 0), np.float32), [true], square, [(side, side)])
 
 
-def _shares(hybrids: Sequence[HybridCounts]) -> StoredShares:
+def _shares(hybrids: Sequence[HybridCounts], ids: Sequence[str]) -> StoredShares:
     """The shares of every class at every later step."""
     return StoredShares({
         (one.cls, shares.step_from, shares.step_to): shares
         for counts in hybrids
-        for one, shares in zip(counts.asked, results(counts), strict=True)
+        for one, shares in zip(counts.asked, results(counts, names=ids), strict=True)
     })  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from dashboard.ui import untrusted
 from dashboard.ui.wording import counted
 from lag_core.explain.shares import Shares
 from lag_core.runs import Run
+from lag_core.tiles import tiles_in
 
 if TYPE_CHECKING:
     from lag_core.explain.cache import ResultCache
@@ -56,24 +57,28 @@ def _kept(run: Run, part: MeasuredOn, cls: int, step: int, cache: ResultCache, k
 
     arrays = cache.get(key)
     try:
-        stored = stored_shares.from_arrays(arrays or {}, [one.name for one in run.classes], part.count)
+        stored = stored_shares.from_arrays(arrays or {}, [one.name for one in run.classes], tiles_in(_names(part)))
     except (KeyError, ValueError):
         return None
     return None if stored is None else stored.of(cls, step)
 
 
 def _measured(
-    networks: Networks, pictures: Sequence[tuple[np.ndarray, np.ndarray]], cls: int, step: int, cache: ResultCache,
-    key: str,
+    networks: Networks, pictures: ChosenPictures, cls: int, step: int, cache: ResultCache, key: str
 ) -> Work[Shares]:  # fmt: skip
     from lag_core.explain import stored_shares
     from lag_core.explain.hybrids import pair_of
     from lag_core.explain.shares_pass import shares_on
 
     source = networks.run.labels.step_of(cls)
-    (found,) = yield from shares_on(pair_of((networks, source), (networks, step)), [cls], pictures)
+    pair = pair_of((networks, source), (networks, step))
+    (found,) = yield from shares_on(pair, [cls], pictures, names=pictures.ids)
     cache.put(key, stored_shares.to_arrays({(cls, source, step): found}))
     return found
+
+
+def _names(part: MeasuredOn) -> list[str]:
+    return [name for name, chosen in zip(part.pictures.ids, part.chosen, strict=True) if chosen]
 
 
 class ChosenPictures(Sequence[tuple[np.ndarray, np.ndarray]]):
@@ -81,13 +86,13 @@ class ChosenPictures(Sequence[tuple[np.ndarray, np.ndarray]]):
 
     def __init__(self, run: Run, root: str, part: MeasuredOn):
         self._run, self._root = run, root
-        self._ids = [name for name, chosen in zip(part.pictures.ids, part.chosen, strict=True) if chosen]
+        self.ids = _names(part)
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self.ids)
 
     def __getitem__(self, place: Any) -> Any:
-        found = loaders.picture(self._run, self._root, self._ids[place])
+        found = loaders.picture(self._run, self._root, self.ids[place])
         if found is None or found.truth is None:
-            raise Empty(f"{untrusted.name(self._ids[place])} is not here with its annotation.")
+            raise Empty(f"{untrusted.name(self.ids[place])} is not here with its annotation.")
         return found.pixels, found.truth
