@@ -62,7 +62,7 @@ class FromFirstDamage(Pair):
         self.seen = doctored.run.labels.seen(step), doctored.run.labels.seen(step + 1)
 
     def _below(self, passes: tuple[Passes, Passes]) -> tuple[int, torch.Tensor]:
-        names = [name for name, _, _ in self._modules]
+        names = [part.name for part in self._modules]
         start = next((names.index(name) for name in names if name in self.feature_parts), len(names))
         return start, self.maps[start]
 

@@ -18,11 +18,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=place, help="run folder")
     parser.add_argument("--data", type=place, help="dataset folder (default: the one that the run names)")
     add_device(parser)
+    parser.add_argument(
+        "--operations", type=_tera, metavar="TERA",
+        help="10^12 operations a picture that shares may take: where all stages apart take more, the first ones are "
+        "one part (default: 20)",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
+
+
+def _tera(text: str) -> float:
+    """10^12 operations, from a number above 0."""
+    number = float(text)
+    if not 0 < number < 1e9:
+        raise argparse.ArgumentTypeError("it must be above 0")
+    return number * 1e12
 
 
 def run(options: argparse.Namespace) -> int:
     from lag_core.device import device_named
+    from lag_core.explain.stage_groups import OPERATIONS, sentence
     from lag_core.explain.survey import ARRAYS, write_survey
     from lag_core.explain.survey_pass import survey
     from lag_core.processes import ProcessLost, first, together
@@ -38,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     dataset = opened.open_dataset(options.data)
     try:
         with together(device):
-            found = survey(opened, dataset, reporter.bar, device, reporter.say)
+            found = survey(opened, dataset, reporter.bar, device, reporter.say, options.operations or OPERATIONS)
     except ProcessLost as error:
         say(f"lag: {error}; nothing was written", sys.stderr)
         return 1
@@ -50,4 +64,6 @@ def run(options: argparse.Namespace) -> int:
         f"{counted(len(found.ids), 'image')} at {counted(len(opened.steps), 'step')} in {seconds:.1f} s -> "
         f"{opened.path / ARRAYS} ({size / 2**20:.2f} MiB)"
     )
+    if found.groups is not None and (said := sentence(found.groups)):
+        reporter.say(f"shares: {said}")
     return 0

@@ -34,11 +34,15 @@ from lag_core.explain.shares import (
     is_feature,
     plan,
 )
+from lag_core.explain.stage_groups import OPERATIONS, StageGroups, choose, each_apart, part_of
 from lag_core.model.backbone import STAGES, depth
+from lag_core.model.operations import operations_of
 from lag_core.model.prediction import full_size
 from lag_core.model.segmenter import Segmenter
+from lag_core.model.weights import StepLoader
 from lag_core.processes import Processes
 from lag_core.protocol import LabelSpace
+from lag_core.runs import Run
 
 
 @dataclass(frozen=True)
@@ -60,14 +64,87 @@ def equal_tensors(one: nn.Module, other: nn.Module) -> bool:
     return names == kept and all(torch.equal(mine[name], theirs[name]) for name in names)
 
 
+def groups_of(run: Run, limit: float = OPERATIONS) -> StageGroups:
+    """Which stages of a run are one part: hybrids of all its pairs then take at most `limit` operations a picture.
+
+    What moved is read from the heads of the run's files.
+    """
+    origins, count = StepLoader(run).origins, len(run.steps)
+    moved = [
+        frozenset(_module_of(name) for name, place in origins[now].items() if origins[then].get(name) != place)
+        for then in range(count)
+        for now in range(then + 1, count)
+    ]
+    if not any(one & set(STAGES) for one in moved):
+        return each_apart(STAGES)
+    costs = operations_of(run.config.model, run.config.data.size, run.labels.head_sizes(run.last_step))
+    return choose(STAGES, ASPP, moved, costs, count, limit)
+
+
+def _module_of(name: str) -> str:
+    """The stage, or the module at the top, that a tensor belongs to."""
+    first, second = name.split(".")[:2]
+    return second if first == "backbone" else first
+
+
+@dataclass(frozen=True)
+class FeaturePart:
+    """Neighbouring modules that are one part: their places in the network are first .. end - 1."""
+
+    name: str
+    first: int
+    modules: Sequence[tuple[nn.Module, nn.Module]]
+    """(then, now) of each."""
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.modules)
+
+    @cached_property
+    def changed(self) -> bool:
+        """Whether the states differ in it."""
+        return any(then is not now and not equal_tensors(then, now) for then, now in self.modules)
+
+    def behind(self, start: int) -> FeaturePart:
+        """What of it comes behind the first `start` modules of the network."""
+        first = max(start, self.first)
+        return FeaturePart(self.name, first, self.modules[first - self.first :])
+
+    def run(self, state: int, x: Tensor) -> Tensor:
+        """The modules of then (0) or now (1), in a row."""
+        for pair in self.modules:
+            x = pair[state](x)
+        return x
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How pictures go up the tree of hybrids."""
+
+    bits: Mapping[str, int]
+    """By feature part that differs."""
+    wanted: frozenset[int]
+    passes: tuple[Passes, Passes]
+    steps: tuple[int, int]
+
+    def through(self, part: FeaturePart, state: int, x: Tensor, alone: tuple[int, ...]) -> Tensor:
+        """What a part of then (0) or now (1) makes of x. `alone`: the states that would make the same by themselves."""
+        if not alone:
+            return part.run(state, x)
+        owner = alone[0]
+        return self.passes[owner].prefix(self.steps[owner], part.end, lambda: part.run(state, x))
+
+
 class Pair:
     """An earlier and a later state, cut into parts: `then` and `now` are steps of the networks of each side.
 
-    ValueError if the two do not know the classes in the same order.
+    groups: which stages are one part; by default what is affordable for the run of `now`. ValueError if the two do not
+    know the classes in the same order.
     """
 
-    def __init__(self, then: tuple[Networks, int], now: tuple[Networks, int]):
+    def __init__(self, then: tuple[Networks, int], now: tuple[Networks, int], groups: StageGroups | None = None):
         self.networks, self.steps = (then[0], now[0]), (then[1], now[1])
+        self._groups = groups
         old, new = then[0].run, now[0].run
         self.labels: LabelSpace = new.labels
         self.rule: str = new.config.method.loss
@@ -87,16 +164,25 @@ class Pair:
         return then, now
 
     @cached_property
-    def _modules(self) -> list[tuple[str, nn.Module, nn.Module]]:
-        """Feature parts in the order in which a picture passes them: (name, module then, module now)."""
+    def groups(self) -> StageGroups:
+        """Which stages are one part."""
+        return groups_of(self.networks[1].run) if self._groups is None else self._groups
+
+    @cached_property
+    def _modules(self) -> list[FeaturePart]:
+        """Feature parts in the order in which a picture passes them, the unchanged ones among them."""
         then, now = self.models
-        stages = [(BACKBONE + name, getattr(then.backbone, name), getattr(now.backbone, name)) for name in STAGES]
-        return [*stages, (ASPP, then.aspp, now.aspp)]
+        found, first = [], 0
+        for group in self.groups.groups:
+            stages = [(getattr(then.backbone, name), getattr(now.backbone, name)) for name in group]
+            found.append(FeaturePart(BACKBONE + part_of(group), first, stages))
+            first += len(group)
+        return [*found, FeaturePart(ASPP, first, [(then.aspp, now.aspp)])]
 
     @cached_property
     def feature_parts(self) -> tuple[str, ...]:
         """Feature parts that differ."""
-        return tuple(name for name, then, now in self._modules if then is not now and not equal_tensors(then, now))
+        return tuple(part.name for part in self._modules if part.changed)
 
     @cached_property
     def _moved_channels(self) -> np.ndarray:
@@ -133,7 +219,7 @@ class Pair:
             *([UNKNOWN_HEAD] if catch_all else []),
         ]
         return (
-            *(name for name, _, _ in self._modules),
+            *(part.name for part in self._modules),
             *heads,
             *([COMPETITION] if self.seen[1] > self.seen[0] else []),
         )
@@ -150,11 +236,13 @@ class Pair:
     def latents(self, passes: tuple[Passes, Passes], wanted: frozenset[int]) -> Iterator[tuple[int, Tensor]]:
         """(set of feature parts that are as now, Z) for each wanted set; bit i is feature part i.
 
-        Sets share what they have in common on the way up.
+        Sets share what they have in common on the way up. What a state makes of the pictures by itself is looked up
+        among the prefixes that `passes` keeps.
         """
         start, features = self._below(passes)
         bits = {name: 1 << i for i, name in enumerate(self.feature_parts)}
-        yield from self._walk(self._modules[start:], features, 0, bits, wanted)
+        behind = [part.behind(start) for part in self._modules if part.end > start]
+        yield from self._walk(behind, features, 0, _Way(bits, wanted, passes, self.steps), (0, 1))
 
     def _below(self, passes: tuple[Passes, Passes]) -> tuple[int, Tensor]:
         """How many modules both states share in front, and what they make of the pictures."""
@@ -165,23 +253,19 @@ class Pair:
         return 0, passes[1].inputs
 
     def _walk(
-        self,
-        modules: list[tuple[str, nn.Module, nn.Module]],
-        x: Tensor,
-        mask: int,
-        bits: Mapping[str, int],
-        wanted: frozenset[int],
+        self, parts: Sequence[FeaturePart], x: Tensor, mask: int, way: _Way, alone: tuple[int, ...]
     ) -> Iterator[tuple[int, Tensor]]:
-        for place, (name, then, now) in enumerate(modules):
-            if name not in bits:
-                x = now(x)
+        """`mask`: what was chosen so far. `alone`: the states that would have made x by themselves."""
+        for place, part in enumerate(parts):
+            if part.name not in way.bits:
+                x = way.through(part, 1, x, alone)
                 continue
-            below = sum(bits[n] for n, _, _ in modules[place:] if n in bits)
-            for module, chosen in ((then, mask), (now, mask | bits[name])):
-                if any(
-                    (one & ~below) == (mask & ~below) and (one & bits[name]) == (chosen & bits[name]) for one in wanted
-                ):
-                    yield from self._walk(modules[place + 1 :], module(x), chosen, bits, wanted)
+            bit = way.bits[part.name]
+            below = sum(way.bits[one.name] for one in parts[place:] if one.name in way.bits)
+            for state, chosen in ((0, mask), (1, mask | bit)):
+                if any((one & ~below) == (mask & ~below) and (one & bit) == (chosen & bit) for one in way.wanted):
+                    still = tuple(one for one in alone if one == state)
+                    yield from self._walk(parts[place + 1 :], way.through(part, state, x, still), chosen, way, still)
             return
         yield mask, x
 
@@ -198,7 +282,7 @@ class WholePair(Pair):
     feature_parts = (FEATURES,)
 
     @cached_property
-    def _modules(self) -> list[tuple[str, nn.Module, nn.Module]]:
+    def _modules(self) -> list[FeaturePart]:
         return []
 
     @cached_property
@@ -215,10 +299,10 @@ class WholePair(Pair):
             yield mask, passes[mask].output(self.steps[mask]).latent
 
 
-def pair_of(then: tuple[Networks, int], now: tuple[Networks, int]) -> Pair:
-    """The pair of two states, cut as finely as their networks name their parts."""
+def pair_of(then: tuple[Networks, int], now: tuple[Networks, int], groups: StageGroups | None = None) -> Pair:
+    """The pair of two states, cut as finely as their networks name their parts and as is affordable (`groups_of`)."""
     ours = all(networks.run.kind == "segmenter" for networks, _ in (then, now))
-    return Pair(then, now) if ours else WholePair(then, now)
+    return Pair(then, now, groups) if ours else WholePair(then, now)
 
 
 def _rows(head: nn.Module) -> Iterator[Tensor]:

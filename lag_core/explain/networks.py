@@ -8,7 +8,7 @@ through its own. Steps are loaded when they are asked for (`step_memory`). Sourc
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -151,20 +151,22 @@ class Networks:
         square = fit(image, self.run.config.data.size)[0][None]
         return torch.from_numpy(to_input(square)).to(self.device)
 
-    def passes(self, inputs: Tensor, keep_stages: bool = False) -> Passes:
+    def passes(self, inputs: Tensor, keep_stages: bool = False, room: int = 0) -> Passes:
         """Some pictures, to be run through any of the steps. Shape: normalised [B, 3, S, S]."""
-        return Passes(self, inputs.to(self.device), keep_stages)
+        return Passes(self, inputs.to(self.device), keep_stages, room)
 
 
 class Passes:
     """A batch of pictures on its way through the steps; a trunk runs once for all steps that share it.
 
     Only the features of the last trunk asked for are kept, so that memory does not grow with steps whose trunks differ:
-    ask for the steps in order. `keep_stages` keeps what the stages of the trunk return on the way, too.
+    ask for the steps in order. `keep_stages` keeps what the stages of the trunk return on the way, too. Prefixes are
+    kept up to `room` bytes, none by default.
     """
 
-    def __init__(self, networks: Networks, inputs: Tensor, keep_stages: bool = False):
-        self.networks, self.inputs, self.keep_stages = networks, inputs, keep_stages
+    def __init__(self, networks: Networks, inputs: Tensor, keep_stages: bool = False, room: int = 0):
+        self.networks, self.inputs, self.keep_stages, self.room = networks, inputs, keep_stages, room
+        self._prefixes: dict[tuple[int, int], Tensor] = {}
         self._stages: list[Tensor] = []
         self._kept: tuple[str, Tensor] | None = None
         self._trunks: set[str] = set()
@@ -192,6 +194,15 @@ class Passes:
             self._stages.append(maps)
         return maps
 
+    def prefix(self, step: int, end: int, made: Callable[[], Tensor]) -> Tensor:
+        """What the first `end` modules of `step` make of the pictures: kept, or `made` and kept where there is room."""
+        if (step, end) in self._prefixes:
+            return self._prefixes[step, end]
+        found = made()
+        if sum(one.nbytes for one in self._prefixes.values()) + found.nbytes <= self.room:
+            self._prefixes[step, end] = found
+        return found
+
     @torch.no_grad()
     def stages(self, step: int) -> list[Tensor]:
         """What each stage of the backbone returns, the stem first; empty for a network without such stages.
@@ -215,7 +226,7 @@ class Passes:
     @property
     def nbytes(self) -> int:
         """Bytes of the pictures and of the features that are kept."""
-        kept = [self.inputs, *self._stages, *([self._kept[1]] if self._kept else [])]
+        kept = [self.inputs, *self._stages, *self._prefixes.values(), *([self._kept[1]] if self._kept else [])]
         return sum(one.nbytes for one in kept)
 
     def forget_moving(self) -> None:

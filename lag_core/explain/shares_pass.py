@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from lag_core.data.transforms import content_size, fit, resize_labels, to_input
-from lag_core.explain.hybrids import Geometry, HybridCounts, Pair, pair_of
+from lag_core.explain.hybrids import Geometry, HybridCounts, Pair, groups_of, pair_of
 from lag_core.explain.networks import Networks, Passes
 from lag_core.explain.shares import REPEATS, Shares, shares_of
+from lag_core.explain.stage_groups import StageGroups
 from lag_core.tiles import tiles_of
 
 BATCH = 8
@@ -118,9 +119,14 @@ def _keep_features(pair: Pair, passes: tuple[Passes, Passes], place: int, kept: 
         kept[trunk, place] = passes[1].features(pair.steps[1])
 
 
-def all_pairs(networks: Networks) -> Iterator[tuple[Pair, list[int]]]:
-    """Every pair (step that introduces classes, later step) of a run, with the classes that it introduced."""
-    labels = networks.run.labels
+def all_pairs(networks: Networks, groups: StageGroups | None = None) -> Iterator[tuple[Pair, list[int]]]:
+    """Every pair (step that introduces classes, later step) of a run, with the classes that it introduced.
+
+    groups: which stages are one part; by default what is affordable.
+    """
+    run = networks.run
+    if groups is None and run.kind == "segmenter":
+        groups = groups_of(run)
     for then in range(len(networks)):
         for now in range(then + 1, len(networks)):
-            yield pair_of((networks, then), (networks, now)), list(labels.class_indices(then))
+            yield pair_of((networks, then), (networks, now), groups), list(run.labels.class_indices(then))

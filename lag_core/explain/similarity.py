@@ -108,7 +108,7 @@ def spread(directions: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> np.n
     """
     towards = np.nansum(directions * _unit(sums), axis=-1)
     defined = (np.asarray(counts) > 0) & (np.linalg.norm(sums, axis=-1) > 0)
-    return np.where(defined, 1 - towards / np.maximum(counts, 1), np.nan)
+    return np.where(defined, np.maximum(1 - towards / np.maximum(counts, 1), 0), np.nan)  # rounding falls below 0
 
 
 def drift_since(prototypes: np.ndarray, source: int) -> np.ndarray:

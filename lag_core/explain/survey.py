@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lag_core.explain import forgetting, holds, picture_counts, stored_shares, survey_arrays
+from lag_core.explain import forgetting, holds, picture_counts, stage_groups, stored_shares, survey_arrays
 from lag_core.explain.holds import Holds
 from lag_core.explain.picture_counts import PictureCounts
+from lag_core.explain.stage_groups import StageGroups
 from lag_core.explain.stored_shares import StoredShares
 from lag_core.protocol import LabelSpace
 from lag_core.runs import Run, RunError, file_digest, read_json, read_tensors, write_json, write_tensors
@@ -105,6 +106,8 @@ class Survey:
 
     shares: StoredShares | None = None
     """Where the change of each class lives (explain.stored_shares); None in a survey that did not measure it."""
+    groups: StageGroups | None = None
+    """Which stages are one part of the shares, and what they cost; None in a survey that does not say."""
     holds: Holds | None = None
     """What the features still hold (explain.holds); None in a survey that did not measure it."""
     pictures: PictureCounts | None = None
@@ -212,6 +215,7 @@ def _assemble(run: Run, about: dict[str, Any], arrays: dict[str, np.ndarray]) ->
     return Survey(
         ids, domains, metrics, run.labels, **held,
         shares=_optional(lambda: _shares(arrays, lengths, names, tiles_in(ids)), "shares", faults),
+        groups=_optional(lambda: _groups(about), "which stages are one part", faults),
         holds=_optional(lambda: _holds(arrays, lengths), "what the features hold", faults),
         pictures=_optional(lambda: _pictures(arrays, lengths, held["confusion"]), "the count by picture", faults),
         faults=tuple(faults),
@@ -249,6 +253,11 @@ def _shares(
     return stored_shares.from_arrays(arrays, names, images)
 
 
+def _groups(about: dict[str, Any]) -> StageGroups | None:
+    given = about.get("stages")
+    return None if given is None else stage_groups.from_json(given, holds.SITES[:-1])
+
+
 def _holds(arrays: dict[str, np.ndarray], lengths: dict[str, int]) -> Holds | None:
     survey_arrays.check(arrays, survey_arrays.HOLDS, lengths)
     return holds.from_arrays(arrays, lengths["T"], lengths["K"])
@@ -278,6 +287,7 @@ def write_survey(run: Run, survey: Survey) -> int:
         "domains": list(survey.domains),
         "metrics": list(survey.metrics),
         "file": entry,
+        **({} if survey.groups is None else {"stages": stage_groups.as_json(survey.groups)}),
     }
     write_json(run.path / METADATA, about)
     return int(entry["bytes"])

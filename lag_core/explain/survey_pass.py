@@ -20,11 +20,12 @@ from lag_core.data.remap import truth
 from lag_core.data.transforms import Size, content_size, fit, fit_mask, resize_labels, to_input
 from lag_core.explain import forgetting, similarity
 from lag_core.explain.holds_pass import HoldsCounts, probes_or_say
-from lag_core.explain.hybrids import HybridCounts
+from lag_core.explain.hybrids import HybridCounts, groups_of
 from lag_core.explain.latent_maps import covered
 from lag_core.explain.networks import Networks, Passes
 from lag_core.explain.picture_counts import PictureCounter
 from lag_core.explain.shares_pass import all_pairs, geometry_of, results
+from lag_core.explain.stage_groups import OPERATIONS
 from lag_core.explain.stored_shares import StoredShares
 from lag_core.explain.survey import TOP, Survey
 from lag_core.method.decoupling import Metric, channel_distance
@@ -38,6 +39,9 @@ from lag_core.runs import Run, RunError
 BATCH = 8
 """Images in one pass; as in training and evaluation, so that the same image gives the same bits."""
 
+PREFIXES = 2**30
+"""Bytes of what the steps make of a batch on the way to Z that are kept for all pairs of steps."""
+
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
 Progress = Callable[[Sequence[int], str], Iterable[int]]
@@ -45,9 +49,16 @@ Progress = Callable[[Sequence[int], str], Iterable[int]]
 
 
 def survey(
-    run: Run, dataset: Dataset, progress: Progress, device: str = "cpu", say: Callable[[str], None] = lambda _: None
+    run: Run,
+    dataset: Dataset,
+    progress: Progress,
+    device: str = "cpu",
+    say: Callable[[str], None] = lambda _: None,
+    operations: float = OPERATIONS,
 ) -> Survey:
     """Measure every step of `run` on the validation images of `dataset`. `say` is told what could not be measured.
+
+    operations: what the shares may take of each picture (stage_groups).
 
     Processes that work together measure a part of the images each; all get the whole survey.
     """
@@ -61,12 +72,15 @@ def survey(
     distances = DistanceSums(steps, run.config.model.latent, run.config.optim.seed)
     ours = run.kind == "segmenter"
     decodes = "latent" in capabilities(run)
-    hybrids = [HybridCounts(pair, classes, len(ids)) for pair, classes in (all_pairs(networks) if decodes else ())]
+    groups = groups_of(run, operations) if ours else None
+    pairs = all_pairs(networks, groups) if decodes else ()
+    hybrids = [HybridCounts(pair, classes, len(ids)) for pair, classes in pairs]
     holds = HoldsCounts(networks, len(ids), probes_or_say(networks, dataset, progress, say)) if ours else None
     everywhere = current()
     for place in progress(everywhere.block(range(0, len(ids), BATCH)), "survey"):
         batch = read_batch(dataset, ids[place : place + BATCH], place, run)
-        passes = networks.passes(torch.from_numpy(batch.inputs).to(memory_format=torch.channels_last), keep_stages=True)
+        inputs = torch.from_numpy(batch.inputs).to(memory_format=torch.channels_last)
+        passes = networks.passes(inputs, keep_stages=True, room=PREFIXES)
         maps = _walk_steps(networks, passes, batch, latents, distances, holds, pixels.pictures)
         for row, own in enumerate(maps):
             pixels.add(place + row, own, batch.truths[row])
@@ -83,7 +97,7 @@ def survey(
     held = None if holds is None else holds.found(networks, dataset, progress, say)
     return Survey(
         ids, domains, METRICS, run.labels, **arrays,
-        shares=_shares(hybrids, ids), holds=held, pictures=pixels.pictures.counts(), faults=(),
+        shares=_shares(hybrids, ids), groups=groups, holds=held, pictures=pixels.pictures.counts(), faults=(),
     )  # fmt: skip
 
 
@@ -115,7 +129,7 @@ def survey_stored(run: Run, dataset: Dataset, progress: Progress) -> Survey:
     arrays = {**pixels.arrays(), **latents.arrays(), "distances": distances.mean()}
     return Survey(
         ids, domains, METRICS, run.labels, **arrays,
-        shares=None, holds=None, pictures=pixels.pictures.counts(), faults=(),
+        shares=None, groups=None, holds=None, pictures=pixels.pictures.counts(), faults=(),
     )  # fmt: skip
 
 

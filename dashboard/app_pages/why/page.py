@@ -15,7 +15,8 @@ from dashboard.shell import which_term
 from dashboard.state import selection, settings
 from dashboard.ui import embedded, untrusted
 from dashboard.ui.wording import counted
-from lag_core.explain.shares import Shares, waterfall
+from lag_core.explain.shares import BACKBONE, Shares, waterfall
+from lag_core.explain.stage_groups import TOGETHER, sentence
 from lag_core.explain.why import groups
 
 WHERE: dict[str, str] = {"set": "validation set", "image": "this image"}
@@ -151,6 +152,18 @@ def _waterfall(page: Page, found: Account) -> None:
             )
         if not shares.exact:
             st.caption("Orders of the parts were sampled, as there are many parts; the whiskers include that.")
+        if any(TOGETHER in part for part in shares.parts if part.startswith(BACKBONE)):
+            st.caption(_one_part(page))
+
+
+def _one_part(page: Page) -> str:
+    """Why stages are one part: as the survey says, or in general."""
+    survey = loaders.survey(page.run)
+    said = sentence(survey.groups) if survey is not None and survey.groups is not None else ""
+    general = (
+        "neighbouring stages are one part, as measuring each apart would take too long (`lag survey --operations`)"
+    )
+    return f"Of the features, {said or general}."
 
 
 def _alt(found: Account) -> str:
