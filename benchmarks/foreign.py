@@ -2,13 +2,14 @@
 
     python benchmarks/foreign.py segformer          # SegFormer-B0 of `transformers`, at 512 x 512
     python benchmarks/foreign.py mask2former        # Mask2Former Swin-T of `transformers`, at 256 x 256
-    python benchmarks/foreign.py resnet101          # PLOP's ResNet-101, task 10-1: 11 steps that share nothing, at 512
+    python benchmarks/foreign.py resnet101          # PLOP's ResNet-101, VOC 10-1: 11 steps that share nothing, at 513
 
 Each writes checkpoints as their owner would have them, makes a run of them (`lag adopt`, `lag import`), and opens its
 pages one after another in a process of its own, Steps first, without a survey. As in a browser, Steps is drawn when the
 chosen step is there; the others then run in the background, and the next page is opened when they are done. Pictures
-are the eight photographs that ship. The result goes to benchmarks/results/foreign.json, and its lines into
-docs/open-your-own.md.
+are the eight photographs that ship; for PLOP's they lie as VOC's do, and FOLDER/four lists four of them for a survey.
+`--keep FOLDER` leaves files, data and runs there. The result goes to benchmarks/results/foreign.json, and its lines
+into docs/open-your-own.md.
 Times are of this machine, on as many threads as OMP_NUM_THREADS says; processor time counts all threads together.
 """
 
@@ -18,6 +19,7 @@ import argparse
 import gc
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -35,7 +37,7 @@ NETWORKS = ("segformer", "mask2former", "resnet101")
 TITLES = {
     "segformer": "SegFormer-B0, 512 x 512, 2 steps",
     "mask2former": "Mask2Former Swin-T, 256 x 256, 2 steps",
-    "resnet101": "PLOP's ResNet-101, 512 x 512, 11 steps",
+    "resnet101": "PLOP's ResNet-101, 513 x 513, 11 steps",
 }
 VIEWS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("steps", "Steps", {}),
@@ -49,7 +51,7 @@ VIEWS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("channels", "Channels", {}),
     ("channels", "transplant of a channel", {"channel": "3", "without": "old"}),
     ("relevance", "Relevance", {"method": "gradient-x-input"}),
-    ("why", "Why preserved (swap board)", {}),
+    ("why", "Why preserved", {}),
 )
 """Slug, title and choices of what is opened, in this order."""
 IMAGE, OTHERS = "dog", "the other steps"
@@ -150,9 +152,12 @@ def made(name: str, folder: Path) -> tuple[Path, dict[str, float]]:
     data = photographs(folder / "photos")
     if name == "resnet101":
         paths = write_resnet101(files)
-        classes = data / "classes.json"
-        command = ["import", "plop", *map(str, paths), "--task", "10-1", "--classes", str(classes), "--norm", "iabn"]
-        took["lag import"] = _seconds(lambda: main([*command, "--data", str(data), "--out", str(out)]))
+        data = as_voc(folder / "VOC2012")
+        as_voc(folder / "four", 4)
+        command = ["import", "plop", *map(str, paths), "--task", "10-1", "--dataset", "voc", "--norm", "iabn"]
+        command += ["--size", "513", "--data", str(data), "--out", str(out)]
+        took["lag import"] = _seconds(lambda: subprocess.run([sys.executable, "-m", "lag_core", *command]).returncode)
+        took["import_mib"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
         took["size_gib"] = sum(path.stat().st_size for path in out.iterdir()) / 2**30
         return out, took
     import foreign_adapters
@@ -172,6 +177,29 @@ def photographs(folder: Path) -> Path:
     (folder / "train.txt").symlink_to(PHOTOS / "val.txt")
     listed = [{"id": one.id, "name": one.name, "color": one.color} for one in class_list().classes]
     (folder / "classes.json").write_text(json.dumps({"classes": listed, "ignore_index": 255}), "utf-8")
+    return folder
+
+
+def as_voc(folder: Path, count: int = 8) -> Path:
+    """Some of the photographs that ship, in VOC's layout and with VOC's ids; the same ones to train and validate on."""
+    import numpy as np
+    from PIL import Image
+
+    from lag_core.data.voc import NAMES
+
+    listed = json.loads((PHOTOS / "classes.json").read_text("utf-8"))["classes"]
+    ids = np.full(256, 255, np.uint8)
+    for one in listed:
+        ids[one["id"]] = NAMES.index(one["name"])
+    names = (PHOTOS / "val.txt").read_text("utf-8").split()[:count]
+    for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (folder / part).mkdir(parents=True)
+    for name in names:
+        (folder / "JPEGImages" / f"{name}.jpg").symlink_to(PHOTOS / "images" / f"{name}.jpg")
+        mask = np.asarray(Image.open(PHOTOS / "masks" / f"{name}.png"))
+        Image.fromarray(ids[mask]).save(folder / "SegmentationClass" / f"{name}.png")
+    for split in ("train", "val"):
+        (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names) + "\n", "utf-8")
     return folder
 
 
@@ -250,10 +278,11 @@ def _mib(name: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
-def measure(name: str) -> dict[str, Any]:
-    """Make a run and open its pages in fresh processes."""
+def measure(name: str, keep: Path | None = None) -> dict[str, Any]:
+    """Make a run and open its pages in fresh processes. keep: the folder to leave everything in."""
     with tempfile.TemporaryDirectory() as made_here:
-        folder = Path(made_here)
+        folder = keep or Path(made_here)
+        folder.mkdir(parents=True, exist_ok=True)
         os.environ |= {
             "LAG_RUNS": str(folder / "runs"), "LAG_CACHE": str(folder / "cache"), "LAG_DATA": "", "LAG_DEVICE": "cpu",
         }  # fmt: skip
@@ -315,13 +344,14 @@ def stored() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"{', '.join(NETWORKS)}; by default all")
+    parser.add_argument("--keep", type=Path, help="leave files, data and runs in this folder")
     parser.add_argument("--open", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.open:
         print(json.dumps(pages(options.open)))
         return
     for name in options.networks or NETWORKS:
-        found = measure(name)
+        found = measure(name, options.keep)
         results = {**stored(), name: found}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
         PAGE.write_text(fill(PAGE.read_text("utf-8"), results), "utf-8")

@@ -193,6 +193,13 @@ def test_spread_is_the_mean_distance_of_the_pixels_to_their_mean() -> None:
     assert np.isnan(nothing).all(), "neither without pixels nor with a prototype of 0"
 
 
+def test_equal_pixels_have_no_spread_whatever_rounding_makes() -> None:
+    """Less than nothing is refused when a survey is read."""
+    pixels = np.random.default_rng(0).random((20, 6))[:, None].repeat(7, 1)
+    found = similarity.spread(similarity._unit(pixels).sum(1), pixels.sum(1), np.full(20, 7))
+    assert found == pytest.approx(0, abs=1e-12) and (found >= 0).all()
+
+
 def test_a_class_overlaps_its_neighbour_where_its_margin_is_below_0() -> None:
     margins = similarity.Margins(np.zeros((1, 3), np.int64), np.full((1, 3), 0.1), np.array([[-0.01, 0.0, np.nan]]))
     assert margins.overlap.tolist() == [[True, False, False]]
