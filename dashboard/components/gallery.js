@@ -1,5 +1,13 @@
 /* A page of thumbnails. A list box: one entry is in the tab order, arrow keys move, Enter or space chooses. */
 
+/* A name in two parts: where the first is cut, the last stays: windows of one tile, images of one series, differ at the end. */
+function endInSight(name) {
+  const at = name.lastIndexOf("@");
+  const tail = at > 0 && name.length - at <= 12 ? at : name.length - 4;
+  if (name.length <= 8) return [element("span", {}, name)];
+  return [element("span", {}, name.slice(0, tail)), element("span", {}, name.slice(tail))];
+}
+
 class Gallery {
   constructor(parent) {
     this.missing = new MissingBlobs(() => this.update(this.received));
@@ -66,7 +74,7 @@ class Gallery {
       class: "entry eased", role: "option", tabindex: -1, "data-id": item.id, "aria-selected": String(selected),
       "aria-label": [item.caption, item.badge, item.ticked && "ticked"].filter(Boolean).join(", "), title: item.caption,
       onclick: () => this.choose(node),
-    }, element("span", { class: "frame" }, canvas, badge || null, box), element("span", { class: "caption" }, item.caption));
+    }, element("span", { class: "frame" }, canvas, badge || null, box), element("span", { class: "caption" }, ...endInSight(item.caption)));
     blobStore().ready([item.image]).then(([image]) => image && this.draw(canvas, image)).catch(() => node.classList.add("broken"));
     return node;
   }

@@ -18,6 +18,7 @@ from lag_core.commands.adopt import add_device
 from lag_core.commands.arguments import place
 from lag_core.runs import Run, RunError, open_run
 from lag_core.sentences import counted, say
+from lag_core.tiles import tiles_in
 
 if TYPE_CHECKING:
     from lag_core.boundary import BoundaryCounts
@@ -129,15 +130,22 @@ def _tell(
         say(json.dumps({"run": opened.name, "stored": verdict, "steps": steps}))
     else:
         say(table(rows))
-        say(
-            f"\nIoU of each class on {counted(len(counts.by_image), 'image')}, with its 95 % bootstrap interval "
-            "over them:"
-        )
+        say(f"\nIoU of each class on {_measured_on(list(counts.by_image))}:")
         say(_class_table(opened, intervals))
         if bands is not None:
             say(f"\nBoundary IoU: {100 * SHARE:g} % of an image's diagonal around the outlines")
             say(_band_table(opened, bands))
         say(_SENTENCES[verdict])
+
+
+def _measured_on(images: Sequence[str]) -> str:
+    """What was measured, and over what its intervals are."""
+    tiles = tiles_in(images)
+    if tiles == len(images):
+        alone = "which alone has no interval"
+        return f"{counted(tiles, 'image')}, {alone if tiles == 1 else 'with its 95 % bootstrap interval over them'}"
+    over = "which alone has no interval" if tiles == 1 else "with its 95 % bootstrap interval over the tiles"
+    return f"{counted(len(images), 'window')} of {counted(tiles, 'tile')}, {over}"
 
 
 def _class_table(run: Run, found: Intervals) -> str:
@@ -146,7 +154,9 @@ def _class_table(run: Run, found: Intervals) -> str:
 
     def cell(step: int, column: int) -> str:
         value, low, high = (100 * one[step, column] for one in (found.iou, found.low, found.high))
-        return "-" if value != value else f"{value:.1f} [{low:.1f}, {high:.1f}]"
+        if value != value:
+            return "-"
+        return f"{value:.1f}" if low != low else f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
     names = [*(one.name for one in run.classes), "mean of known classes"]
     steps = range(len(found.iou))
