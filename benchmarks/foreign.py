@@ -8,8 +8,8 @@ Each writes checkpoints as their owner would have them, makes a run of them (`la
 pages one after another in a process of its own, Steps first, without a survey. As in a browser, Steps is drawn when the
 chosen step is there; the others then run in the background, and the next page is opened when they are done. Pictures
 are the eight photographs that ship; for PLOP's they lie as VOC's do, and FOLDER/four lists four of them for a survey.
-`--keep FOLDER` leaves files, data and runs there. The result goes to benchmarks/results/foreign.json, and its lines
-into docs/open-your-own.md.
+`--keep FOLDER` leaves files, data and runs there, and finds them again. The result goes to
+benchmarks/results/foreign.json, and its lines into docs/open-your-own.md.
 Times are of this machine, on as many threads as OMP_NUM_THREADS says; processor time counts all threads together.
 """
 
@@ -54,7 +54,8 @@ VIEWS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("why", "Why preserved", {}),
 )
 """Slug, title and choices of what is opened, in this order."""
-IMAGE, OTHERS = "dog", "the other steps"
+BY_LRP = ("relevance", "Relevance by LRP", {"method": "lrp"})
+IMAGE, CLASS, OTHERS = "cat", "cat", "the other steps"
 
 # ---------------------------------------------------------------------- checkpoints
 
@@ -217,11 +218,14 @@ def pages(run: Path) -> dict[str, Any]:
     second is what the steps that were not there yet took in the background.
     """
     from dashboard.picture import stepwise
+    from lag_core.capabilities import capabilities
+    from lag_core.runs import open_run
 
     stepwise.waits_for_all = lambda: False  # as in a browser
     found: dict[str, Any] = {}
     clock = _Clock()
-    for slug, title, choices in VIEWS:
+    by_lrp = [BY_LRP] if "lrp" in capabilities(open_run(run)) else []
+    for slug, title, choices in (*VIEWS, *by_lrp):
         shown = open_page(slug, {"run": run.name, "step": "1", **choices})
         found[title] = {**clock.read(), "says": shown}
         if len(found) == 1:
@@ -263,12 +267,14 @@ def open_page(slug: str, choices: dict[str, str]) -> list[str]:
     from streamlit.testing.v1 import AppTest
 
     app = AppTest.from_string(f"from dashboard.app import main; main(default={slug!r})", default_timeout=900)
-    app.query_params.update({"image": IMAGE, "class": "dog", **choices})
+    app.query_params.update({"image": IMAGE, "class": CLASS, **choices})
     app.run()
     if app.exception or app.error:
         raise RuntimeError(f"{slug}: {[one.value for one in (*app.exception, *app.error)]}")
     if missing := [one.value for one in app.info if "dataset" in one.value]:
         raise RuntimeError(f"{slug}: {missing}")
+    if any("there is nothing to keep" in one.value for one in app.markdown):
+        raise RuntimeError(f"{slug} has nothing to tell of {CLASS} at this step")
     return [one.value for one in app.warning]
 
 
@@ -290,7 +296,10 @@ def measure(name: str, keep: Path | None = None) -> dict[str, Any]:
             import foreign_adapters
 
             os.environ["LAG_ADAPTERS"] = f"foreign_adapters:{foreign_adapters.BY_NAME[name]}"
-        run, took = made(name, folder)
+        if (folder / "runs" / name / "run.json").exists():
+            run, took = folder / "runs" / name, stored()[name]
+        else:
+            run, took = made(name, folder)
         return {**took, "all": _in_a_process(run), "machine": _machine()}
 
 

@@ -6,6 +6,7 @@ and then dropped.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -26,6 +27,7 @@ from lag_core.explain.networks import Networks, Passes
 from lag_core.explain.picture_counts import PictureCounter
 from lag_core.explain.shares_pass import all_pairs, geometry_of, results
 from lag_core.explain.stage_groups import OPERATIONS
+from lag_core.explain.step_memory import StepMemory
 from lag_core.explain.stored_shares import StoredShares
 from lag_core.explain.survey import TOP, Survey
 from lag_core.method.decoupling import Metric, channel_distance
@@ -64,7 +66,7 @@ def survey(
     """
     if run.kind == "stored":
         return survey_stored(run, dataset, progress)
-    networks = Networks(run, device)
+    networks = Networks(run, device, StepMemory(sys.maxsize))  # every pair of steps holds its two networks
     ids = tuple(dataset.ids("val"))
     steps = len(networks)
     pixels = PixelCounts(len(ids), steps, run.labels)

@@ -146,7 +146,9 @@ def segmentation_by_source(scene: Scene) -> dict[str, Tensor]:
     old = ~(pseudo | is_new | unlabelled | (labels == IGNORE))
     masks = dict(zip(SOURCES, (is_new & ~pseudo, unlabelled, pseudo, old), strict=True))
     nothing = torch.zeros((), device=labels.device)
-    return {name: segmentation(scene, mask) if mask.any() else nothing for name, mask in masks.items()}
+    somewhere = processes.mean(torch.stack([mask.any() for mask in masks.values()]).float()) > 0  # all count alike
+    named = zip(masks.items(), somewhere.tolist(), strict=True)
+    return {name: segmentation(scene, mask) if shown else nothing for (name, mask), shown in named}
 
 
 def kept_logits(scene: Scene, old: Output) -> Tensor:

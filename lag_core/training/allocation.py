@@ -10,6 +10,9 @@ The terms' gradients and grad P are measured in every m-th iteration. Between tw
 interpolated linearly, multiplied by the weight that the term really had, and run through the optimiser's recursion;
 grad P is the mean of both ends (trapezoid). With m = 1 the parts add up to the optimiser's update. What the shares
 leave of the measured change of P is never distributed: readers show it as unexplained.
+
+Under torchrun each process has the terms' gradients of its part of a batch; their mean is that of the whole batch. The
+rest is the same in all processes, and the first one's is kept.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lag_core import processes
 from lag_core.model.segmenter import Segmenter
 from lag_core.training.optimiser import Part, Schedule
 from lag_core.training.probe import Probe, flat
@@ -155,7 +159,8 @@ class Allocation:
     def _gradients(
         self, iteration: int, losses: Mapping[str, Tensor], known: Mapping[str, Gradients]
     ) -> dict[str, Tensor]:
-        """Each term's gradient, and what weight decay adds. Parts that join after the next measurement are 0."""
+        """Each term's gradient over all processes, and what weight decay adds. Parts that join after the next
+        measurement are 0."""
         joined = self.wanted(iteration)
         last = next(
             (name for name in reversed(list(losses)) if name.startswith(SOURCE) and losses[name].requires_grad), None
@@ -172,8 +177,9 @@ class Allocation:
             others = [value for name, value in found.items() if name.startswith(SOURCE)]
             found[rest] = self._flat(known[SEGMENTATION]) - sum(others, torch.zeros_like(self._track(DECAY).buffer))
             reached |= self._reached(known[SEGMENTATION])
-        found[DECAY] = flat(self.parameters, self.parameters) * reached
-        return found
+        found = {name: processes.mean(gradient) for name, gradient in found.items()}
+        reached = processes.mean(reached.float()) > 0
+        return {**found, DECAY: flat(self.parameters, self.parameters) * reached}
 
     def _flat(self, gradients: Gradients) -> Tensor:
         return flat([gradients.get(id(p)) for p in self.parameters], self.parameters)

@@ -337,10 +337,10 @@ class ContinualTraining:
         if not every or loop.teacher is None:
             return None
         optim = self.config.optim
-        if self.everywhere.count > 1 or optim.accumulate > 1 or not optim.decay_norms or optim.amp == "fp16":
+        if optim.accumulate > 1 or not optim.decay_norms or optim.amp == "fp16":
             self.reporter.say(
-                f"step {loop.step}: shares of the terms are not recorded: they follow the update of one process from "
-                "a whole batch with one weight decay, none of them left out as with fp16"
+                f"step {loop.step}: shares of the terms are not recorded: they follow updates from a whole batch with "
+                "one weight decay, none of them left out as with fp16"
             )
             return None
         trained = sum(p.numel() for part in loop.schedule.found for p in part.parameters())

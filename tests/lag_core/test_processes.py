@@ -104,6 +104,27 @@ def test_two_processes_train_as_one_with_the_same_batch(done: Path, method: str)
     same(one, two)
 
 
+def shares(run: Run) -> list[dict[str, Any]]:
+    """What events.jsonl says of the terms' shares."""
+    lines = map(json.loads, (run.path / "events.jsonl").read_text().splitlines())
+    return [line["shares"] for line in lines if "shares" in line]
+
+
+@pytest.mark.parametrize("method", ["finetune", "lag", "mib", "plop"])
+def test_two_processes_record_the_shares_of_one(done: Path, method: str) -> None:
+    one, two = (shares(open_run(done / f"{method}-{count}")) for count in (1, 2))
+    assert [line["updates"] for line in one] == [line["updates"] for line in two] and one[-1]["updates"] > 1
+    for cls, gross in one[-1]["gross"].items():
+        assert sum(gross.values()) > 0
+        for kind in ("net", "gross"):
+            mine, theirs = one[-1][kind][cls], two[-1][kind][cls]
+            assert mine.keys() == theirs.keys()
+            np.testing.assert_allclose(
+                list(theirs.values()), list(mine.values()), atol=0.02 * sum(gross.values()), err_msg=f"{kind} {cls}"
+            )
+    np.testing.assert_allclose(list(two[-1]["loss"].values()), list(one[-1]["loss"].values()), rtol=0.02)
+
+
 def test_two_processes_measure_what_one_does(done: Path) -> None:
     stored = open_run(done / "lag-1").confusions()
     for rank in (0, 1):

@@ -20,8 +20,11 @@ from lag_core.explain.hybrids import HybridCounts, Pair, groups_of
 from lag_core.explain.networks import Networks
 from lag_core.explain.shares_pass import Pictures, all_pairs, geometry_of, shares_on
 from lag_core.explain.stage_groups import HEADS, StageGroups, choose, operations, part_of
+from lag_core.explain.step_memory import MEMORY
 from lag_core.explain.survey import open_survey
+from lag_core.explain.survey_pass import survey
 from lag_core.model.operations import operations_of
+from lag_core.model.weights import StepLoader
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 COSTS = {"stem": 1.0, "layer1": 2.0, "layer2": 3.0, "layer3": 10.0, "layer4": 5.0, "aspp": 4.0, HEADS: 1.0}
@@ -159,6 +162,19 @@ def test_the_survey_keeps_its_limit(run: ExplainedRun, capsys: pytest.CaptureFix
     about.write_text(json.dumps(broken))
     held = open_survey(run)
     assert held.groups is None and held.shares is not None and "which stages are one part" in held.faults[0]
+
+
+def test_a_survey_loads_each_step_once_however_little_memory_steps_may_take(
+    run: ExplainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pairs hold their networks: one loaded anew for each pair would be in memory many times."""
+    loaded, load = list[int](), StepLoader.load
+    monkeypatch.setattr(MEMORY, "limit", 1)
+    monkeypatch.setattr(
+        StepLoader, "load", lambda self, step, others: (loaded.append(step), load(self, step, others))[1]
+    )
+    survey(run, run.open_dataset(), lambda items, what: iter(items))
+    assert sorted(loaded) == [0, 1, 2]
 
 
 def test_a_limit_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -233,6 +233,16 @@ def test_sources_by_where_a_target_comes_from(setting: str) -> None:
     assert (found["old"] > 0) == (setting == "sequential")
 
 
+def test_a_source_that_another_process_shows_is_computed_here_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes sum within a loss: all must take part, or they wait for each other for ever."""
+    monkeypatch.setattr(terms.processes, "mean", lambda value: (value + 1) / 2)  # each source is somewhere
+    asked: list[bool] = []
+    original = terms.segmentation
+    monkeypatch.setattr(terms, "segmentation", lambda scene, mask: asked.append(True) or original(scene, mask))
+    found = terms.segmentation_by_source(scene_of(loss="ce"))
+    assert len(asked) == len(SOURCES) and found["pseudo"].item() == found["old"].item() == 0
+
+
 def test_without_pseudo_labels_no_pixel_is_theirs() -> None:
     found = terms.segmentation_by_source(scene_of(loss="ce"))
     assert float(found["pseudo"]) == float(found["old"]) == 0 and found["new"] > 0 and found["unlabelled"] > 0
