@@ -5,7 +5,8 @@
 Rows are timed in turn, round by round, in one process, so that a ratio is a median of pairs that saw the same machine:
 lag, lag+, reference, finetune (the whole network), "plain": a distillation loop as the literature writes it, with two
 whole networks, autocast and loader workers, and "segmentation": lag without its own loss terms. The images are made
-up; their sizes and files are like VOC's. `--input` times the input pipeline alone.
+up; their sizes and files are like VOC's. `--input` times the input pipeline alone. `--compile` times each row of ours
+with torch.compile beside itself without, and says what the first iterations took.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ HEIGHT, WIDTH = 375, 500
 RATES = dict.fromkeys(("lr_head_later", "lr_aspp_later", "lr_stage_later"), 1e-6)
 """So low that random weights stay finite however many iterations are timed; the time does not depend on them."""
 
+COMPILED = ", compiled"
+"""Behind the name of a row that torch.compile was asked for."""
+
 Step = Callable[[int], None]
 """Trains one iteration."""
 
@@ -75,6 +79,7 @@ def write_images(root: Path, count: int) -> Path:
 
 def tables_of(row: str, options: argparse.Namespace, root: Path) -> dict[str, Any]:
     """The configuration of a row; "plain" shares finetune's."""
+    compiles, row = compiled(row), row.removesuffix(COMPILED)
     whole = row in ("finetune", "plain")
     fast = options.device == "cuda"
     return configuration.merge(
@@ -94,13 +99,18 @@ def tables_of(row: str, options: argparse.Namespace, root: Path) -> dict[str, An
                     "epochs": 0, "epochs_later": 1000, "batch": options.batch, "threads": options.threads,
                     "device": options.device, **RATES, "amp": options.amp, "extractor_delay": 0.0,
                     "deterministic": False, "channels_last": fast, "fused": fast, "tf32": fast,
-                    "compile": options.compile, "label_stride": options.label_stride, "batch_norm": "always" if whole
+                    "compile": compiles, "label_stride": options.label_stride, "batch_norm": "always" if whole
                     else "first",
                 },
                 "log": {"events_every": 10**6, "gradients_every": 10**6},
             },
         ]
     )  # fmt: skip
+
+
+def compiled(row: str) -> bool:
+    """Whether a row is one with torch.compile."""
+    return row.endswith(COMPILED)
 
 
 class Stopwatch:
@@ -211,7 +221,8 @@ class Plain:
 
 def rows_of(options: argparse.Namespace, root: Path, folder: Path) -> dict[str, Ours | Plain]:
     rows: dict[str, Ours | Plain] = {}
-    for name in options.rows:
+    twice = [name + COMPILED for name in options.rows if name != "plain"] if options.compile else []
+    for name in (*options.rows, *twice):
         config = configuration.resolve(tables_of(name, options, root))
         ours = Ours(config, folder / name)
         rows[name] = ours
@@ -255,13 +266,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         seconds: dict[str, list[float]] = {name: [] for name in rows}
         memory: dict[str, float] = {}
         flops: dict[str, int] = {}
+        first: dict[str, float] = {}
         place = 1
         for name, row in rows.items():
-            counter = FlopCounterMode(display=False)
-            with counter:
-                row(place)
-            flops[name] = counter.get_total_flops()
-            row(place + 1)
+            first[name] = timed(row, range(place, place + 2), device) * 2
+            if not compiled(name):
+                counter = FlopCounterMode(display=False)
+                with counter:
+                    row(place + 2)
+                flops[name] = counter.get_total_flops()
+        place += 3
         for _ in range(options.rounds):
             for name, row in rows.items():
                 if device.type == "cuda":
@@ -276,15 +290,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 "seconds": median(values),
                 "images_per_second": options.batch / median(values),
                 **{f"of_{base}": ratio(values, seconds.get(base, values)) for base in BASES},
-                "gigaflops": flops[name] / 1e9,
-                "flop_utilisation": flops[name] / median(values) / rate,
+                "first_two_seconds": first[name],
+                "gigaflops": flops[name.removesuffix(COMPILED)] / 1e9,
+                "flop_utilisation": flops[name.removesuffix(COMPILED)] / median(values) / rate,
+                **({"of_itself": ratio(values, seconds[name.removesuffix(COMPILED)])} if compiled(name) else {}),
                 "peak_memory_mib": memory[name] if device.type == "cuda" else None,
                 "rounds": values,
             }
             for name, values in seconds.items()
         }
         for name, row in rows.items():
-            if isinstance(row, Ours):
+            if isinstance(row, Ours) and not compiled(name):
                 found[name]["shares"] = shares(row, range(place, place + options.iterations))
         around = surroundings.describe(device)
     asked = {key: value for key, value in vars(options).items() if key not in ("out", "input")}
