@@ -130,9 +130,9 @@ def _range(value_range: Sequence[float]) -> deep_pixels.Range:
 
 
 def _colours(image: Image.Image, source: Source, bands: Sequence[int]) -> np.ndarray:
-    upright = ImageOps.exif_transpose(image)
+    upright = ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
     if not bands:
-        return np.array(upright.convert("RGB"))
+        return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
     if image.format == "TIFF":
         raise DataError(
             f"{name_of(source)}: data.bands chooses no bands of a TIFF of this kind (a palette, CMYK, JPEG inside, "
