@@ -170,6 +170,8 @@ def verdicts(found: dict[str, Any]) -> list[dict[str, Any]]:
         at_most(f"key to painted pixels on {page}, p95", 50, "ms", numbers["p95_ms"], median)
     turn = found["page_turn"]
     at_most("page change in the browser, p95", 500, "ms", turn["p95_ms"], f"median {turn['median_ms']} ms")
+    lost = found["page_turns_lost"]
+    at_most("page changes that did not arrive", 0, "", len(lost), f"of {turn['count'] + len(lost)}")
     change = found["page_change"]
     at_most("page change, p95", 500, "ms", change["p95_ms"], f"cpu {change['mean_cpu_ms']} ms")
     for page, milliseconds in found["first_visit_ms"].items():
@@ -242,11 +244,12 @@ def in_the_browser(args: argparse.Namespace, few: bool) -> dict[str, Any]:
     state = f"run={args.run}"
     with served(args.runs, args.threads) as server:
         keys = key_to_paint(server.url, state, slugs(), 10 if few else 30)
-        turns = page_turns(server.url, state, list(titles().values()), 30 if few else 100)
+        turns = page_turns(server, state, list(titles().values()), 30 if few else 100)
     return {
         "key_to_paint": {page: in_milliseconds(each) for page, each in keys.items()},
-        "page_turn": in_milliseconds([ms for each in turns.values() for ms in each]),
-        "page_turn_by_page": {page: in_milliseconds(each) for page, each in turns.items() if each},
+        "page_turn": in_milliseconds([ms for each in turns.milliseconds.values() for ms in each]),
+        "page_turn_by_page": {page: in_milliseconds(each) for page, each in turns.milliseconds.items() if each},
+        "page_turns_lost": turns.lost,
     }
 
 

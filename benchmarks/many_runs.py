@@ -54,10 +54,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             found["page_change"] = page_changes(server, args.run, PAGES, 60)
             found["scrub"] = scrubs(server, args.run, PAGES, 60)
             keys = key_to_paint(server.url, f"run={args.run}", ("steps",), 20)
-            turns = page_turns(server.url, f"run={args.run}", TITLES, 30)
+            turns = page_turns(server, f"run={args.run}", TITLES, 30)
             found["memory_mb"] = round(server.rss_mb())
     found["key_to_paint"] = {page: in_milliseconds(each) for page, each in keys.items()}
-    found["page_turn"] = {page: in_milliseconds(each) for page, each in turns.items()}
+    found["page_turn"] = {page: in_milliseconds(each) for page, each in turns.milliseconds.items()}
+    found["page_turns_lost"] = turns.lost
     return found
 
 

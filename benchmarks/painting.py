@@ -1,8 +1,9 @@
 """What a user waits for in Chromium: from a key to painted pixels, and from a click on a page's link to the page.
 
 The first is taken from the key event's own time stamp to the end of the frame in which the viewer's canvas was painted
-anew. That pixels have changed is looked up after the clock has stopped. The second ends with the first frame after the
-new page's script has run and its heading stands.
+anew. That pixels have changed is looked up after the clock has stopped. The second ends with the first frame in which
+the new page's script has run, its heading stands and every figure in the window is drawn. A page that does not come is
+told with what the browser and the server's threads were doing, and opened anew.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from playwright.sync_api import Error
+from streamlit_server import Server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -23,6 +28,7 @@ VIEWER_PAGES = ("steps", "forgetting", "relevance")
 """Pages on which the browser holds a picture of every step."""
 
 PATIENCE_MS = 120_000
+LOST_MS = 20_000
 
 PREPARE = """() => {
     const deep = (root) => [...root.querySelectorAll('*')].flatMap((e) =>
@@ -48,11 +54,14 @@ PREPARE = """() => {
 ARRIVED = """(title) => {
     const heading = document.querySelector('[data-testid=stMain] h3')?.textContent.includes(title);
     const still = document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning';
-    if (!heading || !still) return false;
+    const inside = (one) => one.getBoundingClientRect().top < innerHeight && one.getBoundingClientRect().bottom > 0;
+    const seen = (kind) => [...document.querySelectorAll(`[class*='st-key-${kind}-']`)].filter(inside);
+    const drawn = seen('plot').every((one) => one.querySelector('.main-svg')) && !seen('later').length;
+    if (!heading || !still || !drawn) return false;
     globalThis.lagArrived ??= performance.now();
     return true;
 }"""
-"""Asked in every frame: the page's script has run, and what it said so far is drawn."""
+"""Asked in every frame: the page's script has run, and what the window holds of it is drawn."""
 
 CLICK = """(title) => {
     const link = [...document.querySelectorAll('a')].find((a) => a.textContent.trim().endsWith(title));
@@ -60,6 +69,12 @@ CLICK = """(title) => {
     globalThis.lagArrived = undefined;
     link.click();
 }"""
+
+SHOWN = """() => ({
+    address: location.href,
+    headings: [...document.querySelectorAll('[data-testid=stMain] h3')].map((h) => h.textContent),
+    ...document.querySelector('[data-testid=stApp]')?.dataset,
+})"""
 
 SETTLED = "() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'"
 
@@ -112,33 +127,55 @@ def _keys(page: Page, times: int) -> list[float]:
     return milliseconds
 
 
-def page_turns(url: str, state: str, titles: Sequence[str], times: int) -> dict[str, list[float]]:
-    """Milliseconds from a click on a page's link to the page, by title; every page has been open before."""
-    found: dict[str, list[float]] = {title: [] for title in titles}
+@dataclass
+class Turns:
+    """Changes of pages."""
+
+    milliseconds: dict[str, list[float]]
+    """From the click on the link, by the title of the page."""
+    lost: list[dict[str, Any]]
+    """Those that did not arrive within LOST_MS: which, what the browser showed, where the server's threads stood."""
+
+
+def page_turns(server: Server, state: str, titles: Sequence[str], times: int) -> Turns:
+    """Clicks on the pages' links, at random; every page has been open before."""
+    found = Turns({title: [] for title in titles}, [])
+    address = f"{server.url}/overview?{state}"
     with chromium() as browser:
-        page = _opened(browser, f"{url}/overview?{state}")
-        _settle(page)
+        page = _opened(browser, address)
         for title in titles:
             _turn(page, title)
             page.wait_for_timeout(1500)
             _settle(page)
         now = titles[-1]
         for _ in range(times):
-            now = random.choice([title for title in titles if title != now])
-            found[now].append(round(_turn(page, now), 1))
-            page.wait_for_timeout(400)
-            _settle(page)
+            before, now = now, random.choice([title for title in titles if title != now])
+            try:
+                found.milliseconds[now].append(round(_turn(page, now), 1))
+                page.wait_for_timeout(400)
+                _settle(page)
+            except Error as error:
+                found.lost.append(_told(page, server, f"{before} to {now}", error))
+                page.close()
+                page = _opened(browser, address)
         page.close()
-    for title, milliseconds in found.items():
+    for title, milliseconds in found.milliseconds.items():
         print(f"  turn to {title}: {sorted(milliseconds)}", file=sys.stderr, flush=True)
     return found
 
 
 def _turn(page: Page, title: str) -> float:
     page.evaluate(CLICK, title)
-    page.wait_for_function(ARRIVED, arg=title)
+    page.wait_for_function(ARRIVED, arg=title, timeout=LOST_MS)
     milliseconds: Any = page.evaluate("lagArrived - lagClicked")
     return float(milliseconds)
+
+
+def _told(page: Page, server: Server, turn: str, error: Exception) -> dict[str, Any]:
+    """What is known of a page that did not come."""
+    told = {"turn": turn, "error": str(error)[:500], "browser": page.evaluate(SHOWN), "threads": server.stacks()}
+    print(f"  lost: {told}", file=sys.stderr, flush=True)
+    return told
 
 
 def _opened(browser: Browser, address: str) -> Page:
@@ -146,6 +183,7 @@ def _opened(browser: Browser, address: str) -> Page:
     page.set_default_timeout(PATIENCE_MS)
     page.goto(address, wait_until="commit")
     page.wait_for_selector("[data-testid=stApp] h3")
+    _settle(page)
     return page
 
 

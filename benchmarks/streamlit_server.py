@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,11 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 120.0
+
+STREAMLIT = (
+    "import faulthandler, signal; faulthandler.register(signal.SIGUSR1); from streamlit.web.cli import main; main()"
+)
+"""`streamlit`, whose threads can be asked where they stand."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,13 @@ class Server:
     def rss_mb(self) -> float:
         return self.process.memory_info().rss / 2**20
 
+    def stacks(self) -> str:
+        """Where each of its threads stands."""
+        before = self.log.stat().st_size
+        self.process.send_signal(signal.SIGUSR1)
+        time.sleep(1)
+        return self.log.read_bytes()[before:].decode(errors="replace")
+
     def errors(self) -> list[str]:
         """Lines of its log that tell of an error."""
         lines = self.log.read_text(errors="replace").splitlines()
@@ -57,7 +70,7 @@ def served(runs: Path, threads: int = 2, cache: Path | None = None, before: Sequ
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         probe.close()
-        command = [*before, sys.executable, "-m", "streamlit", "run", "dashboard/app.py"]
+        command = [*before, sys.executable, "-c", STREAMLIT, "run", "dashboard/app.py"]
         command += ["--server.headless=true", f"--server.port={port}", "--server.address=127.0.0.1"]
         variables = {
             **os.environ, "LAG_RUNS": str(runs.resolve()), "LAG_CACHE": str(cache or Path(folder, "cache")),

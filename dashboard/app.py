@@ -12,6 +12,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from dashboard import sidebar
 from dashboard.cache import loaders
+from dashboard.components import in_view
 from dashboard.components.cells import cell_keys
 from dashboard.page import Page, guarded
 from dashboard.shell import memory_release, prefetch, tour
@@ -109,7 +110,8 @@ def _renderer(entry: Entry, page: Page) -> Callable[[], None]:
             return
         with guarded(entry.title):
             module = importlib.import_module(f"dashboard.app_pages.{entry.slug}.page")
-            module.render(replace(page, toolbar=toolbar))
+            module.render(replace(page, toolbar=toolbar, to_the_end=in_view.is_near(entry.slug)))
+        in_view.watch(entry.slug)
 
     return render
 

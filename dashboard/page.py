@@ -20,6 +20,7 @@ import streamlit as st
 
 from dashboard.cache import loaders
 from dashboard.cache.loaders import Picture
+from dashboard.components import in_view
 from dashboard.ui import design, untrusted
 from lag_core.config import ConfigError
 from lag_core.data.dataset import DatasetMissing
@@ -68,6 +69,8 @@ class Page:
     """The app's pages by slug, for `st.switch_page`."""
     toolbar: Any = None
     """Container on the right of the page's title, for settings of the whole page: `with page.toolbar:`."""
+    to_the_end: bool = True
+    """Whether figures below the first window are drawn, too; else their places are kept."""
 
     @property
     def last_step(self) -> int:
@@ -178,19 +181,26 @@ class View:
 
     def plot(
         self,
-        figure: go.Figure,
+        figure: go.Figure | Callable[[], go.Figure],
         alt: str,
         *,
         height: int = design.PLOT_HEIGHT,
         key: str = "",
         select: bool = False,
+        below: bool = False,
     ) -> list[dict[str, Any]]:
         """Draw a Plotly figure; its tool bar saves PNG or SVG. `alt` is read out by screen readers.
 
         With `select`, clicks on marks rerun the page and the clicked points come back, with their
         `customdata`. Plotly reports no clicks on heat maps: `figures.clickable` lays marks over one.
+
+        `below`: the figure lies below a window of 1280 x 800 and may wait until the reader comes near. Hand over a
+        function then, and it is made only when it is drawn.
         """
         name = key or self.slug
+        if below and self.waits(name, height):
+            return []
+        figure = figure() if callable(figure) else figure
         options: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if select else {}
         if figure.layout.height != height:
             figure.update_layout(height=height)
@@ -203,6 +213,13 @@ class View:
             **options,
         )
         return list(event["selection"]["points"]) if select else []
+
+    def waits(self, name: str, height: int) -> bool:
+        """Whether what lies below the first window is kept back at present; its place is then drawn, in pixels."""
+        if self.page.to_the_end:
+            return False
+        in_view.place(name, height)
+        return True
 
     def csv(self, columns: Columns | Callable[[], Columns]) -> None:
         """Offer a table; a function is called only when somebody downloads it."""

@@ -165,8 +165,8 @@ def sign_flip(differences: np.ndarray) -> float:
 def pairing_cells(one: Pairing) -> list[str]:
     """A table's line, in points."""
     return [
-        f"{one.first} - {one.second}", str(len(one.seeds)), f"{100 * one.difference:+.2f}",
-        f"{100 * one.low:+.2f} to {100 * one.high:+.2f}", f"{one.p:.3g}",
+        f"{one.first} - {one.second}", str(len(one.seeds)), f"{100 * one.difference:+z.2f}",
+        f"{100 * one.low:+z.2f} to {100 * one.high:+z.2f}", f"{one.p:.3g}",
     ]  # fmt: skip
 
 

@@ -155,6 +155,6 @@ def _paired(first: str, second: str, differences: np.ndarray, images: int) -> Im
 def image_cells(one: ImagePairing) -> list[str]:
     """A table's line, in points."""
     return [
-        f"{one.first} - {one.second}", str(one.images), f"{100 * one.difference:+.2f}",
-        f"{100 * one.low:+.2f} to {100 * one.high:+.2f}", f"{one.p:.3g}",
+        f"{one.first} - {one.second}", str(one.images), f"{100 * one.difference:+z.2f}",
+        f"{100 * one.low:+z.2f} to {100 * one.high:+z.2f}", f"{one.p:.3g}",
     ]  # fmt: skip

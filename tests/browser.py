@@ -25,7 +25,7 @@ import pytest
 from repository import ROOT
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
 
 ARTIFACTS = ROOT / "artifacts"
 CHROMIUM_FLAGS = (
@@ -157,6 +157,18 @@ def settle(page: Page) -> None:
         "() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'"
     )
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def figure(page: Page, view: str) -> Locator:
+    """The figure of a view, by the view's slug; those below the window are drawn when somebody scrolls to them."""
+    place = page.locator(f".st-key-view-{view} :is([class*='st-key-plot-'], [class*='st-key-later-'])").first
+    place.wait_for(state="attached")
+    scroll = "(node) => node.scrollIntoView({ block: 'center', behavior: 'instant' })"
+    place.evaluate(scroll)
+    drawn = page.locator(f".st-key-view-{view} .js-plotly-plot").first
+    drawn.locator(".main-svg").first.wait_for()
+    drawn.evaluate(scroll)
+    return drawn
 
 
 def screenshot(page: Page, name: str) -> Path:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+from browser import chromium, served
+from repository import ROOT
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="module")
@@ -24,3 +30,18 @@ MAIN = sys.modules["__main__"]
 def own_main() -> None:
     """AppTest leaves its script behind as `__main__`; a process that a later test spawns would run it."""
     sys.modules["__main__"] = MAIN
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium."""
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The app on the runs that ship, with nothing kept of earlier sessions."""
+    cache = tmp_path_factory.mktemp("cache")
+    with served("dashboard/app.py", {"LAG_RUNS": str(ROOT / "checkpoints"), "LAG_CACHE": str(cache)}) as url:
+        yield url

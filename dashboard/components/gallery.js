@@ -10,7 +10,6 @@ function endInSight(name) {
 
 class Gallery {
   constructor(parent) {
-    this.missing = new MissingBlobs(() => this.update(this.received));
     this.list = element("div", { class: "grid", role: "listbox", onkeydown: (event) => this.key(event) });
     this.range = element("span", { class: "soft" });
     this.back = this.pageButton("left", "Previous page", -1);
@@ -18,6 +17,7 @@ class Gallery {
     this.foot = element("div", { class: "foot" }, this.range, element("span", { class: "space" }), this.back, this.next);
     this.node = element("div", { class: "lag gallery" }, this.list, this.foot);
     this.items = [];
+    this.missing = new MissingBlobs(this.node, () => this.update(this.received));
     parent.append(this.node);
   }
 
@@ -35,7 +35,7 @@ class Gallery {
   async update(received) {
     this.received = received;
     const { data, setTriggerValue } = received;
-    this.send = setTriggerValue;
+    this.send = (name, value) => tell(this.node, () => setTriggerValue(name, value));
     this.props = openPayload(data);
     if (this.props.selected !== this.given) this.selected = this.props.selected; // else what was chosen here stays chosen
     this.given = this.props.selected;

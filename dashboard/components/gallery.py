@@ -1,6 +1,6 @@
 """A page of thumbnails to choose one from: images of a run, channels of a layer.
 
-The script is in dom.js, payload.js and gallery.js. Pictures are made only for the page that is shown, and
+The script is in dom.js, turning.js, payload.js and gallery.js. Pictures are made only for the page that is shown, and
 only if the browser does not have them yet.
 """
 
@@ -40,7 +40,7 @@ class Thumbnail:
 _component = st.components.v2.component(
     "lag.gallery",
     css=source("base.css", "gallery.css"),
-    js=source("dom.js", "payload.js", "gallery.js"),
+    js=source("dom.js", "turning.js", "payload.js", "gallery.js"),
 )
 
 

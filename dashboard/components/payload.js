@@ -96,7 +96,8 @@ function blobStore() {
 /* Asks the server for blobs that it believes were sent. A question or its answer may be lost (Streamlit drops a message
    that a newer one replaces, and another component may have brought the blobs): after a while `again` looks once more. */
 class MissingBlobs {
-  constructor(again) {
+  constructor(node, again) {
+    this.node = node;
     this.again = again;
     this.asked = new Map(); // name -> how often
     this.timer = null;
@@ -108,7 +109,7 @@ class MissingBlobs {
     if (!due.length) return;
     for (const name of due) this.asked.set(name, (this.asked.get(name) ?? 0) + 1);
     this.timer = setTimeout(this.again, 500 * 2 ** Math.max(...due.map((name) => this.asked.get(name))));
-    setTriggerValue("missing", due);
+    tell(this.node, () => setTriggerValue("missing", due));
   }
 
   /* Nothing is missing any more: what is lost later is asked for anew. */

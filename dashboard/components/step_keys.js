@@ -2,18 +2,23 @@
    What is sent is the step itself, not the key: however many keys one answer of the server takes, none is lost. */
 
 class StepKeys {
-  constructor() {
+  constructor(parent) {
+    this.parent = parent;
     this.onKey = (event) => this.press(event);
     this.onClick = (event) => this.click(event);
+    this.onLeave = () => this.timer && this.sendNow();
     document.addEventListener("keydown", this.onKey);
     document.addEventListener("click", this.onClick, true);
+    document.addEventListener("lag:leave", this.onLeave);
     keepHistoryShort();
+    watchTurns();
   }
 
   destroy() {
     clearTimeout(this.timer);
     document.removeEventListener("keydown", this.onKey);
     document.removeEventListener("click", this.onClick, true);
+    document.removeEventListener("lag:leave", this.onLeave);
   }
 
   update({ data, setStateValue }) {
@@ -44,7 +49,14 @@ class StepKeys {
     Object.assign(chosen, { step, sent: chosen.sent + 1, at: performance.now() });
     document.dispatchEvent(new CustomEvent("lag:step", { detail: step }));
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.send("target", { step: chosen.step, count: chosen.sent }), 30);
+    this.timer = setTimeout(() => this.sendNow(), 30);
+  }
+
+  sendNow() {
+    clearTimeout(this.timer);
+    this.timer = null;
+    const chosen = chosenStep();
+    tell(this.parent, () => this.send("target", { step: chosen.step, count: chosen.sent }));
   }
 }
 
@@ -56,7 +68,7 @@ const all = new WeakMap();
 
 export default function (component) {
   const parent = component.parentElement;
-  if (!all.has(parent)) all.set(parent, new StepKeys());
+  if (!all.has(parent)) all.set(parent, new StepKeys(parent));
   const keys = all.get(parent);
   keys.update(component);
   return () => {

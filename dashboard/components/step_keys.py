@@ -10,7 +10,9 @@ from dashboard.components.assets import source
 
 _KEY = "step.keys"
 
-_component = st.components.v2.component("lag.step-keys", js=source("steps.js", "history.js", "step_keys.js"))
+_component = st.components.v2.component(
+    "lag.step-keys", js=source("steps.js", "history.js", "turning.js", "step_keys.js")
+)
 
 
 def step_keys(step: int, last: int, choose: Callable[[int], None]) -> None:

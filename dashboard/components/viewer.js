@@ -11,7 +11,6 @@ class Viewer {
     this.reports = {};
     this.overlays = new Map();
     this.sure = new Map();
-    this.missing = new MissingBlobs(() => this.update(this.received));
     this.stage = new Stage({
       hover: (point) => this.hover(point),
       choose: (point) => this.choose(point),
@@ -29,16 +28,20 @@ class Viewer {
     this.note = element("div", { class: "note", role: "status" }, "Loading the picture …");
     this.stage.node.append(this.note);
     this.onStep = (event) => this.follow(event.detail);
+    this.onLeave = () => this.reportTimer && this.reportNow();
     document.addEventListener("lag:step", this.onStep);
+    document.addEventListener("lag:leave", this.onLeave);
     this.node = element("div", { class: "lag viewer" },
       element("div", { class: "body" }, this.stage.node, element("aside", { class: "panel" }, this.readout.node)),
       this.legend.node, this.strip.node, this.tools.node);
+    this.missing = new MissingBlobs(this.node, () => this.update(this.received));
     parent.append(this.node);
   }
 
   destroy() {
     this.stage.destroy();
     document.removeEventListener("lag:step", this.onStep);
+    document.removeEventListener("lag:leave", this.onLeave);
     clearTimeout(this.reportTimer);
     this.missing.stop();
     blobStore().release(this);
@@ -50,7 +53,10 @@ class Viewer {
   async update(received) {
     this.received = received;
     const { data, setTriggerValue, setStateValue } = received;
-    this.send = { setTriggerValue, setStateValue };
+    this.send = {
+      setTriggerValue: (name, value) => tell(this.node, () => setTriggerValue(name, value)),
+      setStateValue: (name, value) => tell(this.node, () => setStateValue(name, value)),
+    };
     const props = withNothing(openPayload(data));
     this.version = (this.version ?? 0) + 1;
     const version = this.version;
@@ -146,14 +152,18 @@ class Viewer {
   report() {
     if (!this.props.report) return;
     clearTimeout(this.reportTimer);
-    this.reportTimer = setTimeout(() => {
-      const { opacity, threshold, hidden, outlines, mode, split } = this.settings;
-      const view = { opacity, threshold, hidden, outlines, mode, split };
-      for (const [name, value] of Object.entries(view)) {
-        this.reports[name] = [...(this.reports[name] ?? []), JSON.stringify(value)].slice(-8);
-      }
-      this.send.setStateValue("view", view);
-    }, 400);
+    this.reportTimer = setTimeout(() => this.reportNow(), 400);
+  }
+
+  reportNow() {
+    clearTimeout(this.reportTimer);
+    this.reportTimer = null;
+    const { opacity, threshold, hidden, outlines, mode, split } = this.settings;
+    const view = { opacity, threshold, hidden, outlines, mode, split };
+    for (const [name, value] of Object.entries(view)) {
+      this.reports[name] = [...(this.reports[name] ?? []), JSON.stringify(value)].slice(-8);
+    }
+    this.send.setStateValue("view", view);
   }
 
   activate(index) {

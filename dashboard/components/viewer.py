@@ -98,7 +98,7 @@ class ViewerSettings:
     split: Split
 
 
-_SCRIPTS = ("dom", "payload", "paint", "stage", "panel", "strip", "tools", "sheet", "steps", "viewer")
+_SCRIPTS = ("dom", "turning", "payload", "paint", "stage", "panel", "strip", "tools", "sheet", "steps", "viewer")
 
 _component = st.components.v2.component(
     "lag.viewer",

@@ -3,9 +3,9 @@
 
 class Wall {
   constructor(parent) {
-    this.missing = new MissingBlobs(() => this.update(this.received));
     this.grid = element("div", { class: "cells", role: "grid", onkeydown: (event) => this.key(event) });
     this.node = element("div", { class: "lag wall" }, this.grid);
+    this.missing = new MissingBlobs(this.node, () => this.update(this.received));
     parent.append(this.node);
   }
 
@@ -18,7 +18,7 @@ class Wall {
   update(received) {
     this.received = received;
     const { data, setTriggerValue } = received;
-    this.send = setTriggerValue;
+    this.send = (name, value) => tell(this.node, () => setTriggerValue(name, value));
     this.props = openPayload(data);
     const names = this.props.cells.flat().map((cell) => cell.image).filter(Boolean);
     const missing = blobStore().hold(this, names);

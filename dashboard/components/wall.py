@@ -1,6 +1,6 @@
 """A table of thumbnails, a row per class and a column per step; one cell is chosen by a click or with the keyboard.
 
-The script is in dom.js, payload.js and wall.js. Pictures are made only if the browser does not have them yet.
+The script is in dom.js, turning.js, payload.js and wall.js. Pictures are made only if the browser lacks them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class WallCell:
 _component = st.components.v2.component(
     "lag.wall",
     css=source("base.css", "wall.css"),
-    js=source("dom.js", "payload.js", "wall.js"),
+    js=source("dom.js", "turning.js", "payload.js", "wall.js"),
 )
 
 

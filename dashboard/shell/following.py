@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dashboard.state.starting_over import start_over
 from dashboard.ui import untrusted
 from lag_core.runs import Run, RunError, open_run
 
@@ -26,7 +27,7 @@ def start_over_if_changed(run: Run) -> None:
             return
     except RunError:
         return  # it was moved away; what is known of it can still be shown
-    st.rerun(scope="app")
+    start_over()
 
 
 def await_first_step(run: Run) -> None:

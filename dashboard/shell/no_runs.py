@@ -12,6 +12,7 @@ import streamlit as st
 from dashboard.cache import loaders
 from dashboard.cache.loaders import Catalogue
 from dashboard.state import folder_naming, runs_folder
+from dashboard.state.starting_over import start_over
 from dashboard.ui import commands, untrusted
 from lag_core.importing.error import CheckpointError
 from lag_core.importing.zipped_run import unpack
@@ -81,7 +82,7 @@ def _open(folder: Path) -> None:
     found = loaders.catalogue(folder)
     if found.runs:
         runs_folder.choose(folder)
-        st.rerun()
+        start_over()
     if not found.broken:
         st.error(f"There is no run in {untrusted.markdown(folder)}: no folder in it has a file run.json.")
     for run in found.broken:

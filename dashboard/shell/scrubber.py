@@ -14,6 +14,7 @@ import streamlit as st
 
 from dashboard.components.step_keys import step_keys
 from dashboard.state import selection
+from dashboard.state.starting_over import start_over
 from lag_core.runs import Run
 
 STEP = "step"
@@ -114,5 +115,5 @@ def _tick(step: int, last: int) -> None:
     st.session_state[_TICKED] = time.monotonic()
     if step >= last:
         st.session_state[_PLAYING] = False
-        st.rerun(scope="app")
+        start_over()
     selection.go(step=step + 1)

@@ -9,6 +9,7 @@ from dashboard.page import Page
 from dashboard.picture import stepwise
 from dashboard.picture.predictions import Answers
 from dashboard.shell.following import STEADY
+from dashboard.state.starting_over import start_over
 from dashboard.ui import untrusted
 from lag_core.runs import Run
 from lag_core.sentences import counted
@@ -37,7 +38,7 @@ def _progress(picture: Picture, coming: list[Coming]) -> None:
     missing = [len(work.order) - len(work.there) for work in works]
     failed = any(work.failure for work in works)
     if failed or any(now < before for now, (_, _, before) in zip(missing, coming, strict=True)):
-        st.rerun(scope="app")
+        start_over()
     total = sum(len(work.order) for work in works)
     names = " and ".join(untrusted.name(run.name) for run, _, _ in coming)
     st.progress(

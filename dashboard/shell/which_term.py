@@ -35,7 +35,7 @@ def draw(page: Page, run: Run, cls: int | None, step: int) -> None:
         curves = _curves(run, cls, step)
         view.csv(curves.table)
         st.markdown(untrusted.markdown(term_shares.sentence(_name(run, cls), curves)))
-        view.plot(term_curves(curves, page.ink), _alt(curves), height=HEIGHT)
+        view.plot(lambda: term_curves(curves, page.ink), _alt(curves), height=HEIGHT, below=True)
         st.caption(NOT_PREDICTED)
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
+from dashboard.state.starting_over import start_over
 from dashboard.ui import untrusted
 
 LONGEST_VALUE = 300
@@ -81,7 +82,7 @@ def _is_news(session: MutableMapping[Any, Any], current: dict[str, str]) -> bool
 def go(**wishes: object) -> NoReturn:
     """Run the app again with these values, checked as if a link had brought them (`cls` is `class`)."""
     st.session_state[_WISHES] = {"class" if key == "cls" else key: str(value) for key, value in wishes.items()}
-    st.rerun(scope="app")
+    start_over()
 
 
 def fresh(key: str, value: object) -> bool:

@@ -112,7 +112,7 @@ def _add_band(figure: go.Figure, counts: np.ndarray, band: tuple[np.ndarray, np.
 def _effect_words(
     line: EffectLine, count: int, place: int, band: tuple[np.ndarray, np.ndarray, np.ndarray] | None
 ) -> str:
-    text = f"{line.label}, {counted(count, 'channel')}: {line.values[place]:+.1f} points"
+    text = f"{line.label}, {counted(count, 'channel')}: {line.values[place]:+z.1f} points"
     if band is None or not count:
         return text
-    return f"{text}<br>random: {band[0][place]:+.1f} to {band[2][place]:+.1f}"
+    return f"{text}<br>random: {band[0][place]:+z.1f} to {band[2][place]:+z.1f}"

@@ -218,7 +218,7 @@ def clickable(
             name="cells",
         )
     )
-    figure.update_layout(hovermode="closest", clickmode="event+select")
+    figure.update_layout(hovermode="closest", clickmode="event+select", dragmode="pan")  # or Streamlit draws it anew
     return figure
 
 

@@ -26,7 +26,7 @@ def short(value: float) -> str:
 
 def number(value: float) -> str:
     """A short number with a true minus sign."""
-    return f"{value:.2f}".replace("-", "−") if abs(value) < 100 else f"{value:.0f}".replace("-", "−")
+    return f"{value:z.2f}".replace("-", "−") if abs(value) < 100 else f"{value:z.0f}".replace("-", "−")
 
 
 counted = sentences.counted

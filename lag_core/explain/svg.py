@@ -106,7 +106,7 @@ def _waterfall_row(bar: Bar, top: float, x: Callable[[float], float]) -> list[st
     left, right = sorted((x(bar.base), x(bar.tip)))
     middle = top + BAR / 2
     size = bar.tip if bar.kind == "level" else bar.tip - bar.base
-    number = f"{size:.1f}" if bar.kind == "level" else f"{size:+.1f}".replace("-", "−")
+    number = f"{size:z.1f}" if bar.kind == "level" else f"{size:+z.1f}".replace("-", "−")
     edge = max(right, *(x(v) for v in _whisker(bar)), right)
     found = [
         f'<text x="{NAMES - 6}" y="{middle + 4:.1f}" text-anchor="end">{html.escape(bar.name[:40])}</text>',

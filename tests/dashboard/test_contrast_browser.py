@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from browser import chromium, served, settle, window
+from browser import settle, window
 from playwright.sync_api import Browser
-from repository import ROOT
 
 pytestmark = pytest.mark.browser
 
@@ -43,18 +40,6 @@ CONTRASTS = """() => {
     }
     return found;
 }"""
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with served("dashboard/app.py", {"LAG_RUNS": str(ROOT / "checkpoints")}) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

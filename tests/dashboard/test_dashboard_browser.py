@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from browser import chromium, screenshot, served, settle, window
+from browser import figure, screenshot, served, settle, window
 from PIL import Image
 from small_runs import write_run
 
@@ -22,6 +22,9 @@ CARDS = (
     "view-confusion",
     "view-all-runs",
 )
+DRAWN = """() => [...document.querySelectorAll("[class*='st-key-plot-']")].every(
+    (one) => one.getBoundingClientRect().top >= innerHeight || one.querySelector(".main-svg"))"""
+"""Every figure in the window is drawn."""
 FIRST = CARDS[:3]
 """Cards that are seen without scrolling at 1920 x 1080."""
 
@@ -37,18 +40,12 @@ def address(tmp_path_factory):
         yield f"{url}/overview"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as opened:
-        yield opened
-
-
 def ready(page):
-    """Wait until Overview is drawn: the last card's table and the plots are there."""
+    """Wait until Overview is drawn: the last card is there, and what the window shows of the figures."""
     page.set_default_timeout(60_000)  # the machine may do other work
-    page.wait_for_selector(".st-key-view-all-runs [data-testid=stDataFrame]")
-    page.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 8")
+    page.wait_for_selector(".st-key-view-all-runs")
     settle(page)
+    page.wait_for_function(DRAWN)
 
 
 def step_shown(page) -> int:
@@ -131,8 +128,7 @@ def test_play_runs_to_the_end(browser, address):
 
 def click_cell(page, view, column, row, columns, rows):
     """Click a cell of a view's heat map."""
-    place = page.locator(f".st-key-{view} .nsewdrag")
-    place.evaluate("(plot) => plot.scrollIntoView({ block: 'center' })")
+    place = figure(page, view).locator(".nsewdrag")
     box = place.bounding_box()
     across, down = (column + 0.5) / columns, (row + 0.5) / rows
     page.mouse.move(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
@@ -144,7 +140,7 @@ def click_cell(page, view, column, row, columns, rows):
 def test_a_cell_of_the_iou_matrix_selects_step_and_class(browser, address):
     with window(browser, address, width=1920, height=1080) as page:
         ready(page)
-        click_cell(page, "view-iou-by-step-and-class", 1, 3, 3, 5)
+        click_cell(page, "iou-by-step-and-class", 1, 3, 3, 5)
         wait_for_step(page, 1)
         page.wait_for_function("location.search.includes('class=tree')")
         page.keyboard.press("l")
@@ -156,7 +152,7 @@ def test_a_cell_of_the_iou_matrix_selects_step_and_class(browser, address):
 def test_a_cell_of_the_confusion_matrix_names_the_pair(browser, address):
     with window(browser, address, width=1920, height=1080) as page:
         ready(page)
-        click_cell(page, "view-confusion", 2, 1, 5, 5)
+        click_cell(page, "confusion", 2, 1, 5, 5)
         page.get_by_text(re.compile("building.*that is called.*low vegetation")).wait_for()
         page.wait_for_function("location.search.includes('pair=1-2')")
 
@@ -164,8 +160,40 @@ def test_a_cell_of_the_confusion_matrix_names_the_pair(browser, address):
 def test_a_box_of_the_timeline_is_a_step(browser, address):
     with window(browser, address, width=1920, height=1080) as page:
         ready(page)
-        click_cell(page, "view-steps", 0, 0, 3, 1)
+        boxes = page.locator(".timeline .box")
+        assert boxes.count() == 3 and boxes.nth(2).get_attribute("aria-pressed") == "true"
+        boxes.nth(0).click()
         wait_for_step(page, 0)
+        assert boxes.nth(0).get_attribute("aria-pressed") == "true"
+
+
+@pytest.mark.parametrize("width", [900, 1280])
+def test_the_timeline_cuts_no_name(browser, address, width):
+    with window(browser, address, width=width) as page:
+        ready(page)
+        cut = page.locator(".timeline .box").evaluate_all(
+            "boxes => boxes.filter((b) => b.scrollWidth > b.clientWidth || b.scrollHeight > b.clientHeight).length"
+        )
+        names = page.locator(".timeline .name").all_inner_texts()
+        assert cut == 0 and "low vegetation" in names
+
+
+def test_a_figure_below_is_drawn_when_somebody_scrolls(browser, address):
+    with window(browser, address, width=1280, height=500) as page:
+        ready(page)
+        place = page.locator(".st-key-later-confusion")
+        height, top = place.bounding_box()["height"], page.locator(".st-key-view-confusion").bounding_box()["y"]
+        assert top > 500 and page.locator(".st-key-plot-confusion").count() == 0
+        drawn = figure(page, "confusion")
+        assert page.locator(".st-key-plot-confusion").bounding_box()["height"] == height, "nothing jumps"
+        page.keyboard.press("j")
+        wait_for_step(page, 1)
+        assert drawn.is_visible(), "it stays"
+        page.get_by_role("link", name="Compare").first.click()
+        page.locator(".st-key-view-seeds").wait_for()
+        page.get_by_role("link", name="Overview").first.click()
+        ready(page)
+        assert page.locator(".st-key-later-confusion").count() == 1, "who comes back begins at the top"
 
 
 def test_choosing_another_thumbnail(browser, address):
@@ -221,7 +249,7 @@ def test_downloads(browser, address):
             view.get_by_role("button", name="CSV").click()
         text = table.value.path().read_text()
         assert text.startswith("class,step 0,step 1,step 2\n") and "building," in text
-        view.locator(".js-plotly-plot").hover()
+        figure(page, "iou-by-step-and-class").hover()
         with page.expect_download() as picture:
             view.locator("[data-title^='Download plot']").click()
         assert picture.value.suggested_filename == "aerial-2-2-1-finetune-iou-by-step-and-class.png"

@@ -68,22 +68,11 @@ def test_curves_draw_both_runs_with_one_legend():
     np.testing.assert_allclose(np.array(two.data[0].y, float), [90, 40])
 
 
-def test_timeline_has_a_box_a_step_and_counts_what_it_leaves_out():
-    many = tuple(ClassInfo(i, f"class {i}", (10, 20, 30)) for i in range(9))
-    figure = figures.timeline([many, CLASSES[:1]], ["5 images", "3 images"], design.LIGHT, step=1)
-    assert len(figure.layout.shapes) == 2
-    assert [s.line.width for s in figure.layout.shapes] == [1, 2], "the present step stands out"
-    texts = [a.text for a in figure.layout.annotations]
-    assert any("and 3 more" in t for t in texts)
-    assert list(map(list, trace_of(figure, name="cells").customdata)) == [[0], [1]]
-
-
 @pytest.mark.parametrize("ink", [design.LIGHT, design.DARK])
 def test_names_are_never_html(ink):
     drawn = [
         figures.iou_matrix(IOUS, CLASSES, ink, step=0, cls=0),
         figures.confusion_matrix(np.eye(3, dtype=np.int64), CLASSES, ink),
-        figures.timeline([CLASSES], ["<img src=x>"], ink, step=0),
         figures.curves([("<b>run</b>", {k: np.ones(1) for k in figures.CURVES})], ink, step=0),
     ]
     for figure in drawn:

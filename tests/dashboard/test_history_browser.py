@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
-from browser import chromium, served, settle, window
+from browser import settle, window
 from playwright.sync_api import Browser, Page, expect
-from repository import ROOT
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
@@ -19,18 +17,6 @@ PAUSE = 120
 """Milliseconds between keys."""
 
 STATE = "run=animals-3-1-finetune&run2=animals-3-1-lagplus"
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with served("dashboard/app.py", {"LAG_RUNS": str(ROOT / "checkpoints")}) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 def ready(page: Page, heading: str) -> None:
@@ -111,3 +97,29 @@ def test_the_picture_does_not_wait_for_the_server_and_no_key_is_lost(browser: Br
         assert sorted(waits)[2] < 250, f"key to paint took {waits} ms"  # the aim is 50 on an idle machine
         slider(page, 1)
         assert page.locator(".viewer .tag").first.inner_text().startswith("Step 1")
+
+
+SAY_AND_LEAVE = """wait => {
+    const deep = (root) => [...root.querySelectorAll("*")].flatMap((e) =>
+        [...(e.matches(".viewer input[type=range]") ? [e] : []), ...(e.shadowRoot ? deep(e.shadowRoot) : [])]);
+    const [slider] = deep(document);
+    slider.value = slider.value === "0.5" ? "0.7" : "0.5";
+    for (const kind of ["input", "change"]) slider.dispatchEvent(new Event(kind, { bubbles: true }));
+    const link = [...document.querySelectorAll("a")].find((a) => a.textContent.trim().endsWith("Training"));
+    setTimeout(() => link.click(), wait);
+}"""
+"""A setting of the viewer, which tells the server 400 ms later, and a click on a page's link after `wait`."""
+
+
+def test_a_page_comes_although_a_component_speaks_at_the_same_moment(browser: Browser, address: str) -> None:
+    """Streamlit names the page before in what is sent between the click and the new page, and goes back to it."""
+    with window(browser, f"{address}/steps?{STATE}&step=1", width=1280, height=800) as page:
+        page.set_default_timeout(60_000)
+        for wait in (0, 380, 400):
+            ready(page, "Steps")
+            page.locator(".viewer .item").first.wait_for()
+            page.wait_for_timeout(500)
+            page.evaluate(SAY_AND_LEAVE, wait)
+            page.wait_for_timeout(500)
+            ready(page, "Training")
+            visit(page, "Steps")

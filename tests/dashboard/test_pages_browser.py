@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from browser import chromium, screenshot, served, settle, window
+from browser import figure, screenshot, served, settle, window
 from repository import ROOT
 from shapes import tiny_config, write_shapes, write_toml
 
@@ -17,19 +17,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 RUN, COMPARED = "aerial-2-2-1-finetune", "aerial-2-2-1-reference"
 STATE = f"run={RUN}&run2={COMPARED}&class=building&step=1&image=rgb-val-0000"
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
-    with served("dashboard/app.py", {"LAG_RUNS": str(ROOT / "checkpoints"), "LAG_CACHE": str(cache)}) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as opened:
-        yield opened
 
 
 @contextmanager
@@ -56,7 +43,8 @@ def test_forgetting_counts_on_the_validation_set(browser, address):
 
 
 def test_channels_are_switched_off_and_taken_from_the_step_before(browser, address):
-    with opened(browser, address, "channels", ".st-key-view-sets .js-plotly-plot") as page:
+    with opened(browser, address, "channels", ".st-key-view-gallery .gallery .entry") as page:
+        figure(page, "sets")
         screenshot(page, "channels-light-1280")
         entry = page.locator(".st-key-view-gallery .gallery .entry").nth(3)
         channel = entry.get_attribute("data-id")
@@ -96,7 +84,8 @@ def test_prototypes_follow_the_class_that_is_chosen(browser, address):
 
 
 def test_training_zooms_into_a_step(browser, address):
-    with opened(browser, address, "training", ".st-key-view-terms .js-plotly-plot") as page:
+    with opened(browser, address, "training", ".st-key-view-gradients .js-plotly-plot") as page:
+        figure(page, "terms")
         screenshot(page, "training-light-1280")
         assert page.get_by_text(re.compile("step 1: segmentation alone trained the network")).is_visible()
         page.get_by_role("radio", name="step 1", exact=True).click()

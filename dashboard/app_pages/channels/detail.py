@@ -205,10 +205,12 @@ def _profile(scene: Scene, view: View) -> None:
     view.csv({"class": names, **{f"mean activation, step {t}": row for t, row in enumerate(profiles)}})
     st.caption("What it answers to: mean activation on each class, by step.")
     class_key(run, range(len(run.classes)))
-    figure = figures.profile_lines(
-        profiles, run.classes, introduced, scene.page.ink, cls=scene.page.cls, step=scene.page.step
-    )
-    points = view.plot(figure, f"Class profile of channel {scene.channel}", height=PROFILE_HEIGHT, select=True)
+    points = view.plot(
+        lambda: figures.profile_lines(
+            profiles, run.classes, introduced, scene.page.ink, cls=scene.page.cls, step=scene.page.step
+        ),
+        f"Class profile of channel {scene.channel}", height=PROFILE_HEIGHT, select=True, below=True,
+    )  # fmt: skip
     if points and selection.fresh("channels-profile", points[0]["customdata"]):
         step, cls = points[0]["customdata"]
         selection.go(step=step, cls=class_names(run)[cls])
@@ -299,8 +301,10 @@ def draw_without(scene: Scene) -> None:
             )
             return
         st.caption(f"What each class lost and gained.{_spared(truth, before, after)}")
-        figure = figures.changed_bars(before, after, scene.run.classes, scene.page.ink, truth=truth)
-        view.plot(figure, "Pixels lost and gained by each class", height=BARS_HEIGHT)
+        view.plot(
+            lambda: figures.changed_bars(before, after, scene.run.classes, scene.page.ink, truth=truth),
+            "Pixels lost and gained by each class", height=BARS_HEIGHT, below=True,
+        )  # fmt: skip
 
 
 def _painted(scene: Scene, picture: Picture, before: np.ndarray, after: np.ndarray) -> list[np.ndarray]:

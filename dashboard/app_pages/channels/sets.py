@@ -192,8 +192,8 @@ def _sets_curve(
     with slot.container(gap="xsmall"):
         st.markdown(_verdict(scene, curves[chosen[0]], controls, how, measure, chosen))
         points = view.plot(
-            draw(band=band), "Effect of changing sets of channels, next to random ones", height=EFFECT_HEIGHT,
-            select=True,
+            lambda: draw(band=band), "Effect of changing sets of channels, next to random ones", height=EFFECT_HEIGHT,
+            select=True, below=True,
         )  # fmt: skip
     if points and selection.fresh("channels-sets", points[0]["customdata"]):
         place, count = points[0]["customdata"]
@@ -208,14 +208,14 @@ def _verdict(scene: Scene, curve: Any, controls: Any, how: How, measure: int, ch
     effect = 100 * float(curve.effect[place, measure])
     done = f"from step {scene.pair.old}" if how == "old" else "switched off"
     what = "of the picture changes its class" if measure == 0 else "right pixels"
-    amount = f"{effect:.1f} % {what}" if measure == 0 else f"{effect:+.1f} points of {what}".replace("-", "−")
+    amount = f"{effect:z.1f} % {what}" if measure == 0 else f"{effect:+z.1f} points of {what}".replace("-", "−")
     sentence = f"**{count} {ORDERS[order][0]}** channels {done}: **{amount}**"
     if controls is None:
         return f"{sentence}. Whether that is more than chance needs the random channels."
     low, high = (100 * float(edge[place, measure]) for edge in controls.interval())
     side: Literal["above", "below"] = "above" if measure == 0 or how == "old" else "below"
     p = float(maps.beside(curve, controls).p_value(side)[place, measure])
-    chance = f"random ones {low:.1f} to {high:.1f}".replace("-", "−")
+    chance = f"random ones {low:z.1f} to {high:z.1f}".replace("-", "−")
     if not np.isfinite(p):
         return f"{sentence}."
     if p <= SIGNIFICANT + 1e-9:

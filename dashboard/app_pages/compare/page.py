@@ -163,8 +163,10 @@ def _verdicts(page: Page, together: Together) -> None:
         found, names = together.fates, [run.name for run in together.runs]
         table = {c.name: [row[i].word for row in found] for i, c in enumerate(page.run.classes)}
         view.csv({"run": names, **table})
-        figure = figures.verdicts(names, page.run.classes, found, page.ink)
-        view.plot(figure, "Verdict on each class, by run", height=figures.height_of(len(names)))
+        view.plot(
+            lambda: figures.verdicts(names, page.run.classes, found, page.ink), "Verdict on each class, by run",
+            height=figures.height_of(len(names)), below=True,
+        )  # fmt: skip
 
 
 def _settings(page: Page, together: Together, column: str) -> None:
@@ -182,8 +184,10 @@ def _settings(page: Page, together: Together, column: str) -> None:
         last = [100 * getattr(one, column) for one in rows]
         if np.isnan(last).all():
             raise Empty("None of these runs has this measure. Choose another one above.")
-        figure = figures.settings([run.name for run in runs], shown, last, COLUMNS[column], page.ink)
-        view.plot(figure, "Settings that differ, a line per run", height=360)
+        view.plot(
+            lambda: figures.settings([run.name for run in runs], shown, last, COLUMNS[column], page.ink),
+            "Settings that differ, a line per run", height=360, below=True,
+        )  # fmt: skip
         if len(apart) > len(shown):
             rest = ", ".join(untrusted.name(key) for key in list(apart)[MOST_SETTINGS:])
             st.caption(f"Not drawn, but in the CSV: {rest}.")

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import streamlit as st
 
 from dashboard.app_pages.forgetting import fates, figures
 from dashboard.app_pages.forgetting.fates import Losses, Story
@@ -26,6 +27,7 @@ from lag_core.runs import Run
 FLOW_HEIGHT = 520
 LOWER_HEIGHT = 290
 GALLERY_SIZE, GALLERY_SIDE = 9, 82
+NAMES_HEIGHT = 330
 
 PICTURE, SET = "picture", "set"
 """What is counted."""
@@ -55,11 +57,12 @@ def draw_flows(page: Page, picture: Picture | None, told: Story | None, told2: S
             raise Empty(f"There is no {name} in {what}. Choose another class, or the validation set above.")
         runs = [(run, flows) for run, flows in runs if flows.any()]
         view.csv(lambda: _flow_table(page.run, runs))
-        figure = figures.flow_diagram(
-            runs, page.run.classes, page.ink, cls=None if blind else page.cls, step=page.step,
-            height=FLOW_HEIGHT,
+        view.plot(
+            lambda: figures.flow_diagram(
+                runs, page.run.classes, page.ink, cls=None if blind else page.cls, step=page.step, height=FLOW_HEIGHT
+            ),
+            "Flows of pixels between predicted classes from step to step", height=FLOW_HEIGHT, below=True,
         )  # fmt: skip
-        view.plot(figure, "Flows of pixels between predicted classes from step to step", height=FLOW_HEIGHT)
 
 
 def _flow_runs(
@@ -147,13 +150,13 @@ def draw_lost(page: Page, told: Story | None, told2: Story | None, scope: str) -
         names = [c.name for c in page.run.classes]
         table: dict[str, Any] = {"class": names, "pixels": losses.pixels}
         view.csv(table | {f"step {t}": row for t, row in enumerate(shares)})
-        figure = figures.lost_matrix(
-            shares, losses.pixels, page.run.classes, page.ink, step=page.step, cls=page.cls,
-            other=other[1].shares() if other else None, other_name=other[0] if other else "",
-        )  # fmt: skip
         points = view.plot(
-            figure, "Heat map of lost pixels in percent, by class and step", height=LOWER_HEIGHT, select=True
-        )
+            lambda: figures.lost_matrix(
+                shares, losses.pixels, page.run.classes, page.ink, step=page.step, cls=page.cls,
+                other=other[1].shares() if other else None, other_name=other[0] if other else "",
+            ),
+            "Heat map of lost pixels in percent, by class and step", height=LOWER_HEIGHT, select=True, below=True,
+        )  # fmt: skip
         if points and selection.fresh("lost", points[0]["customdata"]):
             step, cls = points[0]["customdata"]
             selection.go(step=step, cls=class_names(page.run)[cls])
@@ -186,8 +189,11 @@ def draw_shift(page: Page, told: Story | None, told2: Story | None, scope: str, 
         if all(np.isnan(shares).all() for _, shares in runs):
             raise Empty(f"No step counts {name if only else 'a class'} among the old ones here.")
         view.csv(lambda: _shift_table(runs))
-        figure = figures.shift_bars(runs, page.ink, step=page.step, background=page.run.labels.background is not None)
-        view.plot(figure, "Stacked shares of what pixels of old classes are called", height=LOWER_HEIGHT)
+        ground = page.run.labels.background is not None
+        view.plot(
+            lambda: figures.shift_bars(runs, page.ink, step=page.step, background=ground),
+            "Stacked shares of what pixels of old classes are called", height=LOWER_HEIGHT, below=True,
+        )  # fmt: skip
 
 
 def _shift_counts(page: Page, told: Story | None, told2: Story | None, scope: str) -> list[tuple[str, Losses]]:
@@ -235,23 +241,45 @@ def draw_images(page: Page, only: bool) -> None:
         if not ranked:
             raise Empty(f"No validation image has lost {of} after step {page.step}.")
         view.csv(lambda: _image_table(ranked))
-        items = [
-            Thumbnail(
-                image.id,
-                partial(loaders.thumbnail, page.run, page.data_root, image.id, GALLERY_SIDE),
-                untrusted.plain(image.id, 60),
-                badge=f"−{percent(image.share)}",
-                tone="bad",
-                version=f"{page.run.digest}/{page.data_root}/{image.id}/{GALLERY_SIDE}",
-            )
-            for image in ranked
-        ]
-        picked = thumbnails(
-            items, key="lost-images", selected=page.image_id, page_size=GALLERY_SIZE, size=GALLERY_SIDE,
-            label="Images that lost most",
-        )  # fmt: skip
-        if picked is not None and picked != page.image_id:
-            selection.go(image=picked)
+        here = frozenset(loaders.ids_here(page.run, page.data_root))
+        shown = [image for image in ranked if image.id in here]
+        if shown:
+            _thumbnails(page, shown)
+        else:
+            _names(ranked)
+
+
+def _thumbnails(page: Page, ranked: Sequence[ImageLoss]) -> None:
+    items = [
+        Thumbnail(
+            image.id,
+            partial(loaders.thumbnail, page.run, page.data_root, image.id, GALLERY_SIDE),
+            untrusted.plain(image.id, 60),
+            badge=f"−{percent(image.share)}",
+            tone="bad",
+            version=f"{page.run.digest}/{page.data_root}/{image.id}/{GALLERY_SIDE}",
+        )
+        for image in ranked
+    ]
+    picked = thumbnails(
+        items, key="lost-images", selected=page.image_id, page_size=GALLERY_SIZE, size=GALLERY_SIDE,
+        label="Images that lost most",
+    )  # fmt: skip
+    if picked is not None and picked != page.image_id:
+        selection.go(image=picked)
+
+
+def _names(ranked: Sequence[ImageLoss]) -> None:
+    """A table in place of pictures that are not here."""
+    st.caption("The pictures themselves are not here, so their names stand for them (sidebar, Data and export).")
+    st.dataframe(
+        {"image": [untrusted.plain(image.id, 60) for image in ranked], "lost": [100 * image.share for image in ranked]},
+        hide_index=True,
+        height=min(38 + 35 * len(ranked), NAMES_HEIGHT),
+        column_config={"lost": st.column_config.NumberColumn(format="%.0f %%", width=70)},
+        key="lost-names",
+        alt="Images that lost most, with the share that each lost",
+    )
 
 
 def _image_table(ranked: Sequence[ImageLoss]) -> dict[str, list[Any]]:

@@ -108,39 +108,3 @@ def confusion_matrix(
         truth, guess = cell
         outline(figure, (guess - 0.5, guess + 0.5), (truth - 0.5, truth + 0.5), design.MARK)
     return figure
-
-
-@remembered
-def timeline(
-    steps: Sequence[Sequence[ClassInfo]], notes: Sequence[str], ink: Ink, *, step: int, most: int = 6
-) -> go.Figure:
-    """One box a step with the classes that it introduces, in their own colours; clicks carry (step,).
-
-    notes: a line under each box (images, iterations). Of more than `most` classes the rest is counted.
-    """
-    figure = frame(ink)
-    for t, classes in enumerate(steps):
-        line = {"color": ink.text, "width": 2} if t == step else {"color": ink.grid, "width": 1}
-        box = {"x0": t + 0.02, "x1": t + 0.98, "y0": 0, "y1": 1}
-        figure.add_shape(type="rect", **box, layer="below", fillcolor=ink.blank, line=line)
-        figure.add_annotation(**_line(t, 0.97, f"<b>step {t}</b>  {untrusted.plotly(notes[t])}", "top"))
-        figure.add_annotation(**_line(t, 0.08, _class_list(classes, most, ink), "bottom"))
-    count = len(steps)
-    hover = [f"show step {t}" for t in range(count)]
-    clickable(figure, [(t + 0.5, 0.5) for t in range(count)], [(t,) for t in range(count)], hover)
-    figure.update_xaxes(visible=False, range=[0, max(count, 1)], fixedrange=True)
-    figure.update_yaxes(visible=False, range=[-0.02, 1.02], fixedrange=True)
-    return figure.update_layout(margin={"l": 0, "r": 0, "t": 2, "b": 2, "pad": 0}, hoverdistance=200)
-
-
-def _line(step: int, height: float, text: str, anchor: str) -> dict[str, object]:
-    place = {"x": step + 0.05, "y": height, "xanchor": "left", "yanchor": anchor}
-    return {"text": text, "showarrow": False, "align": "left", **place}
-
-
-def _class_list(classes: Sequence[ClassInfo], most: int, ink: Ink) -> str:
-    """Up to `most` class labels, broken into lines of three."""
-    labels = [class_label(c, ink) for c in classes[:most]]
-    if len(classes) > most:
-        labels.append(f"and {len(classes) - most} more")
-    return "<br>".join("   ".join(labels[i : i + 3]) for i in range(0, len(labels), 3))

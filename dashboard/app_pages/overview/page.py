@@ -11,19 +11,19 @@ import streamlit as st
 from dashboard.app_pages.overview import figures, wall
 from dashboard.app_pages.overview.scores import BESIDE, COLUMNS, HEADLINE, LOWER_IS_BETTER, OF_CHANGE, Scores, scores
 from dashboard.cache import loaders
+from dashboard.components.timeline import StepBox, timeline
 from dashboard.page import Empty, Page
 from dashboard.picture import measured_on
 from dashboard.picture.measured_on import MeasuredOn
 from dashboard.sidebar import class_names
 from dashboard.state import selection, settings
-from dashboard.ui import untrusted
+from dashboard.ui import design, untrusted
 from dashboard.ui.wording import counted
 from lag_core import metrics
 from lag_core.runs import Run, RunError
 
 EVERY_DOMAIN = "all"
 MATRIX_HEIGHT = 280
-TIMELINE_HEIGHT = 72
 TABLE_HEIGHT = 178
 DeltaColor = Literal["normal", "inverse", "off"]
 IMAGES_OFFERED = 2
@@ -229,10 +229,16 @@ def _difference(one: float, other: float) -> str | None:
 
 
 def _timeline(page: Page) -> None:
-    run = page.run
-    steps = [[run.classes[i] for i in info.classes] for info in run.steps]
-    notes = [
-        f"{counted(s.images, 'image')} · {_duration(s.seconds)}" if s.images else "trained elsewhere" for s in run.steps
+    run, ground = page.run, design.rgb(page.ink.surface)
+    boxes = [
+        StepBox(
+            f"{counted(info.images, 'image')} · {_duration(info.seconds)}" if info.images else "trained elsewhere",
+            [
+                (untrusted.plain(c.name, 40), design.css(design.seen_on(c.color, ground)))
+                for c in (run.classes[i] for i in info.classes)
+            ],
+        )
+        for info in run.steps
     ]
     with page.section(
         "Steps",
@@ -241,14 +247,10 @@ def _timeline(page: Page) -> None:
         border=False,
     ) as view:
         view.csv(lambda: _timeline_table(run))
-        points = view.plot(
-            figures.timeline(steps, notes, page.ink, step=page.step),
-            "Timeline of the steps and the classes that each introduces",
-            height=TIMELINE_HEIGHT,
-            select=True,
-        )
-        if points and selection.fresh("timeline", points[0]["customdata"]):
-            selection.go(step=points[0]["customdata"][0])
+        label = "Timeline of the steps and the classes that each introduces"
+        chosen = timeline(boxes, key="timeline", label=label, step=page.step)
+        if chosen is not None and chosen != page.step:
+            selection.go(step=chosen)
 
 
 def _timeline_table(run: Run) -> dict[str, list[Any]]:
@@ -301,9 +303,10 @@ def _curves(page: Page, found: Scores, other: Scores | None) -> None:
     ) as view:
         view.csv(lambda: _curves_table(runs))
         view.plot(
-            figures.curves(runs, page.ink, step=page.step),
+            lambda: figures.curves(runs, page.ink, step=page.step),
             "Mean IoU of old, new and all classes over the steps",
             height=MATRIX_HEIGHT,
+            below=True,
         )
 
 
@@ -326,10 +329,11 @@ def _confusion(page: Page, found: Scores) -> None:
         view.csv({"true": [c.name for c in classes], **{c.name: list(matrix[:, j]) for j, c in enumerate(classes)}})
         cell = _chosen_cell(seen)
         points = view.plot(
-            figures.confusion_matrix(matrix, classes, page.ink, cell=cell),
+            lambda: figures.confusion_matrix(matrix, classes, page.ink, cell=cell),
             "Heat map: share of each true class's pixels by predicted class",
             height=MATRIX_HEIGHT - 24,
             select=True,
+            below=True,
         )
         if points and selection.fresh("confusion", points[0]["customdata"]):
             truth, guess = points[0]["customdata"]
@@ -389,6 +393,8 @@ def _all_runs(page: Page) -> None:
         table = _runs_table(catalogue.stamp, _runs=runs)
         view.csv(table)
         number = st.column_config.NumberColumn(format="%.1f", width=62)
+        if view.waits("all-runs", TABLE_HEIGHT):
+            return
         event: Any = st.dataframe(
             {"": [_mark(page, run) for run in runs], **table},
             column_config={"": st.column_config.TextColumn(width=24)} | dict.fromkeys(COLUMNS.values(), number),
@@ -439,6 +445,8 @@ def _what_it_was(page: Page) -> None:
     with page.section("What the run was", "Everything that it depends on, from its run.json.") as view:
         facts = _facts(run)
         view.csv({"key": list(facts), "value": [str(v) for v in facts.values()]})
+        if view.waits("facts", TABLE_HEIGHT):
+            return
         st.dataframe(
             {"": list(facts), "value": [untrusted.plain(v, untrusted.LONGEST_TEXT) for v in facts.values()]},
             hide_index=True,

@@ -21,9 +21,9 @@ UPPER_HEIGHT, LOWER_HEIGHT = 308, 250
 D_LATEX = r"d(a, b) = 1 - \frac{a \cdot b}{\lVert a \rVert \lVert b \rVert}"
 
 
-def plot(page: Page, view: View, figure: Any, alt: str, height: int) -> None:
+def plot(page: Page, view: View, figure: Any, alt: str, height: int, below: bool = False) -> None:
     """Draw a figure whose clicks carry (step, class index)."""
-    points = view.plot(figure, alt, height=height, select=True)
+    points = view.plot(figure, alt, height=height, select=True, below=below)
     if points and selection.fresh(f"prototypes-{view.slug}", points[0]["customdata"]):
         step, cls = points[0]["customdata"]
         selection.go(step=step, cls=class_names(page.run)[cls])

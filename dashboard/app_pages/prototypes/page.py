@@ -224,8 +224,10 @@ def _matrix(page: Page, motion: Motion) -> None:
             raise Empty("No two prototypes to compare here. Choose other columns, or move the scrubber.")
         names = [run.classes[k].name for k in range(len(cosines))] if against != OWN else rows
         view.csv({"": names} | {str(n): column for n, column in zip(names, cosines.T, strict=True)})
-        figure = figures.cosine_matrix(cosines, rows, columns, hover, page.ink, row=marked, data=data)
-        plot(page, view, figure, "Matrix of cosines between class prototypes", MATRIX_HEIGHT)
+        plot(
+            page, view, lambda: figures.cosine_matrix(cosines, rows, columns, hover, page.ink, row=marked, data=data),
+            "Matrix of cosines between class prototypes", MATRIX_HEIGHT, below=True,
+        )  # fmt: skip
 
 
 def _choose_columns(page: Page) -> str:
@@ -261,6 +263,8 @@ def _numbers(page: Page, motion: Motion) -> None:
     ) as view:
         table = _class_table(page.run, motion, page.step)
         view.csv(table)
+        if view.waits("numbers", LOWER_HEIGHT):
+            return
         number = st.column_config.NumberColumn(format="%.4g", width=84)
         text = ("class", "nearest")
         st.dataframe(

@@ -11,6 +11,7 @@ from dashboard.app_pages.relevance import figures, maps
 from dashboard.app_pages.relevance.maps import Asked, Explained, Refused
 from dashboard.app_pages.relevance.scene import METHOD_NAMES, Scene, Series, progress
 from dashboard.page import Empty
+from dashboard.state.starting_over import start_over
 from dashboard.ui import untrusted
 from dashboard.ui.wording import counted, number, percent
 
@@ -244,7 +245,7 @@ def _offer_check(missing: list[Asked]) -> None:
         with progress(f"{counted(count, 'map')} of shuffled networks", count * per_map, "shuffled") as tick:
             for one in missing:
                 maps.check(one, tick)
-        st.rerun()
+        start_over()
     st.caption(words)
 
 

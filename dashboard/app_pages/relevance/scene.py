@@ -19,6 +19,7 @@ from dashboard.page import Empty, Page
 from dashboard.picture import channel_distances, predictions
 from dashboard.picture.predictions import Shown
 from dashboard.state import selection, settings
+from dashboard.state.starting_over import start_over
 from dashboard.ui import untrusted
 from dashboard.ui.wording import counted
 from lag_core.explain import channels
@@ -326,4 +327,4 @@ def compute(missing: Sequence[Asked], key: str) -> None:
             relevance_maps.explain([one], tick if long else None)
             if not long:
                 tick()
-    st.rerun()
+    start_over()

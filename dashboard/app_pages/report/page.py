@@ -14,6 +14,7 @@ from dashboard.cache import loaders, photographs
 from dashboard.page import Empty, Page
 from dashboard.picture import reasons
 from dashboard.state import settings
+from dashboard.state.starting_over import start_over
 from dashboard.ui import untrusted
 from dashboard.ui.wording import counted
 from lag_core.data.pictures import DataError
@@ -68,7 +69,7 @@ def render(page: Page) -> None:
             st.markdown("\n".join(f"* {line}" for line in CONTENTS))
             made = _make(page, key, whole)
             st.session_state[KEPT] = made
-            st.rerun()
+            start_over()
         _offer(page, made)
     with right, page.section("Preview", "The file itself; scroll in it.", slug="preview"):
         if made is None or made.key != key:

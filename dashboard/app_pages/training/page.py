@@ -367,9 +367,10 @@ def _rates(page: Page, window: figures.Window, told: Told, other: Told | None) -
         _check(list(shown.rate.values()), _no_numbers(window, "No learning rate was logged"))
         view.csv(lambda: _picked(shown, "lr."))
         view.plot(
-            figures.learning_rates(_histories(told, other), window, page.ink),
+            lambda: figures.learning_rates(_histories(told, other), window, page.ink),
             "Learning rate of each part of the network over the training",
             height=LOW_HEIGHT,
+            below=True,
         )
 
 
@@ -385,9 +386,10 @@ def _throughput(page: Page, window: figures.Window, told: Told, other: Told | No
         view.csv(lambda: _picked(shown, "images_per_second"))
         names = [told.run.name, *([other.run.name] if other else [])]
         view.plot(
-            figures.throughput(_histories(told, other), window, page.ink, names),
+            lambda: figures.throughput(_histories(told, other), window, page.ink, names),
             "Images per second over the training",
             height=LOW_HEIGHT,
+            below=True,
         )
 
 

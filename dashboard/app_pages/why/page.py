@@ -167,7 +167,7 @@ def _one_part(page: Page) -> str:
 
 
 def _alt(found: Account) -> str:
-    parts = ", ".join(f"{name} {one.points:+.0f}" for name, one in groups(found.shares).items())
+    parts = ", ".join(f"{name} {one.points:+z.0f}" for name, one in groups(found.shares).items())
     return f"Waterfall: {found.shares.start:.0f} to {found.shares.end:.0f} IoU points; {parts}"
 
 

@@ -70,8 +70,8 @@ def _lines(page: Page, run: Run, cls: int, step: int) -> None:
         )
         st.caption(answer(run, survey, holds, cls, step))
         points = view.plot(
-            figures.held_lines(lines, page.ink, step=step), "IoU of probes and of the network over the steps",
-            height=HEIGHT, select=True,
+            lambda: figures.held_lines(lines, page.ink, step=step), "IoU of probes and of the network over the steps",
+            height=HEIGHT, select=True, below=True,
         )  # fmt: skip
         if points and selection.fresh("still-holds", points[0]["customdata"]):
             selection.go(step=points[0]["customdata"][0])
@@ -133,12 +133,14 @@ def _destinations(page: Page, run: Run, cls: int, step: int) -> None:
         sure = holds.lost.mean_confidence()[step, cls]
         if np.isfinite(sure):
             st.caption(f"Mean confidence of the wrong answer on them at step {step}: {100 * sure:.0f}\u00a0%.")
-        figure = figures.destination_bars(
-            counts, total, page.ink, step=step,
-            background=run.labels.background is not None and cls != 0,
-            none=run.config.method.loss == "bce",
+        view.plot(
+            lambda: figures.destination_bars(
+                counts, total, page.ink, step=step,
+                background=run.labels.background is not None and cls != 0,
+                none=run.config.method.loss == "bce",
+            ),
+            "Lost pixels of the class by destination", height=HEIGHT, below=True,
         )  # fmt: skip
-        view.plot(figure, "Lost pixels of the class by destination", height=HEIGHT)
 
 
 def _calibration(page: Page, run: Run, cls: int, step: int) -> None:
@@ -169,7 +171,9 @@ def _calibration(page: Page, run: Run, cls: int, step: int) -> None:
             }
         )
         drawn = {name: (curve.mean_confidence, curve.accuracy, curve.count) for name, curve in curves.items()}
-        view.plot(figures.reliability_lines(drawn, page.ink), "Share right over confidence", height=HEIGHT)
+        view.plot(
+            lambda: figures.reliability_lines(drawn, page.ink), "Share right over confidence", height=HEIGHT, below=True
+        )
 
 
 def _labels(page: Page, run: Run, cls: int, step: int) -> None:

@@ -131,14 +131,14 @@ def _edge(bar: Bar) -> float:
 
 def _number(bar: Bar) -> str:
     if bar.kind == "level":
-        return f"<b>{bar.tip:.1f}</b>"
-    return f"{bar.tip - bar.base:+.1f}".replace("-", "−")
+        return f"<b>{bar.tip:z.1f}</b>"
+    return f"{bar.tip - bar.base:+z.1f}".replace("-", "−")
 
 
 def _hover(bar: Bar) -> str:
     if bar.kind == "level":
-        return f"{untrusted.plotly(bar.name)}: {bar.tip:.1f}"
+        return f"{untrusted.plotly(bar.name)}: {bar.tip:z.1f}"
     one = bar.estimate
     assert one is not None
-    interval = f"<br>95 % interval {one.low:+.1f} to {one.high:+.1f}" if np.isfinite(one.low) else ""
-    return f"{untrusted.plotly(part_name(bar.name))}: {one.points:+.1f} points{interval}"
+    interval = f"<br>95 % interval {one.low:+z.1f} to {one.high:+z.1f}" if np.isfinite(one.low) else ""
+    return f"{untrusted.plotly(part_name(bar.name))}: {one.points:+z.1f} points{interval}"

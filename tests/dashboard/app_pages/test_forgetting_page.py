@@ -270,6 +270,15 @@ def test_counting_on_the_validation_set_and_on_one_class(app):
     assert any("By lost building pixels" in t for t in texts(at))
 
 
+def test_images_that_are_not_here_stand_by_name(app, run, monkeypatch):
+    monkeypatch.setattr(loaders, "ids_here", lambda run, root: ())
+    at = app.run()
+    assert not at.exception and not at.error
+    assert any("their names stand for them" in text for text in texts(at))
+    (names,) = [table.value for table in at.dataframe if list(table.value.columns) == ["image", "lost"]]
+    assert set(names["image"]) <= set(run.open_dataset().ids("val")) and (names["lost"] > 0).all()
+
+
 def test_a_run_without_survey_names_the_command(app):
     app.query_params.update({"run": "bare", "counted-on": "set"})
     at = app.run()

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from browser import chromium, screenshot, served, settle, window
+from browser import screenshot, served, settle, window
 from PIL import Image
 from repository import ROOT
 
@@ -45,12 +45,6 @@ def address(tmp_path_factory):
         subprocess.run(command, check=True, cwd=ROOT, timeout=240)
     with served("dashboard/app.py", {"LAG_RUNS": str(root)}) as url:
         yield f"{url}/steps"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as opened:
-        yield opened
 
 
 def ready(page):

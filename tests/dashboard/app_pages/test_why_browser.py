@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from browser import chromium, screenshot, served, settle, window
+from browser import figure, screenshot, served, settle, window
 from shapes import tiny_run, write_shapes
 
 from lag_core.data.pictures import read_mask
@@ -32,18 +32,12 @@ def image(tmp_path_factory):
     return next(n for n in names if (read_mask(data / "masks" / f"{n}.png") == 1).any())
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as opened:
-        yield opened
-
-
 @pytest.mark.parametrize(("width", "height", "scheme"), SIZES)
 def test_why_preserved(browser, address, image, width, height, scheme):
     query = f"run=shapes-finetune&run2=shapes-reference&class=red&step=2&image={image}"
     with window(browser, f"{address}/why?{query}", width=width, height=height, scheme=scheme) as page:
         page.wait_for_selector(".st-key-view-waterfall .js-plotly-plot", timeout=90_000)
-        page.wait_for_selector(".st-key-view-beside .js-plotly-plot", timeout=60_000)
+        figure(page, "beside")
         settle(page)
         assert page.get_by_text(re.compile("red was")).count() >= 1, "the answer"
         assert page.locator(".st-key-view-board img").count() == 6, "picture, truth and the four networks"

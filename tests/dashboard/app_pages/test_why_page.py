@@ -280,6 +280,13 @@ def test_a_waterfall_begins_and_ends_with_the_ious():
     assert points.error_x.array[1] > 0 and "95 % interval" in points.customdata[1]
 
 
+def test_a_part_that_moved_nothing_is_not_minus_zero():
+    bars = tuple(waterfall(made_shares(own=-40, competition=-0.04), "then", "now"))
+    found = waterfall_figure(bars, design.LIGHT)
+    texts = [*named(found, "numbers").text, *named(found, "points").customdata]
+    assert not any("−0.0" in text or "-0.0" in text for text in texts) and any("+0.0" in text for text in texts)
+
+
 @pytest.mark.parametrize(("key", "value"), [("why", "<b>"), ("share", "2"), ("report_set", "maybe")])
 def test_hostile_settings_fall_back(app, key, value):
     at = app("report" if key == "report_set" else "why", detail="on", **{key: value}).run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from browser import chromium, served, settle, window
+from browser import chromium, figure, served, settle, window
 from playwright.sync_api import Page, expect
 from repository import ROOT
 
@@ -23,7 +23,10 @@ def page() -> Iterator[Page]:
         window(browser, f"{url}/overview?{STATE}", width=1280, height=900) as opened,
     ):
         opened.locator(".js-plotly-plot[tabindex]").first.wait_for()
+        for view in ("iou-by-step-and-class", "confusion"):
+            figure(opened, view)
         settle(opened)
+        opened.wait_for_function("document.querySelectorAll('.js-plotly-plot[tabindex]').length === 2")
         yield opened
 
 

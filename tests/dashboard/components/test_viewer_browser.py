@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import viewer_demo
-from browser import chromium, screenshot, served, settle, window
+from browser import screenshot, served, settle, window
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -29,12 +29,6 @@ ROOF = (30, 24)
 def url() -> Iterator[str]:
     with served("tests/viewer_demo.py") as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from browser import chromium, screenshot, window
+from browser import screenshot, window
 from PIL import Image
 from shapes import tiny_run, write_shapes
 
@@ -282,12 +281,6 @@ def test_a_plot_without_a_value_is_drawn_empty() -> None:
 
 
 # ---------------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.mark.browser

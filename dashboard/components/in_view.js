@@ -1,0 +1,53 @@
+/* Says when the reader scrolls, or sees the place of a figure that the page has kept back: then it draws them all. Plotly
+   takes 100 to 200 ms for a figure, and most of a page lies below the window. */
+
+const KEPT_BACK = "[data-testid=stMain] [class*='st-key-later-']";
+
+class InView {
+  constructor(parent) {
+    this.parent = parent;
+    const root = document.querySelector("[data-testid=stMain]");
+    this.near = new IntersectionObserver((entries) => entries.some((one) => one.isIntersecting) && this.say(), { root });
+    this.changes = new MutationObserver(() => this.look());
+    this.changes.observe(root, { childList: true, subtree: true });
+    this.onMove = () => this.say();
+    this.root = root;
+    root.addEventListener("scroll", this.onMove, { passive: true });
+    addEventListener("beforeprint", this.onMove);
+  }
+
+  destroy() {
+    this.changes.disconnect();
+    this.near.disconnect();
+    this.root.removeEventListener("scroll", this.onMove);
+    removeEventListener("beforeprint", this.onMove);
+  }
+
+  update({ setStateValue }) {
+    this.send = setStateValue;
+    this.look();
+  }
+
+  look() {
+    this.near.disconnect();
+    document.querySelectorAll(KEPT_BACK).forEach((place) => this.near.observe(place));
+  }
+
+  say() {
+    if (this.said || !document.querySelector(KEPT_BACK)) return;
+    this.said = true;
+    tell(this.parent, () => this.send("near", true));
+  }
+}
+
+const all = new WeakMap();
+
+export default function (component) {
+  const parent = component.parentElement;
+  if (!all.has(parent)) all.set(parent, new InView(parent));
+  all.get(parent).update(component);
+  return () => {
+    all.get(parent)?.destroy();
+    all.delete(parent);
+  };
+}
