@@ -44,6 +44,11 @@ def capabilities(run: Run) -> frozenset[str]:
     return most if run.kind == "segmenter" else most & frozenset(said if isinstance(said, list) else ())
 
 
+def trained_here(run: Run) -> bool:
+    """Whether this project trained the run: one that was imported has no journal, and no setting of ours made it."""
+    return run.kind == "segmenter" and "imported" not in run.info
+
+
 def lacking(run: Run, needs: Iterable[str]) -> str:
     """A sentence on what of `needs` the networks of `run` lack and how to supply it; "" if nothing."""
     missing = [need for need in CAPABILITIES if need in set(needs) - capabilities(run)]

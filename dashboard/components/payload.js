@@ -31,6 +31,7 @@ class BlobStore {
     this.limit = limit;
     this.entries = new Map(); // name -> {promise, value, size}; the least recently used first
     this.users = new Map(); // owner -> Set of names that must stay
+    this.awaited = new Map(); // name that is not here yet -> {promise, resolve}
   }
 
   accept(name, kind, bytes) {
@@ -45,6 +46,8 @@ class BlobStore {
     });
     entry.promise.catch(() => {});
     this.entries.set(name, entry);
+    this.awaited.get(name)?.resolve(entry.promise);
+    this.awaited.delete(name);
   }
 
   value(name) {
@@ -69,8 +72,18 @@ class BlobStore {
     return names.every((name) => this.entries.get(name)?.value !== undefined);
   }
 
+  /* The values of `names`, each as soon as any component brings it; undefined for an empty name. */
   ready(names) {
-    return Promise.all(names.map((name) => this.entries.get(name)?.promise));
+    return Promise.all(names.map((name) => (name ? (this.entries.get(name)?.promise ?? this.arrival(name)) : undefined)));
+  }
+
+  arrival(name) {
+    if (!this.awaited.has(name)) {
+      let resolve;
+      const promise = new Promise((done) => { resolve = done; });
+      this.awaited.set(name, { promise, resolve });
+    }
+    return this.awaited.get(name).promise;
   }
 
   evict() {

@@ -8,6 +8,7 @@ from dashboard.page import Empty, Page
 from dashboard.ui import untrusted
 from dashboard.ui.term_curves import term_curves
 from dashboard.ui.wording import counted
+from lag_core.capabilities import trained_here
 from lag_core.explain import term_shares
 from lag_core.explain.term_shares import ClassCurves, TermCurves
 from lag_core.runs import Run
@@ -43,6 +44,8 @@ def _curves(run: Run, cls: int | None, step: int) -> ClassCurves:
     """The recorded curves; `Empty` says why there are none, and which key of the configuration records them."""
     every = recorded(run)
     name = untrusted.name(run.name)
+    if not every and not trained_here(run):
+        raise Empty(f"{name} was not trained here, so nothing was recorded of what its loss terms did.")
     if not every:
         raise Empty(f"{name} was trained without the record: `{KEY}` above 0 keeps what each loss term did.")
     if step not in every:

@@ -121,10 +121,15 @@ def _on_the_set(page: Page) -> str:
     best, papers = int(np.nanargmax(lost)), int(np.nanargmax(ious[:-1]))
     return (
         f"IoU of {name} on {whole}, percent, on the same pixels: {100 * ious[best]:.1f} after step {best}, "
-        f"{100 * (ious[best] - lost[best]):.1f} now: **{100 * lost[best]:.1f} points lost**. As in the papers, which "
+        f"{100 * (ious[best] - lost[best]):.1f} now: **{_points(lost[best])}**. As in the papers, which "
         f"count pixels of later classes only once these are known: {100 * ious[papers]:.1f} after step {papers}, "
-        f"{100 * ious[-1]:.1f} now, {100 * (ious[papers] - ious[-1]):.1f} points lost."
+        f"{100 * ious[-1]:.1f} now, {_points(ious[papers] - ious[-1])}."
     )
+
+
+def _points(lost: float) -> str:
+    """A loss of IoU, a fraction, in points; a negative one is a gain."""
+    return f"{100 * abs(lost):.1f} points {'lost' if lost >= 0 else 'gained'}"
 
 
 def _answer_without_truth(page: Page, picture: Picture) -> str:

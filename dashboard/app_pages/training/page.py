@@ -19,6 +19,7 @@ from dashboard.page import Empty, Page, guarded
 from dashboard.shell import following, which_term
 from dashboard.state import selection, settings
 from dashboard.ui import untrusted
+from lag_core.capabilities import trained_here
 from lag_core.explain.effects import Findings, StepEffects, effects, findings, heads_only
 from lag_core.explain.history import EventLog, History, progress
 from lag_core.runs import Run
@@ -129,6 +130,8 @@ def _nothing(run: Run) -> str:
     name = untrusted.name(run.name)
     if run.status == "training":
         return f"{name} has not logged an iteration yet. This page follows it and fills by itself."
+    if not trained_here(run):
+        return f"{name} was not trained here, so there are no losses to show."
     return (
         f"{name} holds no journal (events.jsonl), so there are no losses to show. "
         "Runs that `lag train` writes have one; copy it into the run's folder if it was left behind."

@@ -341,3 +341,7 @@ def test_losses_of_the_survey_are_its_sums(run):
     survey = loaders.survey(run)
     assert (losses.lost == survey.lost.astype(np.int64).sum(0)).all()
     assert losses.flows(0).sum() == 2 * losses.pixels[0]
+
+
+def test_a_gain_is_not_a_negative_loss() -> None:
+    assert page._points(0.0716) == "7.2 points lost" and page._points(-0.0716) == "7.2 points gained"

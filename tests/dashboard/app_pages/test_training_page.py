@@ -553,6 +553,11 @@ def test_a_run_without_events_says_what_to_do(page, root):
     at = page.run()
     assert not at.exception and not at.error
     assert any("holds no journal" in i.value for i in at.info)
+    about = json.loads((root / "z-reference" / "run.json").read_text())
+    imported = {"imported": {"format": "plop", "norm": "iabn", "files": []}}
+    (root / "z-reference" / "run.json").write_text(json.dumps({**about, **imported}))
+    at = page.run()
+    assert not at.exception and any("was not trained here" in i.value for i in at.info)
 
 
 def test_a_run_that_trains_is_followed(page, root):

@@ -119,3 +119,13 @@ def test_the_view_says_what_it_needs_or_draws(tmp_path: Path) -> None:
     assert not app.exception and not app.error and not app.info
     assert any("unexplained +0.09" in one.value.replace("\\", "") for one in app.markdown)
     assert "not among the old classes" in shown(run, 2).info[0].value
+
+
+def test_a_run_of_another_system_is_not_asked_for_a_setting_of_ours(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "run")
+    about = json.loads((run / "run.json").read_text())
+    imported = {"format": "ssul", "norm": None, "files": []}
+    (run / "run.json").write_text(json.dumps({**about, "imported": imported}))
+    (run / "events.jsonl").unlink(missing_ok=True)
+    said = shown(run).info[0].value
+    assert "was not trained here" in said and "log.shares_every" not in said
