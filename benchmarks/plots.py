@@ -21,10 +21,11 @@ from tables import METHODS, TASKS, rows_of
 
 PLOTS = Path(__file__).parents[1] / "assets" / "plots"
 ORDER = METHODS[::-1]  # y grows upwards
-COLORS = dict(
-    zip(ORDER, ("#888888", "#CC79A7", "#E69F00", "#0072B2", "#009E73", "#56B4E9", "#D55E00", "#888888"), strict=True)
-)
-"""Okabe and Ito's palette: told apart by colour-blind readers."""
+COLORS = {
+    "finetune": "#888888", "plop": "#CC79A7", "star": "#999933", "dkd": "#882255", "mib": "#E69F00",
+    "reference": "#0072B2", "lag": "#009E73", "reference with replay": "#56B4E9", "lag+": "#D55E00", "joint": "#888888",
+}  # fmt: skip
+"""Okabe and Ito's palette, two of Tol's beside it: told apart by colour-blind readers."""
 GREY = "#808080"
 
 Rows = Sequence[dict[str, Any]]
