@@ -84,7 +84,7 @@ def draw_unknown(page: Page, motion: Motion, other: Motion | None, drawn: Sequen
         theirs = other if other is not None and other.unknown is not None else None
         _lines(
             page, view, motion, theirs, drawn, _unknown_of, "distance (1 − cosine)",
-            "Distance of each class to the unknown embedding over the steps", LOWER_HEIGHT,
+            "Distance of each class to the unknown embedding over the steps", LOWER_HEIGHT, below=True,
         )  # fmt: skip
 
 
@@ -112,6 +112,7 @@ def _lines(
     height: int,
     *,
     nearest: bool = False,
+    below: bool = False,
 ) -> None:
     """A line for each class, and a dotted one for the selected class in the compared run."""
     run, own = page.run, values(motion)
@@ -123,8 +124,11 @@ def _lines(
         raise Empty("There is nothing to compare yet: no class has been followed from one step to another.")
     view.csv(lambda: {"class": [run.classes[k].name for k in range(own.shape[1])]} | _by_step(own))
     steps = max(len(one.values) for one in series)
-    figure = figures.over_steps(series, run.classes, page.ink, cls=page.cls, step=page.step, steps=steps, y=y)
-    plot(page, view, figure, alt, height)
+    plot(
+        page, view,
+        lambda: figures.over_steps(series, run.classes, page.ink, cls=page.cls, step=page.step, steps=steps, y=y),
+        alt, height, below=below,
+    )  # fmt: skip
 
 
 def _series(run: Run, motion: Motion, values: np.ndarray, own: int, cls: int, compared: str, nearest: bool) -> Series:
