@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lag_core.config import ConfigError
 from lag_core.data.dataset import Dataset, DatasetMissing
 from lag_core.data.pictures import DataError
 from lag_core.data.remap import truth
@@ -41,8 +42,8 @@ Progress = Callable[[Sequence[int], str], Iterable[int]]
 Truths = Sequence[np.ndarray]
 """Class indices of pictures, uint8 [H, W] each."""
 Z = SITES.index("Z")
-NO_TRAINING = (KeyError, OSError, DatasetMissing, DataError)
-"""What a dataset raises whose training images are not here."""
+NO_TRAINING = (KeyError, OSError, DatasetMissing, DataError, ConfigError)
+"""What a dataset raises whose training images are not here, or show no class of a step."""
 
 
 class FittedProbes:

@@ -12,8 +12,9 @@ from shapes import lively_backbone, tiny_run, write_shapes
 
 import lag_core
 from lag_core.cli import main
+from lag_core.config import ConfigError
 from lag_core.data.remap import truth
-from lag_core.explain import stage_groups
+from lag_core.explain import holds_pass, stage_groups
 from lag_core.explain.evidence import finish
 from lag_core.explain.explained_run import ExplainedRun
 from lag_core.explain.hybrids import HybridCounts, Pair, groups_of
@@ -175,6 +176,21 @@ def test_a_survey_loads_each_step_once_however_little_memory_steps_may_take(
     )
     survey(run, run.open_dataset(), lambda items, what: iter(items))
     assert sorted(loaded) == [0, 1, 2]
+
+
+def test_a_survey_goes_on_where_a_step_has_no_training_image(
+    run: ExplainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training images of an imported run may be a few pictures; it is noticed behind the whole pass."""
+
+    def without(*_: object) -> None:
+        raise ConfigError("step 1 has no training image")
+
+    said: list[str] = []
+    monkeypatch.setattr(holds_pass, "label_tables", without)
+    found = survey(run, run.open_dataset(), lambda items, what: iter(items), say=said.append)
+    assert found.holds is not None and found.holds.background is None
+    assert any("step 1 has no training image" in one for one in said)
 
 
 def test_a_limit_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
