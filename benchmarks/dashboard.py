@@ -171,7 +171,7 @@ def verdicts(found: dict[str, Any]) -> list[dict[str, Any]]:
     turn = found["page_turn"]
     at_most("page change in the browser, p95", 500, "ms", turn["p95_ms"], f"median {turn['median_ms']} ms")
     lost = found["page_turns_lost"]
-    at_most("page changes that did not arrive", 0, "", len(lost), f"of {turn['count'] + len(lost)}")
+    at_most("page changes that did not arrive", 0, "lost", len(lost), f"of {turn['count'] + len(lost)}")
     change = found["page_change"]
     at_most("page change, p95", 500, "ms", change["p95_ms"], f"cpu {change['mean_cpu_ms']} ms")
     for page, milliseconds in found["first_visit_ms"].items():
@@ -263,7 +263,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     with served(args.runs, args.threads) as server:
         found["first_visit_ms"] = first_visits(server, args.run, pages, READING)
         found["page_change"] = page_changes(server, args.run, pages, 30 if few else 100)
-        found["scrub"] = scrubs(server, args.run, pages, 100)
+        found["scrub"] = scrubs(server, args.run, pages, 60)
         if "relevance" in pages:
             found["relevance"] = relevance(server, args.run, 2 if few else 5)
     found |= in_the_browser(args, few)
