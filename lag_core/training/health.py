@@ -36,6 +36,13 @@ HARDLY = 0.01
 MEASURED = 3
 """Gradients that must have been measured before a term is called idle."""
 
+BEGINNINGS = {
+    "jump": "the loss jumped",
+    "died": "latent channels died",
+    "ended": "latent channels at its end",
+}
+"""How a sentence of each kind begins, behind its step; each is said once per step."""
+
 
 def steadier(step: int) -> str:
     """What makes a step less abrupt: settings that act at `step`."""
@@ -59,14 +66,14 @@ class Health:
         self.step = step
         self.died_before = died_before
         self.on_heads = on_heads
-        self._told = {kind for kind in ("jump", "died") for line in told if line.startswith(self._begins(kind))}
+        self._told = {kind for kind in BEGINNINGS for line in told if line.startswith(self._begins(kind))}
         self._losses: deque[float] = deque(maxlen=BEFORE)
         self._norms: dict[str, list[float]] = defaultdict(list)
         self._largest: dict[str, float] = defaultdict(float)
 
     def _begins(self, kind: str) -> str:
         """The first words of a sentence of this kind."""
-        return {"jump": f"step {self.step}: the loss jumped", "died": f"step {self.step}: latent channels died"}[kind]
+        return f"step {self.step}: {BEGINNINGS[kind]}"
 
     def observe(self, event: Mapping[str, Any]) -> list[str]:
         """Take in an event of the loop; what it reveals."""
@@ -93,16 +100,24 @@ class Health:
                 f"and all terms together were {before:.3g} before; {steadier(self.step)}"
             )
 
-    def look(self, iteration: int, dead: int, channels: int) -> list[str]:
-        """Take in how many latent channels are dead; what it reveals."""
-        died = dead - self.died_before
+    def look(self, iteration: int, dead: int, channels: int, last: bool = False) -> list[str]:
+        """Take in how many latent channels are dead on the step's first batch; what it reveals.
+
+        On the way that is a count so far, as a channel can come back to life; a step that was told one is told the count
+        at its end (`last`) too.
+        """
+        died = max(0, dead - self.died_before)
+        count = f"{died} of {channels} give one value everywhere on the step's first batch and did not before"
+        if last and "died" in self._told and "ended" not in self._told:
+            self._told.add("ended")
+            return [f"{self._begins('ended')}: {count}"]
         if "died" in self._told or died <= (DIED if self.step else DEAD_AT_FIRST) * channels:
             return []
         self._told.add("died")
-        return [
-            f"{self._begins('died')}: by iteration {iteration}, {died} of {channels} give one value everywhere and "
-            f"learn nothing any more; {steadier(self.step)}"
-        ]
+        if last:
+            return [f"{self._begins('died')}: at its end, {count}; {steadier(self.step)}"]
+        later = "some may recover, and the count at the end of the step follows"
+        return [f"{self._begins('died')}: at iteration {iteration}, {count}; {later}; {steadier(self.step)}"]
 
     def finish(self, dead_terms: Collection[str]) -> list[str]:
         """What the whole step reveals: terms that moved nothing. `dead_terms` were named already."""

@@ -34,7 +34,8 @@ class Watch:
         last = iteration == self.loop.total - 1
         found = self.health.observe(event) if event is not None else []
         if last or (self.loop.teacher is not None and iteration % self.loop.gradients_every == 0):
-            found += self.health.look(iteration, self._dead(self.loop.student), self.loop.student.config.latent)
+            dead, channels = self._dead(self.loop.student), self.loop.student.config.latent
+            found += self.health.look(iteration, dead, channels, last)
         return [*found, *(self.health.finish(self.loop.dead) if last else [])]
 
     @torch.no_grad()
