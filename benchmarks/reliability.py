@@ -48,6 +48,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LONGEST_SENTENCE = 1500
 PATIENCE = 20
 """Seconds until reading counts as hanging."""
+PROGRESS = 250
+"""Mutants between two lines on the way (standard error): a measurement that is cut short has said what it saw."""
 PIECES = (b"", b"null", b"NaN", b"-1", b"1e999", b'"x"', b"[]", b"{}", b"[" * 300, b'"\\ud800"', b"\x1b[2J", b"9" * 400)
 KINDS = ("files", "configurations", "uploads", "choices")
 VALUES = (
@@ -246,7 +248,9 @@ def measure(kind: str, run: Path, count: int, seed: int, opened: Opened) -> dict
     found, slowest = Counter[str](), 0.0
     with tempfile.TemporaryDirectory() as folder:
         mutants = make(run, Path(folder), random.Random(seed))
-        for _ in range(count):
+        for done in range(count):
+            if done and done % PROGRESS == 0:
+                print(f"{kind}: {done} of {count}, {json.dumps(dict(found))}", file=sys.stderr, flush=True)
             read = next(mutants)
             began = time.perf_counter()
             with opened.within(Path(folder)):

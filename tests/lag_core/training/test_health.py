@@ -49,7 +49,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_that_collapses_says_so_in_the_step_in_which_it_does(root: Path, tmp_path: Path) -> None:
     heard = Heard()
     run = train(tiny_config(root, "lag", **ABRUPT), tmp_path / "run", reporter=heard)
-    for beginning in ("step 1: the loss jumped: at iteration", "step 1: latent channels died: by iteration"):
+    for beginning in ("step 1: the loss jumped: at iteration", "step 1: latent channels died: at i"):
         (sentence,) = [w for w in run.warnings if w.startswith(beginning)]
         assert heard.said.count(sentence) == 1
         begins, ends = (next(i for i, s in enumerate(heard.said) if s.startswith(f"step {n} of 3")) for n in (2, 3))
@@ -66,6 +66,25 @@ def test_what_a_sentence_says_is_so(root: Path, tmp_path: Path) -> None:
     (died,) = [w for w in run.warnings if w.startswith("step 1: latent channels died")]
     counts = re.search(r"(\d+) of (\d+) give one value", died)
     assert counts and int(counts[2]) == run.config.model.latent and int(counts[1]) > 0.1 * int(counts[2])
+
+
+def test_dead_channels_on_the_way_are_a_count_so_far_and_those_at_the_end_are_said_too() -> None:
+    health = Health(1, died_before=2)
+    assert health.look(20, 14, 128) == [], "12 of 128 are few"
+    (so_far,) = health.look(40, 24, 128)
+    assert so_far.startswith("step 1: latent channels died: at iteration 40, 22 of 128 give one value everywhere")
+    assert "some may recover" in so_far and "steadiness" in so_far
+    assert health.look(80, 60, 128) == [], "once"
+    (at_end,) = health.look(323, 15, 128, last=True)
+    assert at_end.startswith("step 1: latent channels at its end: 13 of 128 give one value everywhere")
+    resumed = Health(1, died_before=2, told=[so_far])
+    assert resumed.look(323, 1, 128, last=True) == [at_end.replace("13 of", "0 of")], "all came back to life"
+    assert Health(1, told=[so_far, at_end]).look(323, 15, 128, last=True) == []
+
+
+def test_channels_that_are_first_seen_dead_at_the_end_are_said_once() -> None:
+    (said,) = Health(1).look(323, 40, 128, last=True)
+    assert said.startswith("step 1: latent channels died: at its end, 40 of 128") and "recover" not in said
 
 
 @pytest.mark.parametrize("name", ["finetune", "lag", "lag+", "mib", "plop", "reference"])
