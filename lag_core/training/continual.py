@@ -268,8 +268,8 @@ class ContinualTraining:
         config, states = self.config, self.journal.states
         surroundings.seed_all(config.optim.seed, step)
         ids = step_images(config, self.dataset, self.labels, step)
-        teacher = copy.deepcopy(previous).requires_grad_(False).eval() if previous is not None else None
-        student = self._student(previous, step)
+        student = self._student(previous, step)  # a copy, so that the last network itself can teach
+        teacher = previous.requires_grad_(False).eval() if previous is not None else None
         found = parts(student, config, self.labels, step)
         freeze_all_but(student, found)
         if config.optim.sync_batch_norm and self.everywhere.count > 1:
