@@ -103,8 +103,8 @@ class Health:
     def look(self, iteration: int, dead: int, channels: int, last: bool = False) -> list[str]:
         """Take in how many latent channels are dead on the step's first batch; what it reveals.
 
-        On the way that is a count so far, as a channel can come back to life; a step that was told one is told the count
-        at its end (`last`) too.
+        On the way that is a count so far, as a channel can come back to life. A step that was told one is also told the
+        count at its end (`last`).
         """
         died = max(0, dead - self.died_before)
         count = f"{died} of {channels} give one value everywhere on the step's first batch and did not before"
