@@ -43,6 +43,9 @@ BEGINNINGS = {
 }
 """How a sentence of each kind begins, behind its step; each is said once per step."""
 
+AT_ITS_END = ": at its end"
+"""What follows where dead channels are seen in the last iteration alone: that count is the one at the end."""
+
 
 def steadier(step: int) -> str:
     """What makes a step less abrupt: settings that act at `step`."""
@@ -67,6 +70,8 @@ class Health:
         self.died_before = died_before
         self.on_heads = on_heads
         self._told = {kind for kind in BEGINNINGS for line in told if line.startswith(self._begins(kind))}
+        if any(line.startswith(f"{self._begins('died')}{AT_ITS_END}") for line in told):
+            self._told.add("ended")  # a killed step does its last iteration again
         self._losses: deque[float] = deque(maxlen=BEFORE)
         self._norms: dict[str, list[float]] = defaultdict(list)
         self._largest: dict[str, float] = defaultdict(float)
@@ -115,7 +120,7 @@ class Health:
             return []
         self._told.add("died")
         if last:
-            return [f"{self._begins('died')}: at its end, {count}; {steadier(self.step)}"]
+            return [f"{self._begins('died')}{AT_ITS_END}, {count}; {steadier(self.step)}"]
         later = "some may recover, and the count at the end of the step follows"
         return [f"{self._begins('died')}: at iteration {iteration}, {count}; {later}; {steadier(self.step)}"]
 

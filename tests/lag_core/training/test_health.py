@@ -85,6 +85,8 @@ def test_dead_channels_on_the_way_are_a_count_so_far_and_those_at_the_end_are_sa
 def test_channels_that_are_first_seen_dead_at_the_end_are_said_once() -> None:
     (said,) = Health(1).look(323, 40, 128, last=True)
     assert said.startswith("step 1: latent channels died: at its end, 40 of 128") and "recover" not in said
+    killed_before_the_step_was_written = Health(1, told=[said])
+    assert killed_before_the_step_was_written.look(323, 40, 128, last=True) == []
 
 
 @pytest.mark.parametrize("name", ["finetune", "lag", "lag+", "mib", "plop", "reference"])
