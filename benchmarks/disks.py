@@ -24,9 +24,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 TASK, SIZE = "2-1-1", 32
 SETTINGS = (
-    "data.dataset=folder", f"data.task={TASK}", f"data.size={SIZE}", "data.views=1", "model.latent=8",
-    "model.head_width=4", "optim.epochs=1", "optim.epochs_later=1", "optim.batch=4", "optim.device=cpu",
-    "log.resume_seconds=0",
+    "data.dataset=folder", "data.domains=[]", f"data.task={TASK}", f"data.size={SIZE}", "data.views=1",
+    "model.latent=8", "model.head_width=4", "optim.epochs=1", "optim.epochs_later=1", "optim.batch=4",
+    "optim.device=cpu", "log.resume_seconds=0",
 )  # fmt: skip
 LONG = ("optim.epochs=30",)
 """So that it can be stopped on the way."""
@@ -57,7 +57,8 @@ def fill(folder: Path) -> None:
 
 def settings(data: Path, *more: str) -> list[str]:
     """Of a tiny run, as options."""
-    return [word for one in (f"data.root={data}", *SETTINGS, *more) for word in ("--set", one)]
+    sets = [word for one in (f"data.root={data}", *SETTINGS, *more) for word in ("--set", one)]
+    return ["--config", str(ROOT / "configs" / "smoke.toml"), *sets]
 
 
 def lag(*words: object) -> subprocess.CompletedProcess[str]:
