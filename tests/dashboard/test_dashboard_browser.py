@@ -41,9 +41,11 @@ def address(tmp_path_factory):
 
 
 def ready(page):
-    """Wait until Overview is drawn: the last card is there, and what the window shows of the figures."""
+    """Wait until Overview is drawn: the last card, the slider, the timeline, and the figures in the window."""
     page.set_default_timeout(60_000)  # the machine may do other work
     page.wait_for_selector(".st-key-view-all-runs")
+    page.wait_for_selector("input[type=range]")  # a container can be there before what it holds
+    page.locator(".timeline .box").first.wait_for()
     settle(page)
     page.wait_for_function(DRAWN)
 

@@ -158,9 +158,8 @@ def test_a_network_of_your_own(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_every_block_is_run() -> None:
     ways = ("Checkpoints of eight systems", "Label maps of any framework", "A network of your own")
-    assert {(one.section, one.language) for one in blocks()} <= {
-        (way, lang) for way in ways for lang in ("bash", "python")
-    }
+    others = [one for one in blocks() if one.section not in ways or one.language not in ("bash", "python")]
+    assert {one.section for one in others} <= {"What it costs"}, "this command takes minutes; it measures the table"
 
 
 def test_the_costs_are_those_that_were_measured() -> None:

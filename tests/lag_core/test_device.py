@@ -92,7 +92,7 @@ def test_a_command_gives_its_device_to_every_network(
         if len(asked) == runs:
             raise _Reached
 
-    monkeypatch.setattr("lag_core.explain.networks.Networks.__init__", lambda self, run, device="cpu": made(device))
+    monkeypatch.setattr("lag_core.explain.networks.Networks.__init__", lambda self, run, device="cpu", *_: made(device))
     monkeypatch.setattr("lag_core.training.evaluation.load_steps", lambda run, device="cpu": made(device))
     picture = next((ROOT / "assets" / "photos").rglob("*.jpg"))
     swapped = {"PICTURE": str(picture), "OUT": str(tmp_path / "out")}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from repository import ROOT
+from repository import ROOT, run_script
 from shapes import lively_backbone, tables, tiny_config, write_shapes
 
 from lag_core import config as configuration
@@ -68,7 +66,7 @@ def done(root: Path) -> Path:
         ["train", 2, [saving, str(out / "stopped"), True]],
     ]
     script = ROOT.joinpath("tests", "training_together.py")
-    call = subprocess.run([sys.executable, str(script), json.dumps(jobs)], capture_output=True, text=True)
+    call = run_script(script, json.dumps(jobs))
     assert call.returncode == 0, call.stderr
     (out / "statuses.json").write_text(call.stdout)
     (out / "stderr.txt").write_text(call.stderr)

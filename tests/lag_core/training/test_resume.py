@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from killed_training import MOMENTS
-from repository import ROOT
+from repository import ROOT, run_script
 from shapes import tables, tiny_config, tiny_run, write_shapes
 
 from lag_core import config as configuration
@@ -58,7 +56,7 @@ def killed(root: Path) -> Path:
     """Folder of the killed runs, by case."""
     work = [[case_tables(root, case), str(root.parent / case), CASES[case][1]] for case in CASES]
     script = ROOT.joinpath("tests", "killed_training.py")
-    done = subprocess.run([sys.executable, str(script), json.dumps(work)], capture_output=True, text=True)
+    done = run_script(script, json.dumps(work))
     assert done.returncode == 0, done.stderr
     return root.parent
 
