@@ -46,13 +46,13 @@ def disk(kib: int) -> Iterator[Path]:
 
 def fill(folder: Path) -> None:
     """Leave no room."""
-    with (folder / "filler").open("wb") as file:
-        try:
+    try:
+        with (folder / "filler").open("wb") as file:
             while True:
                 file.write(bytes(4096))
                 file.flush()
-        except OSError:
-            return
+    except OSError:
+        return
 
 
 def settings(data: Path, *more: str) -> list[str]:

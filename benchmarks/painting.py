@@ -144,7 +144,7 @@ def page_turns(server: Server, state: str, titles: Sequence[str], times: int) ->
     with chromium() as browser:
         page = _opened(browser, address)
         for title in titles:
-            _turn(page, title)
+            print(f"  first turn to {title}: {_turn(page, title, PATIENCE_MS):.0f} ms", file=sys.stderr, flush=True)
             page.wait_for_timeout(1500)
             _settle(page)
         now = titles[-1]
@@ -164,9 +164,9 @@ def page_turns(server: Server, state: str, titles: Sequence[str], times: int) ->
     return found
 
 
-def _turn(page: Page, title: str) -> float:
+def _turn(page: Page, title: str, patience_ms: float = LOST_MS) -> float:
     page.evaluate(CLICK, title)
-    page.wait_for_function(ARRIVED, arg=title, timeout=LOST_MS)
+    page.wait_for_function(ARRIVED, arg=title, timeout=patience_ms)
     milliseconds: Any = page.evaluate("lagArrived - lagClicked")
     return float(milliseconds)
 
