@@ -93,8 +93,8 @@ def commands(data: Path, source: Path, folder: Path) -> dict[str, list[object]]:
         "survey": ["survey", folder / "run"],
         "evaluate --write": ["evaluate", folder / "run", "--write"],
         "predict": ["predict", source, picture, "--out", folder / "predictions"],
-        "explain": ["explain", source, "--image", image, "--class", 1, "--image-only", "--out", folder / "why"],
-        "report": ["report", source, "--image", image, "--class", 1, "--image-only", "--out", folder / "why.html"],
+        "explain": ["explain", source, "--image", image, "--class", "red", "--image-only", "--out", folder / "why"],
+        "report": ["report", source, "--image", image, "--class", "red", "--image-only", "--out", folder / "why.html"],
         "pack": ["pack", source, "--out", folder / "packed", "--note", "x"],
         "import-predictions": [
             "import-predictions", masks, masks, "--root", data, "--task", TASK, "--out", folder / "maps",
