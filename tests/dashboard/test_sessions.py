@@ -10,27 +10,10 @@ import sys
 import pytest
 from browser import chromium, served, settle, window
 from repository import ROOT
+from small_aerial import CONFIG
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CONFIG = """
-[data]
-dataset = "aerial"
-task = "2-2-1"
-domains = ["rgb", "irrg"]
-size = 64
-views = 1
-tiles = 12
-[model]
-backbone = "mobilenet_v2"
-latent = 16
-head_width = 8
-[optim]
-epochs = 1
-epochs_later = 1
-batch = 4
-threads = 1
-"""
 RUN = "aerial-2-2-1-finetune"
 
 

@@ -11,27 +11,9 @@ import pytest
 from browser import screenshot, served, settle, window
 from PIL import Image
 from repository import ROOT
+from small_aerial import CONFIG
 
 pytestmark = pytest.mark.browser
-
-CONFIG = """
-[data]
-dataset = "aerial"
-task = "2-2-1"
-domains = ["rgb", "irrg"]
-size = 64
-views = 1
-tiles = 12
-[model]
-backbone = "mobilenet_v2"
-latent = 16
-head_width = 8
-[optim]
-epochs = 1
-epochs_later = 1
-batch = 4
-threads = 1
-"""
 
 
 @pytest.fixture(scope="module")
