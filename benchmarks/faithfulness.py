@@ -43,7 +43,8 @@ from truth_tests import (
 from truth_tests.cases import COVERS, Subject
 
 from lag_core.data.catalogue import DatasetMissing
-from lag_core.runs import RunError, write_atomically
+from lag_core.runs import RunError
+from lag_core.writing import write_atomically
 
 RESULTS = ROOT / "benchmarks" / "results" / "faithfulness.json"
 TERMS = RESULTS.with_name("term-shares.json")

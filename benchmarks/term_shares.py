@@ -33,7 +33,7 @@ from lag_core.commands.train import read_config
 from lag_core.method.objective import weights_by_source
 from lag_core.method.terms import COMPUTED, weight_of
 from lag_core.model.weights import load_segmenter
-from lag_core.runs import Run, write_atomically
+from lag_core.runs import Run
 from lag_core.training.allocation import Allocation, Gradients
 from lag_core.training.continual import ContinualTraining
 from lag_core.training.features import FeatureStore
@@ -42,6 +42,7 @@ from lag_core.training.optimiser import set_modes
 from lag_core.training.probe import ClassProbe, Probe
 from lag_core.training.reporting import Reporter
 from lag_core.training.rollouts import Rollouts, rollouts
+from lag_core.writing import write_atomically
 
 RESULTS = ROOT / "benchmarks" / "results" / "term-shares.json"
 SETTINGS: Mapping[str, Sequence[str]] = {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from lag_core.commands import COMMANDS
 from lag_core.interruption import ended_by_signals, interrupted
-from lag_core.sentences import say
+from lag_core.sentences import OUTPUT, naming_stream, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,17 +24,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with ended_by_signals():
             options = parser().parse_args(arguments)
-            return options.run_command(options) or 0
+            code = options.run_command(options) or 0
+            with naming_stream(sys.stdout):
+                sys.stdout.flush()
+            return code
     except (ConfigError, RunError, DatasetMissing, DataError) as error:
         say(f"lag: {error}", sys.stderr)
         return 2
     except BrokenPipeError:
         return 0
     except OSError as error:
+        if error.filename == OUTPUT:
+            _say_no_more()
         say(f"lag: {error.filename or 'the system'}: {error.strerror or error}", sys.stderr)
         return 2
     except KeyboardInterrupt as ended:
         return interrupted(ended, trains=getattr(options, "command", "") == "train")
+
+
+def _say_no_more() -> None:
+    """Drop what standard output still holds: Python would try again at its end, and complain in its own words."""
+    with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lag_core import metrics
-from lag_core.runs import Run, write_atomically
+from lag_core.runs import Run
+from lag_core.writing import write_atomically
 
 FORMATS = ("csv", "tensorboard")
 
@@ -39,7 +40,6 @@ def export(run: Run, form: str) -> Path:
         path, content = run.path / "events.csv", csv_of(points)
     else:
         path, content = run.path / "tensorboard" / "events.out.tfevents.lag", tensorboard_of(points)
-    path.parent.mkdir(exist_ok=True)
     write_atomically(path, content)
     return path
 

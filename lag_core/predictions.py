@@ -22,7 +22,8 @@ from lag_core.data.pictures import DataError, picture_size, read_mask
 from lag_core.data.remap import truth as class_indices
 from lag_core.data.transforms import resize_labels
 from lag_core.protocol import LabelSpace
-from lag_core.runs import Run, RunError, read_tensors, write_atomically, write_tensors
+from lag_core.runs import Run, RunError, read_tensors, write_tensors
+from lag_core.writing import write_atomically
 
 FOLDER = "predictions"
 MOST_BYTES = 256 * 2**20

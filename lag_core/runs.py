@@ -6,15 +6,11 @@ renamed, so a reader, or a crash, sees the old file or the new one. Nothing here
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +26,7 @@ from lag_core.measured_matrices import checked_matrices
 from lag_core.protocol import ClassInfo, LabelSpace
 from lag_core.run_info import checked_info
 from lag_core.sentences import Said
+from lag_core.writing import append, write_atomically
 
 if TYPE_CHECKING:
     from lag_core.data.catalogue import Dataset
@@ -43,9 +40,6 @@ _STEP_FILE = re.compile(r"step_\d{2,3}\.safetensors")
 _SHARED_FILE = re.compile(r"shared/[0-9a-f]{16}\.safetensors")
 _DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
 """What reading JSON of another form than expected may raise."""
-
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RunError(Said, ValueError):
@@ -382,46 +376,6 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name in the same folder, flush to the disk, rename."""
-    with _naming(path, len(content)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-
-
-class NotWritten(OSError):
-    """A file that could not be written; it says which, and how much room it needs. What was there before still is."""
-
-
-@contextmanager
-def _naming(path: Path, size: int) -> Iterator[None]:
-    """NotWritten, which names the file, for an OSError inside."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in _NO_ROOM:
-            reason = f"it needs {size / 2**20:.2f} MiB, and {_free(path)} are free on its disk"
-        raise NotWritten(error.errno, f"it cannot be written ({reason})", str(path)) from error
-
-
-def _free(path: Path) -> str:
-    try:
-        return f"{shutil.disk_usage(path.parent).free / 2**20:.2f} MiB"
-    except OSError:
-        return "too few"
-
-
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """A JSON object, atomically."""
     write_atomically(path, (json.dumps(content, indent=1, sort_keys=False) + "\n").encode())
@@ -439,9 +393,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> dict[str, An
 
 def append_event(path: Path, event: Mapping[str, Any]) -> None:
     """One line at the end of events.jsonl."""
-    line = json.dumps(event) + "\n"
-    with _naming(path, len(line)), path.open("a", encoding="utf-8") as file:
-        file.write(line)
+    append(path, json.dumps(event) + "\n")
 
 
 def keep_events(path: Path, keep: Iterable[Mapping[str, Any]]) -> None:

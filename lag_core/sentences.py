@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 LONGEST = 1500
 """Characters of a sentence; of a longer one both ends are kept, as the end says what to do."""
 _END = 400
+OUTPUT = "standard output"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -58,4 +61,14 @@ def say(text: object, file: TextIO | None = None, *, flush: bool = False) -> Non
     stream = sys.stdout if file is None else file
     lines = "\n".join(plain(line) for line in str(text).split("\n"))
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    print(lines.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=flush)
+    with naming_stream(stream):
+        print(lines.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=flush)
+
+
+@contextmanager
+def naming_stream(stream: TextIO) -> Iterator[None]:
+    """An OSError inside names the stream: a disk can be full where its output is redirected to."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, OUTPUT if stream is sys.stdout else "the terminal") from error

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from lag_core import config as configuration
-from lag_core import runs
+from lag_core import writing
 from lag_core.training import continual, journal
 from lag_core.training.reporting import Reporter
 
@@ -103,7 +103,7 @@ def _die_at_rename(name: str, count: int) -> None:
             die()
         original(source, target)
 
-    runs.os.replace = replace  # type: ignore[attr-defined]
+    writing.os.replace = replace  # type: ignore[attr-defined]
 
 
 MOMENTS: dict[str, Callable[[], None]] = {

@@ -66,15 +66,26 @@ def _ask_for_archive() -> None:
     )
     if dropped is None:
         return
+    try:
+        folder = _unpacked(dropped.getvalue(), dropped.name)
+    except CheckpointError as reason:
+        st.error(f"{untrusted.name(dropped.name)}: {untrusted.markdown(reason)}.")
+    except OSError as reason:  # a disk that is full or read-only
+        st.error(f"{untrusted.name(dropped.name)} cannot be unpacked here: {untrusted.markdown(reason.strerror)}.")
+    else:
+        _open(folder)
+
+
+def _unpacked(content: bytes, name: str) -> Path:
+    """A folder with the run of an archive, which lasts until the app ends."""
     folder = Path(tempfile.mkdtemp(prefix="lag-dropped-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
-        unpack(dropped.getvalue(), dropped.name, folder)
-    except CheckpointError as reason:
+        unpack(content, name, folder)
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
-        st.error(f"{untrusted.name(dropped.name)}: {untrusted.markdown(reason)}.")
-        return
-    _open(folder)
+        raise
+    return folder
 
 
 def _open(folder: Path) -> None:

@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from lag_core.data.contact_sheet import contact_sheet
     from lag_core.data.inspection import inspect
-    from lag_core.runs import write_atomically
     from lag_core.training.reporting import Reporter
+    from lag_core.writing import write_atomically
 
     if options.out is not None and options.out.exists():
         raise ConfigError(f"{options.out} exists and is not replaced; choose another --out")

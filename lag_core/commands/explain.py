@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from lag_core.explain.explanation import arrays
     from lag_core.explain.rendering import png
-    from lag_core.runs import write_atomically
+    from lag_core.writing import whole_folder, write_atomically
 
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise ConfigError(f"{options.out} holds files already, and none is replaced; choose another --out")
@@ -42,10 +42,12 @@ def run(options: argparse.Namespace) -> int:
     summary = _summary(opened, found, subject.command("explain", options, opened, found))
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays(found))  # type: ignore[arg-type]
-    write_atomically(options.out / "arrays.npz", buffer.getvalue())
-    for name, pixels in pictures(opened, found).items():
-        write_atomically(options.out / f"{name}.png", png(pixels))
-    write_atomically(options.out / "summary.json", (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
+    with whole_folder(options.out):
+        write_atomically(options.out / "arrays.npz", buffer.getvalue())
+        for name, pixels in pictures(opened, found).items():
+            write_atomically(options.out / f"{name}.png", png(pixels))
+        text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
+        write_atomically(options.out / "summary.json", text.encode())
     if not options.quiet:
         for sentences in (*summary["verdicts"].values(), *summary["details"].values()):
             say("\n".join(one["text"] for one in sentences))

@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
     from lag_core.data.catalogue import open_dataset, task_of
     from lag_core.predictions import store
     from lag_core.protocol import LabelSpace
+    from lag_core.writing import whole_folder
 
     tables = {
         "data": {"dataset": options.dataset, "root": str(Path(options.root).resolve()), "task": options.task},
@@ -46,13 +47,14 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise ConfigError(f"{options.out} holds files already, and none is replaced; choose another --out")
-    stored = store(options.folders, dataset, labels, options.out)
-    network = {"kind": "stored", "images": list(stored.images), "sha256": stored.digest}
-    method = {**tables["method"], "unknown": labels.unknown}
-    config = resolve(
-        {**tables, "method": method, **({"model": {"latent": stored.channels}} if stored.channels else {})}
-    )
-    opened = write_foreign_run(options.out, config, labels, dataset.info, network, len(options.folders))
+    with whole_folder(options.out):
+        stored = store(options.folders, dataset, labels, options.out)
+        network = {"kind": "stored", "images": list(stored.images), "sha256": stored.digest}
+        method = {**tables["method"], "unknown": labels.unknown}
+        config = resolve(
+            {**tables, "method": method, **({"model": {"latent": stored.channels}} if stored.channels else {})}
+        )
+        opened = write_foreign_run(options.out, config, labels, dataset.info, network, len(options.folders))
     say(f"{counted(len(opened.steps), 'step')}, {counted(len(stored.images), 'label map')} each -> {opened.path}")
     write_measured(opened, dataset, "cpu")
     return 0

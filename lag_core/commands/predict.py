@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     from lag_core.explain.networks import Networks
     from lag_core.runs import open_run
     from lag_core.training.reporting import Reporter
+    from lag_core.writing import NotWritten
 
     if not 0 <= options.opacity <= 1:
         raise ConfigError(f"--opacity {options.opacity}: must lie between 0 and 1")
@@ -68,7 +69,12 @@ def run(options: argparse.Namespace) -> int:
     networks = Networks(opened, device_named(options.device))
     predict = _whole if options.windows is None else _by_windows
     for source in reporter.bar(list(sources), "predict"):
-        predict(networks, source, step, options, sources[source])
+        try:
+            predict(networks, source, step, options, sources[source])
+        except NotWritten:
+            for path in sources[source]:  # neither of the two without the other
+                path.unlink(missing_ok=True)
+            raise
     reporter.say(f"{counted(len(sources), 'image')}, step {step} of {opened.name} -> {options.out}")
     return 0
 
@@ -114,7 +120,7 @@ def _whole(
     from lag_core.data.remap import dataset_ids
     from lag_core.explain.picture import at_size_by_rows
     from lag_core.explain.trace import Trace
-    from lag_core.runs import write_atomically
+    from lag_core.writing import write_atomically
 
     run = networks.run
     image, full_size = read_small(source, run.config.data.range, run.config.data.bands)

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from lag_core.explain.report import report
-    from lag_core.runs import write_atomically
+    from lag_core.writing import write_atomically
 
     if options.out.exists():
         raise ConfigError(f"{options.out} exists and is not replaced; choose another --out")

@@ -38,6 +38,7 @@ from lag_core.commands.arguments import place
 from lag_core.config import Config, ConfigError
 from lag_core.recipes import RECIPES
 from lag_core.sentences import counted, say
+from lag_core.writing import NotWritten, copy_folder, naming, write_atomically
 
 if TYPE_CHECKING:
     from lag_core.runs import Run
@@ -186,13 +187,21 @@ def _answers(pool: ProcessPoolExecutor, tasks: Sequence[tuple[Job, Places]]) -> 
             yield done.result()
     except BrokenProcessPool:
         raise ConfigError("a worker was killed, perhaps for lack of memory; the same command goes on") from None
+    except NotWritten:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
 
 
 def attempt(task: tuple[Job, Places]) -> str:
-    """`do`, and what came of it in one line: a run that fails, as one whose loss leaves the numbers, stops no other."""
+    """`do`, and what came of it in one line: a run that fails, as one whose loss leaves the numbers, stops no other.
+
+    NotWritten passes: a disk that is full is so for every run.
+    """
     job, places = task
     try:
         row = do(job, places)
+    except NotWritten:  # the others could not be written either
+        raise
     except Exception as error:
         return f"{job.words}, failed: {error}"
     return f"{job.words}: all {100 * row['all']:.1f} after {row['seconds']:.0f} s"
@@ -206,20 +215,22 @@ def do(job: Job, places: Places) -> dict[str, Any]:
     first = places.work / "first" / first_step_key(config)
     out = places.work / places.results.stem / f"{job.name.replace(' ', '-').replace('/', '-')}-{job.seed}"
     began = time.perf_counter()
-    first.parent.mkdir(parents=True, exist_ok=True)
+    with naming(first):
+        first.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(first.with_suffix(".lock"))
     with lock:
         adopted = (first / "run.json").exists()
         if not adopted:  # others that begin alike wait for this one
             made = _trained(config, out, None, places)
-            shutil.copytree(made.path, partial := first.with_suffix(f".{os.getpid()}"), dirs_exist_ok=True)
-            partial.rename(first)
+            copy_folder(made.path, partial := first.with_suffix(f".{os.getpid()}"))
+            with naming(first):
+                partial.rename(first)
     if adopted:
         made = _trained(config, out, first, places)
     row = {**numbers(job, made), "seconds": round(time.perf_counter() - began, 1)}
     add_row(places.results, row)
     if places.keep is not None:
-        shutil.copytree(out, places.keep / out.name, dirs_exist_ok=True)
+        copy_folder(out, places.keep / out.name)
         _export(places.keep / out.name, places.log)
     shutil.rmtree(out, ignore_errors=True)
     return row
@@ -288,9 +299,8 @@ def add_row(results: Path, row: dict[str, Any]) -> None:
     """Add a row, or replace that of the same name and seed; other workers wait."""
     from filelock import FileLock
 
-    from lag_core.runs import write_atomically
-
-    results.parent.mkdir(parents=True, exist_ok=True)
+    with naming(results):
+        results.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(results.with_suffix(".lock")):
         rows = [r for r in read_rows(results) if (r["name"], r["seed"]) != (row["name"], row["seed"])]
         text = ",\n".join(json.dumps(r) for r in [*rows, row])

@@ -27,6 +27,7 @@ from lag_core.data import presence
 from lag_core.data.dataset import DatasetInfo, DatasetMissing, FileDataset
 from lag_core.data.pictures import DataError, opened, read_image
 from lag_core.protocol import IGNORE, ClassInfo
+from lag_core.writing import naming
 
 TILE = 600
 ROWS = 256
@@ -160,18 +161,20 @@ def _cut_area(image: Path, label: Path, folder: Path, tile: int, bands: tuple[in
     picture, ids = opened(image, bands=bands), ids_of_colors(read_image(label), label)
     if picture.size != ids.shape:
         raise DataError(f"{label} and {image} differ in size")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, suffix=".partial"))
+    with naming(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, suffix=".partial"))
     try:
         for name, y, x, fresh in grid(ids.shape[0], ids.shape[1], tile):
             window = slice(y, min(y + tile, ids.shape[0])), slice(x, min(x + tile, ids.shape[1]))
             mask = np.full(ids[window].shape, IGNORE, np.uint8)
             mask[fresh] = ids[window][fresh]
-            Image.fromarray(np.ascontiguousarray(picture.read(window))).save(
-                partial / f"image-{name}.png", compress_level=1
-            )
-            Image.fromarray(mask).save(partial / f"mask-{name}.png")
-        _publish(partial, folder)
+            pixels = np.ascontiguousarray(picture.read(window))
+            with naming(folder, pixels.nbytes + mask.nbytes, at_least=True):
+                Image.fromarray(pixels).save(partial / f"image-{name}.png", compress_level=1)
+                Image.fromarray(mask).save(partial / f"mask-{name}.png")
+        with naming(folder):
+            _publish(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -5,9 +5,7 @@ Source: the PNG specification (ISO/IEC 15948): colour types 2 and 3, filters 0 a
 
 from __future__ import annotations
 
-import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lag_core.data.files import Size
+from lag_core.writing import Partial, partial_file
 
 _LEVEL = 4
 _RGB, _PALETTE = 2, 3
@@ -26,11 +25,11 @@ _PLAIN, _UP = 0, 2
 class PngRows:
     """Takes rows from top to bottom; `png_file` makes it."""
 
-    def __init__(self, handle: int, size: Size, palette: bytes | None):
-        self._handle, self._kind = handle, _RGB if palette is None else _PALETTE
+    def __init__(self, file: Partial, size: Size, palette: bytes | None):
+        self._file, self._kind = file, _RGB if palette is None else _PALETTE
         self._deflate = zlib.compressobj(_LEVEL)
         self._above = np.zeros((1, size[1] * (3 if palette is None else 1)), np.uint8)
-        self._write(b"\x89PNG\r\n\x1a\n")
+        self._file.write(b"\x89PNG\r\n\x1a\n")
         self._chunk(b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], 8, self._kind, 0, 0, 0))
         if palette is not None:
             self._chunk(b"PLTE", palette)
@@ -51,31 +50,18 @@ class PngRows:
 
     def _chunk(self, name: bytes, content: bytes) -> None:
         if content or name == b"IEND":
-            self._write(
+            self._file.write(
                 struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
             )
-
-    def _write(self, content: bytes) -> None:
-        left = memoryview(content)
-        while left:
-            left = left[os.write(self._handle, left) :]
 
 
 @contextmanager
 def png_file(path: Path, size: Size, palette: bytes | None = None) -> Iterator[PngRows]:
-    """A PNG at `path`, which appears when all of it is written. `palette`: 768 bytes; None: an RGB picture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    try:
-        try:
-            rows = PngRows(handle, size, palette)
-            yield rows
-            rows.end()
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """A PNG at `path`, which appears when all of it is written. `palette`: 768 bytes; None: an RGB picture.
+
+    NotWritten, which names `path`, if it cannot be written.
+    """
+    with partial_file(path) as file:
+        rows = PngRows(file, size, palette)
+        yield rows
+        rows.end()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from lag_core import reading
 from lag_core.protocol import IGNORE
+from lag_core.writing import write_atomically
 
 
 def cache_dir() -> Path:
@@ -89,13 +89,4 @@ def _load(path: Path, count: int) -> list[frozenset[int]] | None:
 
 def _store(path: Path, found: Sequence[frozenset[int]]) -> None:
     """Write under a temporary name and rename: a reader sees all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump([sorted(ids) for ids in found], file, separators=(",", ":"))
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+    write_atomically(path, json.dumps([sorted(ids) for ids in found], separators=(",", ":")).encode())

@@ -24,7 +24,7 @@ from safetensors.numpy import load, save
 
 from lag_core import reading
 from lag_core.data.presence import cache_dir
-from lag_core.runs import write_atomically
+from lag_core.writing import write_atomically
 
 Arrays = dict[str, np.ndarray]
 

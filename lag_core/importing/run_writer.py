@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from lag_core.model.segmenter import Segmenter
 from lag_core.model.weights import changed
 from lag_core.protocol import LabelSpace
 from lag_core.runs import SCHEMA, Run, labels_to_json, open_run, write_json, write_tensors
+from lag_core.writing import whole_folder
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,8 @@ def import_run(request: Request, say: Callable[[str], None] = lambda sentence: N
     """Write the run folder and open it. CheckpointError or ConfigError leave nothing behind."""
     if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
         raise CheckpointError(f"{request.out} exists and is not empty; name another run folder with --out")
-    existed = request.out.exists()
-    try:
+    with whole_folder(request.out):
         _write(request, say)
-    except BaseException:
-        with suppress(OSError):
-            shutil.rmtree(request.out)
-        if existed:
-            request.out.mkdir()
-        raise
     return open_run(request.out)
 
 

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from lag_core.importing.error import CheckpointError
+from lag_core.writing import NotWritten, naming, partial_file
 
 LARGEST = 512 * 2**20
 """Bytes that an archive may hold, unpacked."""
@@ -25,7 +26,7 @@ NAME = re.compile(r"[^A-Za-z0-9._+-]+")
 def unpack(archive: bytes, name: str, into: Path) -> Path:
     """The run of a zip file as the folder `into`/NAME. CheckpointError for what is no archive, no run, or too large.
 
-    `name`: of the archive, untrusted; NAME is what is harmless of it.
+    `name`: of the archive, untrusted; NAME is what is harmless of it. NotWritten for a disk without room.
     """
     try:
         opened = zipfile.ZipFile(io.BytesIO(archive))
@@ -34,7 +35,8 @@ def unpack(archive: bytes, name: str, into: Path) -> Path:
     with opened:
         members = _members(opened)
         target = into / (NAME.sub("-", PurePosixPath(name).stem).strip("-.")[:80] or "run")
-        target.mkdir(parents=True)
+        with naming(target):
+            target.mkdir(parents=True)
         left = LARGEST
         for member in members:
             left -= _write(opened, member, target / PurePosixPath(member.filename).name, left)
@@ -64,12 +66,14 @@ def _write(opened: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, left: i
     """Bytes written; counted while unpacking, since what an archive says of its sizes may be wrong."""
     written = 0
     try:
-        with opened.open(member) as source, path.open("xb") as target:
+        with opened.open(member) as source, partial_file(path) as target:
             while block := source.read(2**20):
                 written += len(block)
                 if written > left:
                     raise CheckpointError(f"unpacked, the archive is larger than {LARGEST // 2**20} MiB")
                 target.write(block)
+    except NotWritten:
+        raise
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError) as error:
         raise CheckpointError(f"{path.name} in the archive cannot be unpacked") from error
     except Exception as error:

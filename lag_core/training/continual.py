@@ -45,6 +45,7 @@ from lag_core.training.probe import FEWEST, IMAGES, ClassProbe, Probe, probe_ima
 from lag_core.training.reporting import Reporter
 from lag_core.training.resume import Cursor
 from lag_core.training.watch import Watch
+from lag_core.writing import naming
 
 LOCK = ".training.lock"
 
@@ -83,12 +84,13 @@ def train(
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
     """Keep other trainings out of the folder. ConfigError if one is there; one that was killed is not."""
-    out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(f"another training is writing to {out}; wait for it, or choose another --out") from None
+    with naming(out):
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:  # an OSError, too
+            raise ConfigError(f"another training is writing to {out}; wait for it, or choose another --out") from None
     try:
         yield
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lag_core import config as configuration
+from lag_core import reading
 from lag_core.config import Config, ConfigError
 from lag_core.data.catalogue import DatasetInfo
 from lag_core.method.reach import FIRST_STEP_METHOD
@@ -28,6 +28,7 @@ from lag_core.runs import (
     write_tensors,
 )
 from lag_core.training.resume import Cursor, load_resume, save_resume
+from lag_core.writing import write_atomically
 
 _FREE = {("data", "workers"), ("model", "checkpointing")}
 """Keys without influence on a run: it may go on with others."""
@@ -135,7 +136,7 @@ class Journal:
         file = write_tensors(self.out / "step_00.safetensors", other.delta(0))
         analysis = other.path / "analysis_00.safetensors"
         if analysis.exists():
-            shutil.copyfile(analysis, self.out / analysis.name)
+            write_atomically(self.out / analysis.name, reading.read_bytes(analysis, reading.ARRAYS))
         first = read_json(other.path / "metrics.json")["steps"][0]
         write_json(self.out / "metrics.json", {"schema": SCHEMA, "steps": [first]})
         keep_events(self.out / "events.jsonl", [e for e in other.events() if e.get("step") == 0])

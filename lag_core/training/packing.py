@@ -27,7 +27,6 @@ from lag_core.runs import (
     RunError,
     keep_events,
     open_run,
-    write_atomically,
     write_json,
     write_tensors,
 )
@@ -35,6 +34,7 @@ from lag_core.training.evaluation import evaluate, measured_ids, write_metrics
 from lag_core.training.features import Progress
 from lag_core.training.model_card import model_card
 from lag_core.training.vital_signs import vital_signs
+from lag_core.writing import naming, write_atomically
 
 EVENT_LINES = 400
 """At most about so many lines of events.jsonl ship with a run."""
@@ -78,7 +78,8 @@ def pack(
     _check(runs, root)
     datasets = [one.open_dataset(data if one.config.data.root else None) for one in runs]
     packings = [Packing(one, rounded_deltas(one)) for one in runs]
-    root.mkdir(parents=True, exist_ok=True)
+    with naming(root):
+        root.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     try:
         _write_shared(packings, root, written)
@@ -194,7 +195,9 @@ def _file_name(tensors: Tensors) -> str:
 
 def _write_run(one: Packing, dataset: Dataset, root: Path, note: str, command: str, progress: Progress) -> Path:
     """Write a run to a folder of another name, measure it there, and rename it when it is whole."""
-    staging = Path(tempfile.mkdtemp(dir=root, prefix=".packing-"))
+    target = root / one.run.name
+    with naming(target):
+        staging = Path(tempfile.mkdtemp(dir=root, prefix=".packing-"))
     try:
         for step, tensors in enumerate(one.deltas):
             if tensors:
@@ -207,8 +210,9 @@ def _write_run(one: Packing, dataset: Dataset, root: Path, note: str, command: s
         write_metrics(staging / "metrics.json", measured, len(measured_ids(dataset, packed.config.data)))
         card = model_card(packed, one.run.name, vital_signs(packed, dataset), note=note, command=command)
         write_atomically(staging / "MODEL_CARD.md", card.encode())
-        staging.chmod(0o755)
-        return staging.rename(root / one.run.name)
+        with naming(target):
+            staging.chmod(0o755)
+            return staging.rename(target)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise

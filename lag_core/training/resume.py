@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from lag_core import reading
-from lag_core.runs import RunError, write_atomically
+from lag_core.runs import RunError
+from lag_core.writing import write_atomically
 
 _UNREADABLE = (
     OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError,

@@ -26,9 +26,7 @@ from lag_core.runs import (
     file_digest,
     list_runs,
     open_run,
-    read_json,
     read_tensors,
-    write_atomically,
     write_json,
     write_tensors,
 )
@@ -265,19 +263,6 @@ def test_a_dataset_of_other_classes_is_refused(copy: Path, tmp_path: Path) -> No
     (other / "classes.json").write_text(json.dumps(stored))
     with pytest.raises(DatasetMissing, match="class 2 is 'violet', not 'green'"):
         open_run(copy).open_dataset(other)
-
-
-def test_what_is_written_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "deep" / "x.json"
-    write_json(path, {"a": 1})
-
-    def fails(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.replace", fails)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, b"half")
-    assert read_json(path) == {"a": 1} and [p.name for p in path.parent.iterdir()] == ["x.json"]
 
 
 def test_the_digest_follows_the_weights(copy: Path) -> None:

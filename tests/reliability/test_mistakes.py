@@ -21,10 +21,11 @@ from lag_core.cli import main, parser
 from lag_core.config import ConfigError, resolve
 from lag_core.model import weights
 from lag_core.model.backbone import classifier
-from lag_core.runs import NotWritten, RunError, append_event, open_run, write_atomically
+from lag_core.runs import RunError, append_event, open_run
 from lag_core.training import continual
 from lag_core.training.features import FeatureStore
 from lag_core.training.resume import Cursor, load_resume, save_resume
+from lag_core.writing import NotWritten, write_atomically
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
