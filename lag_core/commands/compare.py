@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 VERDICTS = (
     "verdicts after each run's last step, on the pixels known when the class was introduced: kept (90 % of its IoU or "
-    "more), weakened (half or more), lost, never learned (below 5 points)."
+    "more), weakened (half or more), lost, never learned (below 5 points), learned later (5 points only since a later "
+    "step)."
 )
 
 

@@ -1,4 +1,4 @@
-"""The verdict on every class of a run from its confusion matrices alone: kept, weakened, lost, never learned. Pure.
+"""The verdict on every class of a run from its confusion matrices alone: kept, lost, learned later and so on. Pure.
 
 The rules are those of explain.why, on the same pixels at both steps (docs/method.md#accuracy): a class is followed from
 the step that introduced it. Where a loss lives is not known here; that takes shares.
@@ -15,7 +15,7 @@ from lag_core import metrics
 from lag_core.explain.why import HALF, KEPT, LEARNED, was_learned
 from lag_core.protocol import LabelSpace
 
-Word = Literal["kept", "weakened", "lost", "never learned", "new", "to come"]
+Word = Literal["kept", "weakened", "lost", "never learned", "learned later", "new", "to come"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ def _word(start: float, now: float, learned: bool, new: bool) -> Word:
         return "new"
     if 100 * max(start, now) < LEARNED:
         return "lost"
+    if 100 * start < LEARNED:
+        return "learned later"
     if now >= KEPT * start:
         return "kept"
     return "weakened" if now >= HALF * start else "lost"

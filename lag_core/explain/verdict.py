@@ -14,11 +14,11 @@ The details' IoUs are fractions, every sentence speaks of points (100 times that
 | transplant | nothing lost | the class lost less than MATERIAL on the images measured |
 | transplant | restored | putting the k most changed channels of s back gains MATERIAL or more, p <= LEVEL |
 | both | not significant | otherwise |
-| needed | channels / any channels | the class is kept or weakened; the smallest measured number of its most invariant
-channels without which its IoU falls below HALF ("any": p > LEVEL, random channels do as much) |
+| needed | channels / any channels | the class is still there (why.STILL_THERE); the smallest measured number of its
+most invariant channels without which its IoU falls below HALF ("any": p > LEVEL, random channels do as much) |
 | needed | more | half of the living channels taken away leave HALF of its IoU or more |
 | needed | heads | no channel of Z changed: what could lose the class are heads and newer classes |
-| parts | needed | the class is kept or weakened; parts without which its IoU falls below HALF, and those without which
+| parts | needed | the class is still there; parts without which its IoU falls below HALF, and those without which
 it does not |
 | relevance | gone | no place of any image speaks for the class at t |
 | relevance | same / partly / other | cosine of the channel profiles of s and t: at least SAME / at least HALF / less |
@@ -41,7 +41,7 @@ import numpy as np
 
 from lag_core.explain import why
 from lag_core.explain.shares import OWN_HEAD, Shares
-from lag_core.explain.why import HALF, Answer
+from lag_core.explain.why import HALF, STILL_THERE, Answer, Fate
 
 LEVEL = 0.05
 """Largest p at which an effect is claimed."""
@@ -58,7 +58,7 @@ SAME = 0.9
 LEAST_SPREAD = 1e-6
 """A spread below it is that of a single latent pixel: nothing to hold a drift against."""
 
-Status = Literal["future", "new", "unlearned", "not found", "kept", "weakened", "lost"]
+Status = Literal["future", "new"] | Fate
 Topic = Literal[
     "iou", "cause", "apart", "channels", "ablation", "transplant", "needed", "parts", "relevance", "prototype"
 ]
@@ -394,7 +394,7 @@ def _transplant(evidence: Evidence, found: Comparison, everything: float) -> Fin
 
 def _needed(evidence: Evidence, answer: Answer) -> Finding | None:
     """What would have to go for a class that is still there to be lost; None where there is nothing to lose."""
-    if answer.fate not in ("kept", "weakened") or evidence.effects is None:
+    if answer.fate not in STILL_THERE or evidence.effects is None:
         return None
     curve, now = evidence.effects.ablation, float(evidence.over.iou[evidence.step])
     if evidence.effects.moved == 0:
@@ -427,7 +427,7 @@ def _needed(evidence: Evidence, answer: Answer) -> Finding | None:
 def _parts(evidence: Evidence, answer: Answer) -> Finding | None:
     """Which parts of the network a class that is still there needs; None where there is nothing to lose."""
     now = float(evidence.over.iou[evidence.step])
-    if answer.fate not in ("kept", "weakened") or evidence.effects is None or not now >= MATERIAL:
+    if answer.fate not in STILL_THERE or evidence.effects is None or not now >= MATERIAL:
         return None
     left = {part: iou for part, iou in evidence.effects.without.items() if not part.startswith(OWN_HEAD)}
     if not left:

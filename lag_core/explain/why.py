@@ -1,4 +1,4 @@
-"""Why a class is kept, weakened or lost: words that follow from its shares alone. Pure.
+"""Why a class is kept, weakened, lost or learned later: words that follow from its shares alone. Pure.
 
 s is the step that the class is followed from, t the step asked about; IoUs are points on the pixels known at s (the
 fixed pixels). Groups of parts: the features (backbone stages and ASPP), the heads (the class's own, the other old
@@ -8,6 +8,8 @@ heads, the unknown's or background's), the newer classes (competition). The rule
 |---|---|
 | never learned | the run's own metrics never gave the class LEARNED points (without metrics: these images never did) |
 | not found here | one picture that never had LEARNED points of the class |
+| learned later / found here later | less than LEARNED points at s and at least as many at t, on the images / on one
+picture: there was nothing to keep yet |
 | kept / weakened / lost | IoU at t is at least KEPT / at least HALF / less than HALF of that at s;
 lost, too, where it was learned between the two alone |
 | other pixels counted | kept on the fixed pixels, yet the papers' measure fell below KEPT of that at s, of which
@@ -37,7 +39,7 @@ MATERIAL = 1.0
 LEARNED = 5.0
 """A class whose IoU never reached this many points was not learned."""
 
-Fate = Literal["kept", "weakened", "lost", "unlearned", "not found"]
+Fate = Literal["kept", "weakened", "lost", "unlearned", "not found", "learned later", "found later"]
 Group = Literal["heads", "features", "newer classes"]
 Cause = Literal[
     "heads", "features", "both", "newer classes", "heads and newer classes", "features and newer classes", "all",
@@ -46,6 +48,8 @@ Cause = Literal[
 
 ABSENT_WORDS: dict[Fate, str] = {"unlearned": "never learned", "not found": "not found here"}
 """Fates of a class of which these pixels had nothing to lose."""
+STILL_THERE: frozenset[Fate] = frozenset({"kept", "weakened", "learned later", "found later"})
+"""Fates of a class that there is something left of."""
 
 CAUSE_WORDS: dict[Cause, str] = {
     "heads": "by the heads",
@@ -88,12 +92,13 @@ class Answer:
         """The verdict in a few words, such as "lost by the heads"."""
         if self.fate in ABSENT_WORDS:
             return ABSENT_WORDS[self.fate]
+        fate = "found here later" if self.fate == "found later" else self.fate
         if self.cause == "nothing to explain":
-            return self.fate
+            return fate
         if self.fate == "kept" and self.cause != "other pixels counted":
             return f"kept, with a small loss: {CAUSE_WORDS[self.cause]}"
         link = ", " if self.cause in ("not told apart", "other pixels counted", "newer classes") else " "
-        return f"{self.fate}{link}{CAUSE_WORDS[self.cause]}"
+        return f"{fate}{link}{CAUSE_WORDS[self.cause]}"
 
 
 def groups(shares: Shares) -> dict[Group, Estimate]:
@@ -119,6 +124,8 @@ def was_learned(ious: np.ndarray) -> bool:
 
 
 def _fate(shares: Shares) -> Fate:
+    if shares.start < LEARNED <= shares.fixed:
+        return "found later" if shares.images == 1 else "learned later"
     if shares.fixed >= KEPT * shares.start:
         return "kept"
     return "weakened" if shares.fixed >= HALF * shares.start else "lost"
@@ -155,11 +162,16 @@ def fate_sentence(name: str, found: Answer, where: str) -> str:
     s, t = shares.step_from, shares.step_to
     way = f"IoU {points(shares.start)} at step {s}, {points(shares.fixed)} at step {t} on the same pixels ({where})"
     if found.fate == "unlearned":
-        return f"{name} was never learned: {way}."
+        return f"{name} was never learned up to step {t}: {way}."
     if found.fate == "not found":
         return f"{name} was hardly found here, so there is nothing to lose: {way}."
     counted = f" {_newly_sentence(shares)}" if abs(shares.newly.points) >= MATERIAL else ""
-    return f"{name} was {found.fate}: {way}.{counted}"
+    return f"{name} was {_became(found)}: {way}.{counted}"
+
+
+def _became(found: Answer) -> str:
+    later = {"learned later": "learned", "found later": "found here"}.get(found.fate)
+    return found.fate if later is None else f"{later} only after step {found.shares.step_from}"
 
 
 def _newly_sentence(shares: Shares) -> str:

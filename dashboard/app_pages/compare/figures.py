@@ -20,6 +20,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "weakened": ("#8F6200", "W"),
     "lost": ("#B84F00", "L"),
     "never learned": ("#6B7280", "–"),
+    "learned later": ("#00755C", "+"),
     "new": ("#1F78A8", "N"),
     "to come": ("rgba(0,0,0,0)", ""),
 }

@@ -156,7 +156,8 @@ def _verdicts(page: Page, together: Together) -> None:
     with page.section(
         "What became of each class",
         "After each run's last step, on the pixels known when the class was introduced: **K** kept (90 % of its IoU or "
-        "more), **W** weakened (half or more), **L** lost, **–** never learned (below 5 points), **N** new.",
+        "more), **W** weakened (half or more), **L** lost, **–** never learned (below 5 points), **+** learned later, "
+        "**N** new.",
         slug="verdicts",
         source="the rules of Why preserved (docs/method.md)",
     ) as view:

@@ -17,16 +17,19 @@ from dashboard.ui import embedded, untrusted
 from dashboard.ui.wording import counted
 from lag_core.explain.shares import BACKBONE, Shares, waterfall
 from lag_core.explain.stage_groups import TOGETHER, sentence
-from lag_core.explain.why import groups
+from lag_core.explain.why import STILL_THERE, groups
 
 WHERE: dict[str, str] = {"set": "validation set", "image": "this image"}
-NEEDED = "Which parts and channels it needs is under *Detail*; what kept it, a compared run tells (sidebar)."
+NEEDED = "Which parts and channels it needs is under *Detail*"
+WHAT_KEPT_IT = "; what kept it, a compared run tells (sidebar)"
 ICONS: dict[str, str] = {
     "kept": ":material/check_circle:",
     "weakened": ":material/trending_down:",
     "lost": ":material/cancel:",
     "unlearned": ":material/help:",
     "not found": ":material/help:",
+    "learned later": ":material/trending_up:",
+    "found later": ":material/trending_up:",
 }
 
 
@@ -99,8 +102,9 @@ def _answer(page: Page, found: Account, beside: Account | None) -> str:
     """One sentence on top, and what sets the run apart from the compared one (Markdown)."""
     head = f"{ICONS[found.answer.fate]} **{untrusted.markdown(found.fate)}** {untrusted.markdown(found.cause)}"
     if beside is None or page.run2 is None:
-        still_there = found.answer.fate in ("kept", "weakened")
-        return f"{head}  \n{NEEDED}" if still_there else head
+        if found.answer.fate not in STILL_THERE:
+            return head
+        return f"{head}  \n{NEEDED}{WHAT_KEPT_IT if found.answer.fate in ('kept', 'weakened') else ''}."
     return f"{head}  \n{untrusted.markdown(beside.sentence)}"
 
 

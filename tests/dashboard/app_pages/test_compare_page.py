@@ -74,6 +74,15 @@ def test_the_matrix_says_each_verdict(runs):
     assert set(letters[3:, :4].ravel()) <= {"K", "W"}
 
 
+def test_every_verdict_has_a_colour_and_a_letter_of_its_own():
+    from typing import get_args
+
+    from lag_core.explain.class_fates import Word
+
+    assert set(figures.WORDS) == set(get_args(Word))
+    assert len({letter for _, letter in figures.WORDS.values()}) == len(figures.WORDS)
+
+
 @pytest.mark.parametrize("color", [color for color, letter in figures.WORDS.values() if letter])
 def test_letters_can_be_read_on_every_colour(color):
     assert design.contrast(design.rgb(color), (255, 255, 255)) >= 4.5

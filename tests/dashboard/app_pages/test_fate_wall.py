@@ -254,3 +254,12 @@ def test_class_fates_follow_the_rules_of_why(right, word):
     assert [one.word for one in found] == [word, "kept", "never learned"]
     assert found[0].start == pytest.approx(0.9) and found[0].now == pytest.approx(right / 1000)
     assert [one.word for one in class_fates(np.stack([first, second]), labels, 0)] == ["new", "new", "to come"]
+
+
+@pytest.mark.parametrize(("right", "word"), [(4, "learned later"), (60, "kept")])
+def test_a_class_that_is_learned_by_a_later_step_was_not_kept(right, word):
+    """`right` of 1000 pixels were right when the class was introduced, 76 are at the step after it."""
+    labels = LabelSpace(((0, 1), (2,)), background=None, unknown=True)
+    first = np.array([[right, 1000 - right, 0], [0, 1000, 0], [1000, 0, 0]])
+    second = np.array([[76, 924, 0], [0, 1000, 0], [0, 0, 1000]])
+    assert class_fates(np.stack([first, second]), labels, 1)[0].word == word

@@ -30,6 +30,15 @@ def named(figure, name):
     return next(t for t in figure.data if t.name == name)
 
 
+def test_every_fate_has_its_icon():
+    from typing import get_args
+
+    from dashboard.app_pages.why.page import ICONS
+    from lag_core.explain.why import Fate
+
+    assert set(ICONS) == set(get_args(Fate))
+
+
 # ---------------------------------------------------------------------- the swap board in words
 
 

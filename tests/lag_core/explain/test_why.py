@@ -29,7 +29,21 @@ def test_a_picture_without_the_class_is_not_called_kept() -> None:
     for learned in (None, True):
         found = answer(nothing, learned)
         assert found.fate == "not found" and "hardly found here" in fate_sentence("tree", found, "this image")
-    assert answer(made_shares(start=0.0, own=27.0, images=1), learned=True).fate == "kept"
+    later = answer(made_shares(start=0.0, own=27.0, images=1), learned=True)
+    assert later.words == "found here later"
+    assert "tree was found here only after step 0: IoU 0 at" in fate_sentence("tree", later, "this image")
+
+
+@pytest.mark.parametrize(
+    ("start", "now", "words"),
+    [(0.4, 7.6, "learned later"), (4.9, 5.0, "learned later"), (5.0, 7.6, "kept"), (0.4, 4.9, "lost")],
+)
+def test_what_was_not_learned_before_is_not_called_kept(start: float, now: float, words: str) -> None:
+    found = answer(made_shares(start=start, own=now - start), learned=True)
+    assert found.words == words
+    if words == "learned later":
+        said = fate_sentence("cat", found, "40 validation images")
+        assert said.startswith("cat was learned only after step 0: IoU ") and "kept" not in said
 
 
 def test_a_class_learned_between_the_two_steps_and_gone_again_is_lost() -> None:
