@@ -55,7 +55,7 @@ def _choose_run(runs: dict[str, Run]) -> Run:
         *names,
     )
     default = next(name for name in opened if name in runs)
-    return runs[settings.select("Run", "run", names, default)]
+    return runs[settings.select("Run", "run", names, default, stays=True)]
 
 
 def _choose_second(runs: dict[str, Run], run: Run) -> Run | None:
@@ -64,7 +64,7 @@ def _choose_second(runs: dict[str, Run], run: Run) -> Run | None:
     names = [name for name, other in others.items() if comparable(run, other)]
     references = [name for name in names if runs[name].method == "reference"]
     default = next((name for name in (opening.of_run(run).compared, *references) if name in names), NO_RUN)
-    name = settings.select("Compare with", "run2", [NO_RUN, *names], default)
+    name = settings.select("Compare with", "run2", [NO_RUN, *names], default, stays=True)
     return runs.get(name)
 
 
@@ -77,7 +77,7 @@ def comparable(run: Run, other: Run) -> bool:
 
 def _choose_class(run: Run) -> int:
     names = class_names(run)
-    chosen = settings.select("Class", "class", names, _first_class(run, names))
+    chosen = settings.select("Class", "class", names, _first_class(run, names), stays=True)
     return names.index(chosen)
 
 

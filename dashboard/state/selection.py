@@ -27,6 +27,7 @@ ECHO_SECONDS = 3.0
 
 _INCOMING, _WISHES, _PUBLISHED, _SUPERSEDED = "_incoming", "_wishes", "_published", "_superseded"
 _USED, _NOTES = "_used", "_notes"
+_CHOSEN, _DRAWN = "_chosen", "_drawn"
 
 
 def one_of(raw: object, allowed: Sequence[str], default: str, what: str) -> tuple[str, str | None]:
@@ -119,6 +120,31 @@ def choose(key: str, allowed: Sequence[str], default: str, what: str) -> str:
         value = st.session_state.get(key, default)
         value = value if value in allowed else default
     st.session_state[key] = value
+    return value
+
+
+def follow(key: str, allowed: Sequence[str], default: str, what: str) -> str:
+    """As `choose`, where choices and default change with what is looked at: stepping there and back changes nothing.
+
+    The default is followed until somebody chooses. What she chose stays her choice while it is not allowed, and is
+    forgotten when she chooses the default. A value that differs while the choices do is no choice: the browser sends
+    it with the next key when it has not seen the newest one yet.
+    """
+    session = st.session_state
+    wishes, drawn = session.setdefault(_CHOSEN, {}), session.setdefault(_DRAWN, {})
+    offer = tuple(allowed), default
+    raw, (offered, shown) = session[_INCOMING].pop(key, None), drawn.get(key, (offer, None))
+    new = None
+    if raw is not None:
+        new, message = one_of(raw, allowed, default, what)
+        note(message)
+    elif offered == offer and session.get(key, shown) != shown:
+        new = session[key]
+    if new is not None:
+        wishes[key] = new if new != default else None
+    wish = wishes.get(key)
+    value = wish if wish in allowed else default
+    session[key], drawn[key] = value, (offer, value)
     return value
 
 

@@ -20,10 +20,15 @@ def select(
     default: str | None = None,
     *,
     names: Callable[[str], str] = str,
+    stays: bool = False,
     **widget: Any,
 ) -> str:
-    """A drop-down list; `names` turns an option into what is displayed (not Markdown)."""
-    return _pick(st.selectbox, label, key, options, default, names, widget)
+    """A drop-down list; `names` turns an option into what is displayed (not Markdown).
+
+    stays: a default that was shown once is kept like a choice, though another one is offered now.
+    """
+    check = selection.choose if stays else selection.follow
+    return _pick(st.selectbox, label, key, options, default, names, widget, check)
 
 
 def segments(
@@ -47,9 +52,10 @@ def _pick(
     default: str | None,
     names: Callable[[str], str],
     widget: dict[str, Any],
+    check: Callable[[str, Sequence[str], str, str], str] = selection.follow,
 ) -> str:
     default = options[0] if default is None else default
-    selection.choose(key, options, default, label.lower())
+    check(key, options, default, label.lower())
     value = draw(label, options, format_func=names, key=key, persist_state="session", **widget)
     value = value if value in options else default
     selection.use(key, value, default)

@@ -50,7 +50,7 @@ def draw_sets(scene: Scene) -> None:
                     f"{scene.why_no_split} The order by relevance needs a class that is known at step {scene.pair.new}."
                 )
             first = first_order(orders, how)
-            order = selection.choose("order", orders, first, "order of channels")
+            order = selection.follow("order", orders, first, "order of channels")
             living = len(testable(scene, how))
             if living < 2:
                 raise Empty(
@@ -59,7 +59,7 @@ def draw_sets(scene: Scene) -> None:
                 )
             numbers = [str(k) for k in sizes(scene, how)[1:]]
             default = str(quarter(scene, how))
-            count = int(selection.choose("k", numbers, default, "number of channels"))
+            count = int(selection.follow("k", numbers, default, "number of channels"))
             found = {name: measured(scene, how, name) for name in orders}
             slot = st.empty()
             bar = st.empty()
