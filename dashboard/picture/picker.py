@@ -33,7 +33,7 @@ def choose_image(run: Run, root: str) -> tuple[str, str]:
     if choices:
         wished = opening.of_run(run).image
         default = wished if wished in ids else choices[0] if not ids else ids[0]
-        chosen = settings.select("Image", "image", choices, default, names=image_name)
+        chosen = settings.select("Image", "image", choices, default, names=image_name, stays=True)
         _gallery(run, root, choices, chosen, lost)
     else:
         selection.choose("image", ("",), "", "image")

@@ -164,6 +164,17 @@ def curve(
     At k = 0 nothing is changed and the value is that of the untouched network, bit for bit; at k = C random
     channels are all channels, and so are the controls. ValueError for a k outside 0..C.
     """
+    sets = drawn_sets(ranked, counts, controls, seed, draw)
+    untouched = measure(decoded(intervention.decode, intervention.latent, len(intervention.latent)))
+    values = iter(measured(intervention, [s for row in sets for s in row], measure, untouched))
+    found = np.stack([np.stack([next(values) for _ in row]) for row in sets])
+    return Curve(np.asarray(counts), untouched, found[:, 0], found[:, 1:])
+
+
+def drawn_sets(
+    ranked: np.ndarray, counts: Sequence[int], controls: int, seed: int = 0, draw: Draw | None = None
+) -> list[list[np.ndarray]]:
+    """The sets that `curve` measures: for each k the first k of `ranked`, then `controls` random ones."""
     total = len(ranked)
     if len(counts) == 0 or min(counts) < 0 or max(counts) > total:
         raise ValueError(f"numbers of channels {list(counts)}: must lie in 0..{total}")
@@ -173,13 +184,10 @@ def curve(
     for k in counts:
         chosen = np.asarray(ranked[:k])
         sets.append([chosen] + [draw(chosen, rng) for _ in range(controls)])
-    untouched = measure(decoded(intervention.decode, intervention.latent, len(intervention.latent)))
-    values = iter(_measured(intervention, [s for row in sets for s in row], measure, untouched))
-    found = np.stack([np.stack([next(values) for _ in row]) for row in sets])
-    return Curve(np.asarray(counts), untouched, found[:, 0], found[:, 1:])
+    return sets
 
 
-def _measured(
+def measured(
     intervention: Intervention, sets: Sequence[np.ndarray], measure: Measure, untouched: np.ndarray
 ) -> Iterator[np.ndarray]:
     """The measure of each set of channels; that of the untouched network where a set is empty."""

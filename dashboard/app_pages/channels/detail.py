@@ -95,7 +95,7 @@ def _sorted(scene: Scene, picture: Picture, shown: np.ndarray) -> tuple[np.ndarr
         values, where, name = relevance(scene, picture)
         return _largest_first(shown, values), values, f"relevance: {name}, {where}"
     if by == "energy" or scene.split is None:
-        energy = channels.channel_energy(channel_maps.latent(scene.run, picture, scene.pair.new))
+        energy = channel_maps.energies(scene.run, picture, scene.pair.new)
         return _largest_first(shown, energy), energy, "energy (mean Z²)"
     values = scene.split.distance
     ordered = _largest_first(shown, -values if by == "still" else values)

@@ -6,16 +6,16 @@ lock; nothing in them is changed, as an intervention replaces Z and leaves the w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import streamlit as st
 
 from dashboard.cache import loaders
+from dashboard.cache.background import Pieces
 from dashboard.cache.loaders import Picture
-from dashboard.cache.memory_cache import shelved
+from dashboard.cache.memory_cache import SHELF, shelved
 from dashboard.picture import predictions
 from lag_core.explain import channels
 from lag_core.explain.controls import Matched, alive, energy
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from lag_core.explain.interventions import Curve, Intervention
     from lag_core.explain.trace import Trace
 
+
+AT_ONCE = 50
+"""Random sets that are measured without a pause, some tenths of a second."""
 
 How = Literal["zero", "mean", "old"]
 """What takes a channel's place: 0, its mean over the validation set, or an earlier step's activation."""
@@ -67,7 +70,7 @@ def relevance(run: Run, picture: Picture, step: int, cls: int) -> tuple[np.ndarr
     return _relevance(run.digest, picture.digest, picture.truth is None, step, cls, _run=run, _picture=picture)
 
 
-@st.cache_resource(max_entries=256, show_spinner=False)
+@shelved
 def _relevance(
     digest: str, image: str, blind: bool, step: int, cls: int, *, _run: Run, _picture: Picture
 ) -> tuple[np.ndarray, str]:
@@ -196,39 +199,74 @@ class Measured:
     """Annotated pixels of old classes, at the size at which the network sees the picture."""
 
 
-def effect(
-    run: Run,
-    picture: Picture,
-    step: int,
-    how: How,
-    old: int,
-    ranked: np.ndarray,
-    counts: tuple[int, ...],
-    controls: int = 0,
-) -> Measured:
-    """The first k of `ranked` changed, for each k of `counts`, next to `controls` random sets of that number."""
-    source = old if how == "old" else -1
-    key = (run.digest, picture.digest, picture.truth is None, step, how, source)
-    name = loaders.array_digest(np.asarray(ranked))
-    return _effect(*key, name, counts, controls, _run=run, _picture=picture, _ranked=ranked)
+@dataclass(frozen=True)
+class Change:
+    """A question about sets of channels: the first k of `ranked` changed, for each k of `counts`."""
+
+    run: Run
+    picture: Picture
+    step: int
+    how: How
+    old: int
+    """The step that `how` = "old" takes channels from."""
+    ranked: np.ndarray
+    """int [C]."""
+    counts: tuple[int, ...]
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """What the answer depends on."""
+        source, image = self.old if self.how == "old" else -1, (self.picture.digest, self.picture.truth is None)
+        return self.run.digest, *image, self.step, self.how, source, loaders.array_digest(self.ranked), self.counts
 
 
-@st.cache_resource(max_entries=1000, show_spinner=False)
-def _effect(
-    digest: str, image: str, blind: bool, step: int, how: How, old: int, ranked: str, counts: tuple[int, ...],
-    controls: int, *, _run: Run, _picture: Picture, _ranked: np.ndarray,
-) -> Measured:  # fmt: skip
+def effect(asked: Change) -> Measured:
+    """The effect of the sets."""
+    return SHELF.get(("effect", *asked.key), lambda: _effect(asked))
+
+
+def _effect(asked: Change) -> Measured:
     from lag_core.explain.interventions import curve
 
-    trace = loaders.trace(_run, _picture)
-    asked = _intervention(_run, trace, step, how, old)
-    truth = truth_inside(trace, _picture)
-    newest = _run.labels.class_indices(step).start
-    with loaders.network_lock(digest):
-        measure = PictureMeasure(trace, step, truth)
-        draw = _fair(trace, step, how, old)
-        found = curve(asked, _ranked, counts, measure, controls, seed=_run.config.optim.seed, draw=draw)
+    trace = loaders.trace(asked.run, asked.picture)
+    question = _intervention(asked.run, trace, asked.step, asked.how, asked.old)
+    truth = truth_inside(trace, asked.picture)
+    newest = asked.run.labels.class_indices(asked.step).start
+    with loaders.network_lock(asked.run.digest):
+        measure = PictureMeasure(trace, asked.step, truth)
+        found = curve(question, asked.ranked, asked.counts, measure, 0)
     return Measured(found, 0 if truth is None else int((truth < newest).sum()))
+
+
+def known_controls(asked: Change) -> Curve | None:
+    """The sets next to random ones, if `draw_controls` has been there."""
+    found: Curve | None = SHELF.find(("controls", *asked.key))
+    return found
+
+
+def draw_controls(asked: Change) -> Pieces:
+    """Measure random sets of each number, `control_sets` of them: seconds of work, in pieces. `known_controls` has it.
+
+    The networks are free between two pieces, so that a page which somebody looks at need not wait.
+    """
+    from lag_core.explain.interventions import Curve, drawn_sets, measured
+
+    trace, lock = loaders.trace(asked.run, asked.picture), loaders.network_lock(asked.run.digest)
+    question = _intervention(asked.run, trace, asked.step, asked.how, asked.old)
+    with lock:
+        measure = PictureMeasure(trace, asked.step, truth_inside(trace, asked.picture))
+        draw = _fair(trace, asked.step, asked.how, asked.old)
+        untouched = measure(trace.output(asked.step).logits)
+    seed, controls = asked.run.config.optim.seed, control_sets(asked.run, asked.picture, asked.step)
+    sets = [one for k in asked.counts for one in drawn_sets(asked.ranked, (k,), controls, seed, draw)[0]]
+    values: list[np.ndarray] = []
+    for first in range(0, len(sets), AT_ONCE):
+        with lock:
+            values += measured(question, sets[first : first + AT_ONCE], measure, untouched)
+        yield len(values) / len(sets)
+    found = np.stack(values).reshape(len(asked.counts), controls + 1, -1)
+    curve = Curve(np.asarray(asked.counts), untouched, found[:, 0], found[:, 1:])
+    SHELF.put(("controls", *asked.key), curve)
 
 
 def _fair(trace: Trace, step: int, how: How, old: int) -> Matched:
@@ -245,9 +283,24 @@ def testable(run: Run, picture: Picture, step: int, how: How, old: int) -> np.nd
 
     A channel that died since is dead at `step`, yet it may be what was lost.
     """
+    return _testable(run.digest, picture.digest, step, old if how == "old" else -1, run=run, picture=picture)
+
+
+@shelved
+def _testable(digest: str, image: str, step: int, old: int, *, run: Run, picture: Picture) -> np.ndarray:
     trace = loaders.trace(run, picture)
     own = trace.latent(step)[None]
-    return channels.living(trace.latent(old)[None], own).either if how == "old" else alive(own)
+    return alive(own) if old < 0 else channels.living(trace.latent(old)[None], own).either
+
+
+def energies(run: Run, picture: Picture, step: int) -> np.ndarray:
+    """Energy of each channel on this picture, float [C]."""
+    return _energies(run.digest, picture.digest, step, run=run, picture=picture)
+
+
+@shelved
+def _energies(digest: str, image: str, step: int, *, run: Run, picture: Picture) -> np.ndarray:
+    return channels.channel_energy(latent(run, picture, step))
 
 
 def living(run: Run, picture: Picture | None, old: int, new: int) -> tuple[channels.Living | None, str]:
@@ -301,18 +354,6 @@ class PictureMeasure:
 def counts(total: int) -> tuple[int, ...]:
     """Numbers of channels at which a curve is measured: none, and shares up to three quarters of them."""
     return tuple(sorted({0, *(max(1, round(total * share)) for share in (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4))}))
-
-
-def joined(points: Sequence[Curve]) -> Curve:
-    """One curve out of several of the same untouched network, in their order."""
-    from lag_core.explain.interventions import Curve
-
-    return Curve(
-        np.concatenate([p.counts for p in points]),
-        points[0].untouched,
-        np.concatenate([p.chosen for p in points]),
-        np.concatenate([p.controls for p in points]),
-    )
 
 
 def beside(chosen: Curve, controls: Curve) -> Curve:

@@ -26,7 +26,7 @@ from dashboard.app_pages.channels.scene import (
     telling,
     testable,
 )
-from dashboard.app_pages.channels.sets import draw_sets, first_order, orders_of, random_channels
+from dashboard.app_pages.channels.sets import draw_sets, orders_of
 from dashboard.cache import loaders
 from dashboard.cache.loaders import Picture
 from dashboard.page import Empty, Page
@@ -85,9 +85,6 @@ def ahead(page: Page) -> None:
     how = telling(scene)
     for order in orders_of(scene):
         measured(scene, how, order)
-    orders = orders_of(scene)
-    if orders and len(testable(scene, how)) > 1:
-        random_channels(scene, how, first_order(orders, how), lambda share, words: None)
     channel_maps.changed(page.run, scene.image(), page.step, "zero", scene.pair.old, [scene.channel])
     look_ahead(scene)
     answer(scene)
@@ -259,9 +256,7 @@ def _energy_maps(scene: Scene, picture: Picture, split: ChannelSplit) -> list[np
 
 def _silent(scene: Scene, picture: Picture, group: np.ndarray) -> str:
     """How many channels of a group say nothing at either step: they cannot move."""
-    energies = [
-        channels.channel_energy(channel_maps.latent(scene.run, picture, t)) for t in (scene.pair.old, scene.pair.new)
-    ]
+    energies = [channel_maps.energies(scene.run, picture, t) for t in (scene.pair.old, scene.pair.new)]
     count = int(((energies[0] == 0) & (energies[1] == 0) & group).sum())
     return f" {count} of them {'is' if count == 1 else 'are'} silent at both." if count else ""
 
@@ -270,7 +265,7 @@ def _energy_shares(scene: Scene, picture: Picture, split: ChannelSplit) -> dict[
     """Of the invariant and of the specific channels, at both steps."""
     found = {}
     for step in (scene.pair.old, scene.pair.new):
-        energy = channels.channel_energy(channel_maps.latent(scene.run, picture, step))
+        energy = channel_maps.energies(scene.run, picture, step)
         found[step] = [channels.energy_share(energy, group) for group in (split.invariant, split.specific)]
     return found
 

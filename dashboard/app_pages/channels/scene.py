@@ -12,7 +12,7 @@ import streamlit as st
 from PIL import Image
 
 from dashboard.app_pages.channels import maps
-from dashboard.app_pages.channels.maps import How, Measured
+from dashboard.app_pages.channels.maps import Change, How, Measured
 from dashboard.cache import loaders
 from dashboard.cache.loaders import Picture
 from dashboard.cache.memory_cache import SHELF
@@ -168,7 +168,7 @@ def _why_no_split(page: Page, pair: Step, split: ChannelSplit | None) -> str:
 def telling(scene: Scene) -> How:
     """What to change by default: switch off, unless hardly any pixel of old classes is right any more."""
     anything = np.arange(scene.total)
-    found = maps.effect(scene.run, scene.image(), scene.pair.new, "zero", scene.pair.old, anything, (0,))
+    found = maps.effect(Change(scene.run, scene.image(), scene.pair.new, "zero", scene.pair.old, anything, (0,)))
     return "old" if found.old_pixels and found.curve.untouched[1] < HARDLY_RIGHT else "zero"
 
 
@@ -200,8 +200,13 @@ def ranked(scene: Scene, order: str, how: How) -> np.ndarray:
 
 def measured(scene: Scene, how: How, order: str) -> Measured:
     """The effect of an order's channels at all numbers, without random ones."""
+    return maps.effect(change(scene, how, order))
+
+
+def change(scene: Scene, how: How, order: str) -> Change:
+    """The question about an order's channels, at all numbers."""
     chosen, numbers = ranked(scene, order, how), sizes(scene, how)
-    return maps.effect(scene.run, scene.image(), scene.pair.new, how, scene.pair.old, chosen, numbers)
+    return Change(scene.run, scene.image(), scene.pair.new, how, scene.pair.old, chosen, numbers)
 
 
 def relevance(scene: Scene, picture: Picture) -> tuple[np.ndarray, str, str]:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import streamlit as st
 
 from dashboard.app_pages.channels import maps
-from dashboard.app_pages.channels.maps import How, Measured
-from dashboard.app_pages.channels.scene import ORDERS, Scene, measured, quarter, ranked, sizes, telling, testable
+from dashboard.app_pages.channels.maps import Change, How
+from dashboard.app_pages.channels.scene import (
+    ORDERS,
+    Scene,
+    change,
+    measured,
+    quarter,
+    ranked,
+    sizes,
+    telling,
+    testable,
+)
+from dashboard.cache.background import BACKGROUND, Job
 from dashboard.cache.loaders import Picture
 from dashboard.components.viewer import Layer
 from dashboard.page import Empty, View
-from dashboard.picture import predictions
+from dashboard.picture import predictions, stepwise
 from dashboard.picture.viewer import show_picture
+from dashboard.shell import results_coming
 from dashboard.state import selection, settings
 from dashboard.ui import untrusted
 from dashboard.ui.effect_curves import EffectLine, effect_curves
@@ -60,14 +70,12 @@ def draw_sets(scene: Scene) -> None:
             numbers = [str(k) for k in sizes(scene, how)[1:]]
             default = str(quarter(scene, how))
             count = int(selection.follow("k", numbers, default, "number of channels"))
-            found = {name: measured(scene, how, name) for name in orders}
-            slot = st.empty()
-            bar = st.empty()
+            selection.use("order", order, first)
+            selection.use("k", str(count), default)
+            if not view.waits("sets", EFFECT_HEIGHT):
+                _sets_curve(scene, view, orders, how, measure, random, (order, count))
         with right:
             _sets_picture(scene, view, picture, how, order, count)
-        _sets_curve(scene, view, slot, bar, found, how, measure, random, (order, count))
-        selection.use("order", order, first)
-        selection.use("k", count, default)
 
 
 def _choose_sets(scene: Scene, picture: Picture) -> tuple[How, int, bool]:
@@ -88,7 +96,7 @@ def _choose_sets(scene: Scene, picture: Picture) -> tuple[How, int, bool]:
             label_visibility="collapsed", width=300,
         )  # fmt: skip
         random = settings.switch(
-            "Random channels", "random", True, help="Off stops the comparison, which takes longest on this page."
+            "Random channels", "random", True, help="Off leaves out the comparison, which takes longest on this page."
         )
     return ("old" if question == "lost" else "zero"), measures[chosen][1], random
 
@@ -119,16 +127,14 @@ def first_order(orders: tuple[str, ...], how: How) -> str:
     return "changed" if how == "old" and "changed" in orders else orders[0]
 
 
-def random_channels(scene: Scene, how: How, order: str, report: Callable[[float, str], object]) -> Curve:
-    """Control sets for an order at all numbers, one number after another: a click meanwhile stops it."""
-    points = []
-    numbers, controls = sizes(scene, how), maps.control_sets(scene.run, scene.image(), scene.pair.new)
-    tested = ranked(scene, order, how)
-    for i, size in enumerate(numbers):
-        report(i / len(numbers), f"Random channels: {controls} sets of {size}")
-        found = maps.effect(scene.run, scene.image(), scene.pair.new, how, scene.pair.old, tested, (size,), controls)
-        points.append(found.curve)
-    return maps.joined(points)
+def random_channels(asked: Change) -> Curve | Job:
+    """Control sets at all numbers; where nobody has measured them yet, the work that does it in the background."""
+    found = maps.known_controls(asked)
+    if found is None and stepwise.waits_for_all():
+        for _ in maps.draw_controls(asked):
+            pass
+        found = maps.known_controls(asked)
+    return BACKGROUND.wish(("controls", *asked.key), lambda: maps.draw_controls(asked)) if found is None else found
 
 
 def _sets_picture(scene: Scene, view: View, picture: Picture, how: How, order: str, count: int) -> None:
@@ -164,37 +170,34 @@ def _sets_picture(scene: Scene, view: View, picture: Picture, how: How, order: s
 def _sets_curve(
     scene: Scene,
     view: View,
-    slot: Any,
-    bar: Any,
-    found: dict[str, Measured],
+    orders: tuple[str, ...],
     how: How,
     measure: int,
     random: bool,
     chosen: tuple[str, int],
 ) -> None:
-    """The curves; drawn at once, and again with the random channels."""
-    orders = tuple(found)
-    curves = {name: measured.curve for name, measured in found.items()}
+    """The curves; drawn at once, and again when the random channels are there."""
+    curves = {name: measured(scene, how, name).curve for name in orders}
     lines = [EffectLine(name, *ORDERS[name], 100 * curve.effect[:, measure]) for name, curve in curves.items()]
     unit = "changed pixels (points)" if measure == 0 else "right pixels (points)"
-    draw: Callable[..., Any] = partial(
-        effect_curves, np.asarray(sizes(scene, how)), lines, scene.page.ink, y=unit,
-        chosen=chosen, total=len(testable(scene, how)),
-    )  # fmt: skip
-    controls = random_channels(scene, how, chosen[0], bar.progress) if random else None
-    bar.empty()
+    drawn = random_channels(change(scene, how, chosen[0])) if random else None
+    controls = None if isinstance(drawn, Job) else drawn
     band = None
     if controls is not None:
-        low, high = controls.interval()
-        middle = np.median(controls.control_effect, 1)
-        band = tuple(100 * edge[:, measure] for edge in (low, middle, high))
+        (low, high), middle = controls.interval(), np.median(controls.control_effect, 1)
+        band = 100 * low[:, measure], 100 * middle[:, measure], 100 * high[:, measure]
     view.csv(lambda: _sets_table(sizes(scene, how), curves, controls, measure))
-    with slot.container(gap="xsmall"):
-        st.markdown(_verdict(scene, curves[chosen[0]], controls, how, measure, chosen))
-        points = view.plot(
-            lambda: draw(band=band), "Effect of changing sets of channels, next to random ones", height=EFFECT_HEIGHT,
-            select=True, below=True,
-        )  # fmt: skip
+    st.markdown(_verdict(scene, curves[chosen[0]], controls, how, measure, chosen))
+    figure = effect_curves(
+        np.asarray(sizes(scene, how)), lines, scene.page.ink, y=unit, chosen=chosen, total=len(testable(scene, how)),
+        band=band,
+    )  # fmt: skip
+    points = view.plot(
+        figure, "Effect of changing sets of channels, next to random ones", height=EFFECT_HEIGHT, select=True
+    )
+    if isinstance(drawn, Job):
+        sets = maps.control_sets(scene.run, scene.image(), scene.pair.new)
+        results_coming.follow(drawn, f"Random channels: {sets} sets of each number; the grey band follows.")
     if points and selection.fresh("channels-sets", points[0]["customdata"]):
         place, count = points[0]["customdata"]
         if 0 <= place < len(orders) and count:

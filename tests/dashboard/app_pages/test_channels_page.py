@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import get_args
 
@@ -16,7 +17,10 @@ from dashboard.app_pages.channels import figures, maps
 from dashboard.app_pages.channels import page as channels_page
 from dashboard.app_pages.channels import scene as channel_scene
 from dashboard.cache import loaders
-from dashboard.picture import channel_distances
+from dashboard.cache.background import BACKGROUND
+from dashboard.cache.memory_cache import SHELF
+from dashboard.components import in_view
+from dashboard.picture import channel_distances, stepwise
 from dashboard.ui import design
 from dashboard.ui.effect_curves import EffectLine, effect_curves
 from lag_core.explain import channels
@@ -248,6 +252,71 @@ def test_the_answer_comes_first_and_every_view_is_drawn(page):
     assert "moved most" in text_of(at) and "least moved" in text_of(at)
     assert len(at.get("plotly_chart")) >= 4 and "next to random ones" in text_of(at)
     assert "(p = " in text_of(at), "the effect stands next to random channels"
+
+
+@pytest.fixture
+def in_a_browser(monkeypatch):
+    """As with somebody at the other end, on a server that has computed nothing; the random channels wait at a gate."""
+    gate, draw = threading.Event(), maps.draw_controls
+
+    def behind_the_gate(asked):
+        assert gate.wait(60)
+        yield from draw(asked)
+
+    monkeypatch.setattr(stepwise, "waits_for_all", lambda: False)
+    monkeypatch.setattr(maps, "draw_controls", behind_the_gate)
+    SHELF.clear()
+    yield gate
+    gate.set()
+    BACKGROUND.settle()
+
+
+def test_a_step_is_drawn_before_its_random_channels(page, in_a_browser):
+    """They take seconds: the page stands meanwhile, and is drawn anew when they are there."""
+    at = page.run()
+    assert not at.exception and not at.error
+    assert "Whether that is more than chance needs the random channels" in text_of(at) and "(p = " not in text_of(at)
+    assert len(at.get("progress")) == 1
+    in_a_browser.set()
+    BACKGROUND.settle()
+    at.run()
+    assert not at.exception and "(p = " in text_of(at) and not at.get("progress")
+
+
+def test_what_is_far_below_asks_for_no_random_channels(page, in_a_browser, monkeypatch):
+    monkeypatch.setattr(in_view, "is_near", lambda page: False)
+    page.query_params["k"] = "4"
+    at = page.run()
+    assert not at.exception and not at.error and not at.get("progress")
+    assert not BACKGROUND._jobs and at.query_params["k"] == "4", "what the link says is not forgotten"
+
+
+def test_random_channels_are_those_of_the_library(root):
+    """In pieces, and next to each other, they are what `curve` measures for each number by itself."""
+    from lag_core.explain.interventions import curve
+
+    run = loaders.catalogue(root).runs["moves"]
+    picture = loaders.picture(run, "", loaders.image_ids(run, "")[0])
+    asked = maps.Change(run, picture, 2, "old", 1, np.arange(8)[::-1], (0, 2, 4))
+    assert list(maps.draw_controls(asked))[-1] == 1
+    found, trace = maps.known_controls(asked), loaders.trace(run, picture)
+    question, draw = maps._intervention(run, trace, 2, "old", 1), maps._fair(trace, 2, "old", 1)
+    measure = maps.PictureMeasure(trace, 2, maps.truth_inside(trace, picture))
+    for place, k in enumerate(asked.counts):
+        alone = curve(question, asked.ranked, (k,), measure, found.controls.shape[1], run.config.optim.seed, draw)
+        np.testing.assert_allclose(found.controls[place], alone.controls[0], equal_nan=True)
+        np.testing.assert_allclose(found.chosen[place], alone.chosen[0], equal_nan=True)
+        np.testing.assert_allclose(found.untouched, alone.untouched, equal_nan=True)
+    np.testing.assert_allclose(maps.effect(asked).curve.chosen, found.chosen, equal_nan=True)
+
+
+def test_stepping_back_and_forth_leads_to_the_same_view(page):
+    at = page.run()
+    before = dict(at.query_params), text_of(at)
+    for step in (1, 2):
+        at.slider(key="step.slider").set_value(step).run()
+        assert not at.exception
+    assert (dict(at.query_params), text_of(at)) == before
 
 
 def test_a_frozen_extractor_is_said_in_a_sentence(page):
