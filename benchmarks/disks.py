@@ -1,9 +1,9 @@
 """Full and read-only disks: what each command says that writes, and what the dashboard does without its caches.
 
-    python benchmarks/disks.py DATASET         # as root on Linux: it mounts small file systems of its own (tmpfs)
+    python benchmarks/disks.py         # as root on Linux: it mounts small file systems of its own (tmpfs)
 
-DATASET is a folder dataset. Each command must end with 2 and one sentence that names a file on that disk, and leave no
-half-written file; each page must be drawn.
+On the rectangles of tests/shapes.py. Each command must end with 2 and one sentence that names a file on that disk, and
+leave no half-written file; each page must be drawn while both the runs and the caches lie on such a disk.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ SETTINGS = (
 )  # fmt: skip
 LONG = ("optim.epochs=30",)
 """So that it can be stopped on the way."""
-PAGES = ("start", "overview", "steps", "forgetting", "channels", "relevance", "training", "why")
+PAGES = ("start", "overview", "steps", "forgetting", "channels", "relevance", "prototypes", "training", "why", "report")
+sys.path.append(str(ROOT / "tests"))
 
 
 @contextmanager
@@ -85,7 +86,7 @@ def commands(data: Path, source: Path, folder: Path) -> dict[str, list[object]]:
     sets, long = settings(data), settings(data, *LONG)
     image = (data / "val.txt").read_text().split()[0]
     picture = next((data / "images").glob(f"{image}.*"))
-    masks = data / "masks"
+    first_classes = data.parent / "maps"
     return {
         "train": ["train", "--method", "lag", *sets, "--out", folder / "new"],
         "train --log csv": ["train", "--method", "finetune", *sets, "--log", "csv", "--out", folder / "csv"],
@@ -97,10 +98,27 @@ def commands(data: Path, source: Path, folder: Path) -> dict[str, list[object]]:
         "report": ["report", source, "--image", image, "--class", "red", "--image-only", "--out", folder / "why.html"],
         "pack": ["pack", source, "--out", folder / "packed", "--note", "x"],
         "import-predictions": [
-            "import-predictions", masks, masks, "--root", data, "--task", TASK, "--out", folder / "maps",
+            "import-predictions", first_classes, "--root", data, "--task", TASK, "--out", folder / "maps",
         ],
+        "sweep": ["sweep", data.parent / "sweep.toml", "--out", folder / "rows.json", "--work", folder / "work"],
         "data check": ["data", "check", data, "--task", TASK, "--out", folder / "sheet.html"],
     }  # fmt: skip
+
+
+def written_beside(data: Path) -> None:
+    """A sweep file of one run, and label maps that hold classes of step 0 alone."""
+    import numpy as np
+    from PIL import Image
+
+    sets = ", ".join(json.dumps(word) for word in settings(data)[3::2])
+    (data.parent / "sweep.toml").write_text(
+        f'base = "{ROOT / "configs" / "smoke.toml"}"\nseeds = [0]\nset = [{sets}]\n'
+        '[[runs]]\nname = "a"\nmethod = "finetune"\n'
+    )
+    (data.parent / "maps").mkdir()
+    for name in (data / "val.txt").read_text().split():
+        mask = np.array(Image.open(data / "masks" / f"{name}.png"))
+        Image.fromarray(np.where(mask > 2, 0, mask).astype(np.uint8)).save(data.parent / "maps" / f"{name}.png")
 
 
 def prepared(folder: Path, source: Path, stopped: Path) -> None:
@@ -148,31 +166,38 @@ def measure_commands(data: Path, work: Path) -> dict[str, dict[str, str]]:
 
 
 def measure_dashboard(runs: Path) -> dict[str, Any]:
-    """Every page with a cache folder on a full and on a read-only disk."""
+    """Every page with the runs and the cache folder on a full and on a read-only disk."""
     from streamlit_client import Client
     from streamlit_server import served
 
     found = {}
     for kind in ("full", "read-only"):
-        with disk(64) as folder:
+        with disk(size_of(runs) + 200) as folder:
+            shutil.copytree(runs, folder / "runs")
             if kind == "full":
                 fill(folder)
             else:
                 subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
-            with served(runs, 1, cache=folder / "cache") as server, Client(server.url) as client:
+            with served(folder / "runs", 1, cache=folder / "cache") as server, Client(server.url) as client:
                 for page in PAGES:
                     client.open(page)  # raises where a view says that it could not be drawn
+                if server.errors():
+                    print(server.log.read_text(errors="replace")[-8000:], file=sys.stderr, flush=True)
                 found[kind] = f"{len(PAGES)} pages drawn, {len(server.errors())} errors in the log"
+                print(f"{kind}, dashboard: {found[kind]}", file=sys.stderr, flush=True)
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder dataset")
     parser.add_argument("--runs", type=Path, default=ROOT / "checkpoints", help="what the dashboard shows")
     options = parser.parse_args()
+    from shapes import write_shapes
+
     with tempfile.TemporaryDirectory() as work:
-        found: dict[str, Any] = measure_commands(options.data.resolve(), Path(work))
+        data = write_shapes(Path(work, "shapes"))
+        written_beside(data)
+        found: dict[str, Any] = measure_commands(data, Path(work))
     found["dashboard"] = measure_dashboard(options.runs)
     print(json.dumps(found, indent=1))
     wrong = [said for kind in ("full", "read-only") for said in found[kind].values() if said != "named"]

@@ -1,10 +1,11 @@
 """Kill trainings by SIGKILL at random moments, let them go on, and compare each with one that was never interrupted.
 
-    python benchmarks/kills.py DATASET                    # three methods, three runs each, up to seven kills a run
+    python benchmarks/kills.py                    # three methods, three runs each, up to seven kills a run
 
-DATASET is a folder dataset; every run is tiny. A run counts as equal if its tensors, analysis, matrices, warnings and
-events are those of the uninterrupted one, bit by bit (but for the images a second). A kill that would have come after
-the end is not counted.
+Every run is tiny, on the rectangles of tests/shapes.py (--data names another folder dataset), from a random trunk whose
+batch norms know the pictures: most latent channels must be alive in the end, or equal runs would say little. A run
+counts as equal if its tensors, analysis, matrices, warnings and events are those of the uninterrupted one, bit by bit
+(but for the images a second). A kill that would have come after the end is not counted.
 """
 
 from __future__ import annotations
@@ -29,15 +30,17 @@ from lag_core.method.presets import preset
 from lag_core.runs import Run, open_run
 from lag_core.training.continual import train
 from lag_core.training.reporting import Reporter
+from lag_core.training.vital_signs import vital_signs
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 METHODS = ("finetune", "lag", "lag+")
 
 
-def tables(root: Path, method: str, task: str, size: int) -> dict[str, Any]:
+def tables(root: Path, weights: Path, method: str, task: str, size: int) -> dict[str, Any]:
     """A run of a few iterations that saves after each of them."""
     small: dict[str, Any] = {
         "data": {"dataset": "folder", "root": str(root), "task": task, "size": size, "views": 2, "holdout": 0.2},
-        "model": {"latent": 8, "head_width": 4, "aspp_rates": [1]},
+        "model": {"weights": str(weights), "latent": 8, "head_width": 4, "aspp_rates": [1]},
         "optim": {"epochs": 1, "epochs_later": 3, "batch": 4, "threads": 1, "device": "cpu", "lr_stage": 0.0},
         "log": {"events_every": 1, "gradients_every": 2, "shares_every": 3, "resume_seconds": 0.0},
     }
@@ -95,13 +98,26 @@ def interrupted(content: dict[str, Any], out: Path, kills: int, span: float, cha
     return done
 
 
+def living(run: Run) -> str:
+    """Latent channels that say something after each step, of how many. AssertionError if they are few."""
+    signs = vital_signs(run, run.open_dataset())
+    left = [signs.channels - dead for dead in signs.dead]
+    assert min(left) > signs.channels / 2, f"{run.path}: {left} of {signs.channels} channels are alive"
+    return f"{', '.join(map(str, left))} of {signs.channels}"
+
+
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    from shapes import lively_backbone, write_shapes
+
     chance, found, killed = random.Random(options.seed), Counter[str](), Counter[str]()
+    data = write_shapes(folder / "shapes") if options.data is None else options.data
+    weights, alive = lively_backbone(data, folder / "backbone.pt"), {}
     for method in options.methods:
-        content = tables(options.data, method, options.task, options.size)
+        content = tables(data, weights, method, options.task, options.size)
         began = time.perf_counter()
         assert trained(content, folder / method, None) == 0
         span, whole = time.perf_counter() - began, open_run(folder / method)
+        alive[method] = living(whole)
         for place in range(options.runs):
             out = folder / f"{method}-{place}"
             killed[method] += interrupted(content, out, options.kills, 2.5 * span / options.kills, chance)
@@ -109,12 +125,14 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             found[", ".join(wrong) or "equal"] += 1
             shutil.rmtree(out)
             print(f"{method} {place}: {killed[method]} kills so far, {wrong or 'equal'}", file=sys.stderr, flush=True)
-    return {"kills": dict(killed), "kills in all": sum(killed.values()), "runs": dict(found)}
+    return {
+        "kills": dict(killed), "kills in all": sum(killed.values()), "runs": dict(found), "living channels": alive,
+    }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder dataset")
+    parser.add_argument("--data", type=Path, help="folder dataset (default: rectangles)")
     parser.add_argument("--task", default="2-1-1")
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--methods", nargs="+", default=METHODS)

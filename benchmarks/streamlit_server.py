@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -61,25 +61,27 @@ class Server:
 
 
 @contextmanager
-def served(runs: Path, threads: int = 2, cache: Path | None = None, before: Sequence[str] = ()) -> Iterator[Server]:
+def served(
+    runs: Path, threads: int = 2, cache: Path | None = None, variables: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """The app on the runs under `runs`, with nothing in its cache on disk; `threads` is what torch may use.
 
-    cache: where the cache lies instead of in a folder of its own. before: words in front of the command.
+    cache: where the cache lies instead of in a folder of its own. variables: further ones of its environment.
     """
     with socket.socket() as probe, tempfile.TemporaryDirectory() as folder:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         probe.close()
-        command = [*before, sys.executable, "-c", STREAMLIT, "run", "dashboard/app.py"]
+        command = [sys.executable, "-c", STREAMLIT, "run", "dashboard/app.py"]
         command += ["--server.headless=true", f"--server.port={port}", "--server.address=127.0.0.1"]
-        variables = {
-            **os.environ, "LAG_RUNS": str(runs.resolve()), "LAG_CACHE": str(cache or Path(folder, "cache")),
-            "OMP_NUM_THREADS": str(threads),
+        environment = {
+            **os.environ, **(variables or {}), "LAG_RUNS": str(runs.resolve()),
+            "LAG_CACHE": str(cache or Path(folder, "cache")), "OMP_NUM_THREADS": str(threads),
         }  # fmt: skip
         log = Path(folder, "log")
         started = time.perf_counter()
         with log.open("wb") as output:
-            child = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=output, stderr=subprocess.STDOUT)
+            child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
             url = f"http://127.0.0.1:{port}"
             _wait(child, url, log)
