@@ -255,27 +255,27 @@ class Shares:
         error = float(np.sqrt(np.square(self.error[at]).sum()))
         return _interval(float(self.points[at].sum()), self.repeats[:, at].sum(1), self._factor(at), error)
 
-    @property
+    @cached_property
     def features(self) -> Estimate:
         """All feature parts together."""
         return self.group([part for part in self.parts if is_feature(part)])
 
-    @property
+    @cached_property
     def heads(self) -> Estimate:
         """All heads together, competition apart."""
         return self.group([part for part in self.parts if is_head(part)])
 
-    @property
+    @cached_property
     def competition(self) -> Estimate:
         """What later classes took by competing."""
         return self.group([part for part in self.parts if part == COMPETITION])
 
-    @property
+    @cached_property
     def newly(self) -> Estimate:
         """What counting pixels of later classes adds to the papers' measure."""
         return self.group([part for part in self.parts if part == NEWLY])
 
-    @property
+    @cached_property
     def change(self) -> Estimate:
         """fixed - start."""
         start, fixed = len(self.parts), len(self.parts) + 1

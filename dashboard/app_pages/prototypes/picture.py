@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import streamlit as st
 
 from dashboard.app_pages.prototypes import maps as prototype_maps
 from dashboard.app_pages.prototypes.maps import Motion
+from dashboard.cache.memory_cache import SHELF
 from dashboard.components.viewer import Layer
 from dashboard.page import Empty, Page
 from dashboard.picture import predictions
@@ -106,22 +108,25 @@ def cosine_layers(page: Page, motion: Motion) -> list[Layer]:
     """The cosine of each pixel to the selected class's prototype, by step, in one scale."""
     picture = page.picture()
     found = [(t, prototype_maps.cosine(page.run, picture, motion, t, page.cls)) for t in range(page.last_step + 1)]
-    maps = [(t, values) for t, values in found if values is not None]
+    maps = {t: values for t, values in found if values is not None}
     if not maps:
         return []
-    low = min(float(np.quantile(values, 0.02)) for _, values in maps)
-    high = max(float(np.quantile(values, 0.98)) for _, values in maps)
+    key = "cosine-layers", page.run.digest, picture.digest, motion.digest, page.cls, tuple(maps), page.ink.dark
+    low, high, drawn = SHELF.get(key, lambda: _coloured(list(maps.values()), page.ink.ramp))
     group = f"Cosine to {untrusted.plain(page.class_info.name, 24)}, {short(low)} to {short(high)}"
     return [
-        Layer(
-            f"Step {t}",
-            rgba=design.colours(values, low, high, page.ink.ramp),
-            values=_coarse(values),
-            unit="cosine",
-            group=group,
-        )
-        for t, values in maps
+        Layer(f"Step {t}", rgba=rgba, values=values, unit="cosine", group=group)
+        for t, (rgba, values) in zip(maps, drawn, strict=True)
     ]
+
+
+def _coloured(
+    maps: Sequence[np.ndarray], ramp: Sequence[str]
+) -> tuple[float, float, list[tuple[np.ndarray, np.ndarray]]]:
+    """The ends of the scale of all maps; each map in colours, uint8 [H, W, 4], and coarse, as numbers."""
+    low = min(float(np.quantile(values, 0.02)) for values in maps)
+    high = max(float(np.quantile(values, 0.98)) for values in maps)
+    return low, high, [(design.colours(values, low, high, ramp), _coarse(values)) for values in maps]
 
 
 def _coarse(values: np.ndarray) -> np.ndarray:

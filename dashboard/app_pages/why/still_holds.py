@@ -33,10 +33,13 @@ def draw(page: Page, run: Run, cls: int, step: int) -> None:
         _lines(page, run, cls, step)
     with right:
         _destinations(page, run, cls, step)
-    with st.expander("Calibration: is its confidence honest?"):
-        _calibration(page, run, cls, step)
-    with st.expander("Labels of the training images: what was called background"):
-        _labels(page, run, cls, step)
+    calibration_slot = st.expander("Calibration: is its confidence honest?")
+    labels_slot = st.expander("Labels of the training images: what was called background")
+    if page.to_the_end:  # they lie far below
+        with calibration_slot:
+            _calibration(page, run, cls, step)
+        with labels_slot:
+            _labels(page, run, cls, step)
 
 
 def _survey(run: Run) -> tuple[Survey, Holds]:
