@@ -66,7 +66,7 @@ SHOTS = (
     Shot("overview", "overview", LOST, PLOT),
     Shot("steps-light", "steps", LOST, VIEWER),
     Shot("steps-dark", "steps", LOST, VIEWER, "dark"),
-    Shot("forgetting", "forgetting", LOST, PLOT),
+    Shot("forgetting", "forgetting", LOST, VIEWER),
     Shot("channels", "channels", LOST, PLOT),
     Shot("relevance", "relevance", LOST, VIEWER),
     Shot("prototypes", "prototypes", LOST, PLOT),
@@ -84,16 +84,20 @@ def chromium() -> str:
 
 EVERY_PAGE = (
     *(shot for shot in SHOTS if shot.name != "steps-dark"),
+    Shot("compare", "compare", LOST, PLOT),
     Shot("report", "report", LOST, "[data-testid=stMain] button"),
 )
 
 
 @contextmanager
-def opened(browser: Browser, url: str, shot: Shot, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Iterator[Page]:
-    """The page of a shot, drawn to the end, at its top."""
+def opened(
+    browser: Browser, url: str, shot: Shot, size: tuple[int, int] = (WIDTH, HEIGHT), density: float = 1
+) -> Iterator[Page]:
+    """The page of a shot, drawn to the end, at its top. density: pixels of the screen to one of the page."""
     context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]}, color_scheme=shot.scheme, reduced_motion="reduce"
-    )
+        viewport={"width": size[0], "height": size[1]}, color_scheme=shot.scheme, reduced_motion="reduce",
+        device_scale_factor=density,
+    )  # fmt: skip
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     try:
@@ -126,7 +130,7 @@ def take(browser: Browser, url: str, shot: Shot) -> Path:
     return path
 
 
-def take_every(browser: Browser, url: str, folder: Path, run: str, compared: str) -> list[Path]:
+def take_every(browser: Browser, url: str, folder: Path, run: str, compared: str, density: float) -> list[Path]:
     """Each page in light and dark in either window, as PNG; of other runs than the tour's at their first settings."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -136,7 +140,7 @@ def take_every(browser: Browser, url: str, folder: Path, run: str, compared: str
             for size in SIZES:
                 name = shot.page or "start"
                 paths.append(folder / f"{name}-{scheme}-{size[0]}.png")
-                with opened(browser, url, shot._replace(scheme=scheme, choices=choices), size) as page:
+                with opened(browser, url, shot._replace(scheme=scheme, choices=choices), size, density) as page:
                     make = page.get_by_role("button", name="Make the report")
                     if make.count():
                         make.click()
@@ -257,6 +261,7 @@ def main() -> None:
     parser.add_argument("--every", type=Path, metavar="FOLDER", help="every page, both themes, both widths, as PNG")
     parser.add_argument("--run", default=RUN, help="with --every: the run (LAG_DATA names the data root)")
     parser.add_argument("--compare", default=COMPARED, help="with --every: the run to compare with")
+    parser.add_argument("--density", type=float, default=1, help="with --every: 2 as on a screen of high density")
     args = parser.parse_args()
     check_runs(args.runs, RUN)
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -264,7 +269,7 @@ def main() -> None:
     with sync_playwright() as driver, served(args.runs) as server:
         browser = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
         if args.every:
-            paths = take_every(browser, server.url, args.every.resolve(), args.run, args.compare)
+            paths = take_every(browser, server.url, args.every.resolve(), args.run, args.compare, args.density)
         else:
             paths = [take(browser, server.url, shot) for shot in SHOTS if shot.name in wanted]
             if "scrubber" in wanted:
