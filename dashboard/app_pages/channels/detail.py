@@ -310,7 +310,8 @@ def draw_without(scene: Scene) -> None:
 def _painted(scene: Scene, picture: Picture, before: np.ndarray, after: np.ndarray) -> list[np.ndarray]:
     """Both predictions over the picture, uint8 [H, W, 3]."""
     palette, pixels = predictions.palette(scene.run), pixels_of(picture)
-    return [figures.painted(pixels, labels, palette) for labels in (before, after)]
+    background = None if scene.run.labels.background is None else 0
+    return [figures.painted(pixels, labels, palette, background) for labels in (before, after)]
 
 
 def _choose_how(scene: Scene, key: str) -> How:

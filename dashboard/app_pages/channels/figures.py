@@ -222,13 +222,16 @@ def over_picture(pixels: np.ndarray, values: np.ndarray, high: float, ink: Ink, 
     return np.rint((1 - HEAT_OPACITY) * grey + HEAT_OPACITY * heat).astype(np.uint8)
 
 
-def painted(pixels: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """A label map in the dataset's colours over the picture, "none" (254) in grey.
+def painted(pixels: np.ndarray, labels: np.ndarray, palette: np.ndarray, background: int | None = None) -> np.ndarray:
+    """A label map in the dataset's colours over the picture, "none" (254) in grey; the background class has none.
 
     Shape: uint8 [H, W, 3], [H, W], [K, 3] -> [H, W, 3].
     """
     nothing = (labels == NOTHING)[..., None]
-    known = (labels < len(palette))[..., None] | nothing
+    coloured = labels < len(palette)
+    if background is not None:
+        coloured &= labels != background
+    known = coloured[..., None] | nothing
     colors = np.where(nothing, np.array(UNDECIDED, np.uint8), palette[np.minimum(labels, len(palette) - 1)])
     mixed = np.rint((1 - PAINT_OPACITY) * pixels + PAINT_OPACITY * colors).astype(np.uint8)
     return np.where(known, mixed, pixels)

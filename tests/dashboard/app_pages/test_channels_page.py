@@ -112,6 +112,13 @@ def test_paint_leaves_unknown_pixels_alone():
     assert found[0, 0, 0] == round(100 + 100 * figures.PAINT_OPACITY) and found[0, 1, 0] == 100
 
 
+def test_the_background_does_not_darken_the_photograph():
+    pixels, palette = np.full((1, 3, 3), 100, np.uint8), np.array([[0, 0, 0], [200, 200, 200]], np.uint8)
+    found = figures.painted(pixels, np.array([[0, 1, 254]], np.uint8), palette, background=0)
+    assert found[0, 0, 0] == 100 and found[0, 1, 0] > 100 and found[0, 2, 0] != 100
+    assert figures.painted(pixels, np.array([[0, 1, 254]], np.uint8), palette)[0, 0, 0] < 100
+
+
 # Maps and measures
 
 
