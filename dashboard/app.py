@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,6 +57,7 @@ PAGES = (
 
 def main(default: str = "start") -> None:
     """One run of the script. `default` is the slug of the page shown at the bare address."""
+    began = time.monotonic()
     st.set_page_config("Incremental segmentation, explained", ICON, layout="wide")
     st.html(HERE / "style.css")
     if design.ink().dark:
@@ -82,7 +84,7 @@ def main(default: str = "start") -> None:
         cell_keys()
     selection.publish()
     memory_release.tidy()
-    prefetch.begin(page, [entry.slug for entry in PAGES])
+    prefetch.begin(page, [entry.slug for entry in PAGES], time.monotonic() - began)
 
 
 def _streamlit_page(entry: Entry, page: Page, default: bool) -> StreamlitPage:

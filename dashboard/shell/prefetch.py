@@ -27,13 +27,18 @@ NAME = "work-ahead"
 PAUSE = 2.0
 """Seconds in which the browser, often on the same machine, has the processor for drawing the first page."""
 
+SLOWER = 3.0
+"""The same in times of what the first run of the script took: on a busy machine the browser takes longer, too."""
+
 _log = logging.getLogger(__name__)
 _begun = threading.Lock()
 """Taken by the first session that has a picture, and never released."""
 
 
-def begin(page: Page, slugs: Sequence[str]) -> None:
+def begin(page: Page, slugs: Sequence[str], took: float) -> None:
     """Start the work for the pages `slugs`, in their order; call it when the first page has been drawn.
+
+    took: seconds of the run of the script that drew it.
 
     Only for a browser at the other end: a test that runs the script by itself computes what it asks for.
     """
@@ -41,11 +46,18 @@ def begin(page: Page, slugs: Sequence[str]) -> None:
         return
     if _begun.acquire(blocking=False):
         logging.getLogger("streamlit.runtime.scriptrunner_utils.script_run_context").addFilter(_of_a_session)
-        threading.Thread(target=_begin_later, args=(replace(page, toolbar=None), slugs), name=NAME, daemon=True).start()
+        threading.Thread(
+            target=_begin_later, args=(replace(page, toolbar=None), slugs, pause(took)), name=NAME, daemon=True
+        ).start()
 
 
-def _begin_later(page: Page, slugs: Sequence[str]) -> None:
-    time.sleep(PAUSE)
+def pause(took: float) -> float:
+    """Seconds to wait, for a first run of the script that took so long."""
+    return max(PAUSE, SLOWER * took)
+
+
+def _begin_later(page: Page, slugs: Sequence[str], seconds: float) -> None:
+    time.sleep(seconds)
     work(page, slugs)
 
 

@@ -98,8 +98,13 @@ def test_it_begins_once_for_a_browser_and_a_picture_of_the_run(page, monkeypatch
     monkeypatch.setattr(prefetch, "PAUSE", 0.0)
     monkeypatch.setattr(prefetch, "work", lambda page, slugs: begun.append((page, slugs)))
     for _ in range(2):
-        prefetch.begin(Page(page.run, None, 0, 0, image, "", ink=page.ink), ["steps"])
+        prefetch.begin(Page(page.run, None, 0, 0, image, "", ink=page.ink), ["steps"], 0.0)
     for thread in prefetch.threading.enumerate():
         if thread.name == prefetch.NAME:
             thread.join()
     assert len(begun) == int(starts)
+
+
+def test_a_slow_machine_has_longer_for_its_first_picture():
+    """The work ahead once took the processor from the browser before the first photograph was drawn."""
+    assert prefetch.pause(0.1) == prefetch.PAUSE < 10 < prefetch.pause(5.0)
