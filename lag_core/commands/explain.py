@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,22 +40,26 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"{options.out} holds files already, and none is replaced; choose another --out")
     opened, found = subject.explain(options)
     summary = _summary(opened, found, subject.command("explain", options, opened, found))
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays(found))  # type: ignore[arg-type]
+    numbers, drawn = arrays(found), 0
     with whole_folder(options.out):
-        write_atomically(options.out / "arrays.npz", buffer.getvalue())
-        for name, pixels in pictures(opened, found).items():
+        write_atomically(options.out / "arrays.npz", _packed(numbers))
+        for name, pixels in pictures(opened, found):
             write_atomically(options.out / f"{name}.png", png(pixels))
+            drawn += 1
         text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
         write_atomically(options.out / "summary.json", text.encode())
     if not options.quiet:
         for sentences in (*summary["verdicts"].values(), *summary["details"].values()):
             say("\n".join(one["text"] for one in sentences))
-        say(
-            f"{counted(len(arrays(found)), 'array')} and {counted(len(pictures(opened, found)), 'picture')} -> "
-            f"{options.out}"
-        )
+        say(f"{counted(len(numbers), 'array')} and {counted(drawn, 'picture')} -> {options.out}")
     return 0
+
+
+def _packed(numbers: Mapping[str, np.ndarray]) -> bytes:
+    """The content of an npz file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **numbers)  # type: ignore[arg-type]
+    return buffer.getvalue()
 
 
 def _measured_shares(found: Evidence) -> dict[str, object]:
@@ -71,28 +75,26 @@ def _against(found: Apart) -> dict[str, object]:
     return {**as_json(found.shares), "run": found.other, "swapped": found.swapped, "how": found.how}
 
 
-def pictures(run: Run, found: Explanation) -> dict[str, np.ndarray]:
-    """Name -> picture uint8 [H, W, 3]."""
+def pictures(run: Run, found: Explanation) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, picture uint8 [H, W, 3]), one made after the other: of a large photograph each takes some 12 MiB."""
     from lag_core.explain import rendering
 
     image, clear = found.subject.image, run.labels.background
-    result = {
-        f"step_{step:02d}": rendering.overlay(image, labels, run.classes, decided=found.decided[step], clear=clear)
-        for step, labels in enumerate(found.predictions)
-    }
+    for step, labels in enumerate(found.predictions):
+        decided = found.decided[step]
+        yield f"step_{step:02d}", rendering.overlay(image, labels, run.classes, decided=decided, clear=clear)
     if found.subject.truth is not None:
-        result["truth"] = rendering.overlay(image, found.subject.truth, run.classes, clear=clear)
+        yield "truth", rendering.overlay(image, found.subject.truth, run.classes, clear=clear)
     if found.provenance is not None:
-        result["provenance"] = rendering.fates(image, found.provenance.state)
+        yield "provenance", rendering.fates(image, found.provenance.state)
     if found.moved is not None:
         high = max(rendering.scale_end(found.moved.invariant), rendering.scale_end(found.moved.specific))
-        result["energy_invariant"] = rendering.strength(found.moved.invariant, high)
-        result["energy_specific"] = rendering.strength(found.moved.specific, high)
+        yield "energy_invariant", rendering.strength(found.moved.invariant, high)
+        yield "energy_specific", rendering.strength(found.moved.specific, high)
     for one in found.relevance:
-        result[f"relevance_step_{one.step:02d}"] = rendering.signed(one.map)
+        yield f"relevance_step_{one.step:02d}", rendering.signed(one.map)
     if found.cosine is not None:
-        result["cosine"] = rendering.strength(found.cosine - found.cosine.min())
-    return result
+        yield "cosine", rendering.strength(found.cosine - found.cosine.min())
 
 
 def _summary(run: Run, found: Explanation, command: str) -> dict[str, Any]:

@@ -34,6 +34,9 @@ SIGNED: tuple[Color, ...] = (
 CLIP = 0.99
 """Quantile of a map's values that gets the end of its scale: single extreme cells do not hide the rest."""
 
+ROWS = 256
+"""Rows of a picture that are mixed at once."""
+
 
 def overlay(
     image: np.ndarray,
@@ -64,13 +67,17 @@ def fates(image: np.ndarray, states: np.ndarray, opacity: float = 0.7) -> np.nda
     table, shares = np.zeros((256, 3), np.float32), np.zeros(256)
     for fate, color in FATES.items():
         table[fate], shares[fate] = color, opacity
-    grey = np.repeat(image.mean(2, keepdims=True), 3, 2)
+    grey = np.broadcast_to(image.mean(2, keepdims=True), image.shape)
     return _mixed(grey, table[states], shares[states])
 
 
 def _mixed(below: np.ndarray, above: np.ndarray, share: np.ndarray) -> np.ndarray:
-    part = share[..., None].astype(np.float32)
-    return np.rint((1 - part) * below + part * above).astype(np.uint8)
+    mixed = np.empty(above.shape, np.uint8)
+    for top in range(0, len(mixed), ROWS):  # as many rows at a time as keep a large photograph's memory small
+        rows = slice(top, top + ROWS)
+        part = share[rows, :, None].astype(np.float32)
+        mixed[rows] = np.rint((1 - part) * below[rows] + part * above[rows])
+    return mixed
 
 
 def strength(values: np.ndarray, high: float | None = None) -> np.ndarray:
@@ -95,8 +102,8 @@ def _ramp(places: np.ndarray, ramp: Sequence[Color]) -> np.ndarray:
     at = np.nan_to_num(np.clip(places, 0, 1)) * (len(ramp) - 1)
     stops = np.arange(len(ramp))
     colors = np.asarray(ramp, np.float64)
-    channels = [np.interp(at, stops, colors[:, c]) for c in range(3)]
-    return np.rint(np.stack(channels, -1)).astype(np.uint8)
+    channels = [np.rint(np.interp(at, stops, colors[:, c])).astype(np.uint8) for c in range(3)]
+    return np.stack(channels, -1)
 
 
 def png(pixels: np.ndarray) -> bytes:
