@@ -51,12 +51,38 @@ def folder() -> Path:
 
 @cache
 def rule() -> ModuleType:
+    """weights_rule.py of the fixtures with a faster `whole`."""
+    module = fresh_rule()
+    module.whole = quick_whole
+    return module
+
+
+def fresh_rule() -> ModuleType:
     """weights_rule.py of the fixtures, by its path."""
     spec = importlib.util.spec_from_file_location("weights_rule", folder() / "weights_rule.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+LOW = np.uint64(0x0000FFFF_0000FFFF)
+"""The first and the third of a word's four 16-bit parts."""
+
+
+def quick_whole(text: str, n: int) -> np.ndarray:
+    """The numbers of `weights_rule.whole`, several times as fast: two parts are added at once, in their own 32 bits."""
+    parts = rule().words(text, n)
+    pairs = parts >> np.uint64(16)
+    pairs &= LOW
+    parts &= LOW
+    pairs += parts
+    np.right_shift(pairs, np.uint64(32), out=parts)
+    pairs &= np.uint64(0xFFFFFFFF)
+    pairs += parts
+    numbers = pairs.view(np.int64)
+    numbers -= 131070  # 4 x 65535 / 2
+    return numbers
 
 
 @cache
@@ -92,13 +118,25 @@ def segmenter(
     **network: Any,
 ) -> Segmenter:
     """Our network with a peer's state dict. `gamma`, `form` and `network` set what is right aside."""
+    return built(peer, step, converted(peer, step, tensors, gamma, form), form, **network)
+
+
+def converted(
+    peer: str, step: int, tensors: dict[str, Tensor], gamma: Gamma | None = None, form: Format | None = None
+) -> dict[str, Tensor]:
+    """A peer's state dict under our names."""
     chosen = form or FORMATS[peer]
-    config = _config(request(peer), chosen, "resnet101")
-    shapes = shapes_of(config, labels_of(peer), step)
+    shapes = shapes_of(_config(request(peer), chosen, "resnet101"), labels_of(peer), step)
     source = Source(checkpoint_of(peer, step, tensors), chosen.title)
     right = in_place if chosen.in_place else plain
     found = chosen.tensors(source, shapes, gamma or right)
     source.finish()
+    return found
+
+
+def built(peer: str, step: int, found: dict[str, Tensor], form: Format | None = None, **network: Any) -> Segmenter:
+    """Our network of what `converted` gives; `network` sets switches of the format aside."""
+    config = _config(request(peer), form or FORMATS[peer], "resnet101")
     with torch.device("meta"):
         model = Segmenter(replace(config.model, **network), labels_of(peer).head_sizes(step))
     counters = {n: torch.zeros((), dtype=torch.int64) for n in model.state_dict() if n.endswith("tracked")}

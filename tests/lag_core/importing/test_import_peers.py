@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import peers
 import pytest
 import torch
@@ -136,6 +137,7 @@ def test_no_answer_and_no_wrong_reading_is_left_out(peer: str) -> None:
 def test_each_switch_set_wrong_gives_the_wrong_answer_that_is_described() -> None:
     """RCIL has every switch: turning one, and reading the norm's scale otherwise, gives what the fixtures store."""
     peer, tensors = "rcil", peers.state("rcil", 1)
+    right, unsigned = (peers.converted(peer, 1, tensors, gamma) for gamma in (None, plain))
     for detail, image, change in (
         ("relu", "main", {"activation": "relu"}),
         ("dilation", "main", {"dilated_first_block": False}),
@@ -143,7 +145,7 @@ def test_each_switch_set_wrong_gives_the_wrong_answer_that_is_described() -> Non
         ("global pooling", "wide", {"pooling_window": 0}),
         ("gamma signed", "main", {}),
     ):
-        model = peers.segmenter(peer, 1, tensors, plain if detail == "gamma signed" else None, **change)
+        model = peers.built(peer, 1, unsigned if detail == "gamma signed" else right, **change)
         logits = peers.full_logits(model, image)
         assert peers.difference(peer, logits, "moving", image, 1) > TOLERANCE
         assert peers.off_wrong(peer, logits, detail) < TOLERANCE, detail
@@ -167,9 +169,10 @@ def test_a_background_without_a_logit_is_where_no_class_is_above_a_half() -> Non
 def test_relevance_is_conserved_on_plops_network() -> None:
     """Leaky ReLU on R101, a window that is smaller than the map: LRP's account closes, at pixels, too."""
     model = peers.segmenter("plop", 1, peers.state("plop", 1))
-    recording = FoldedSegmenter(model).record(peers.image("wide"))
+    image = peers.rule().image(33, 641)  # a map of 3 x 41 cells, more than the window holds
+    recording = FoldedSegmenter(model).record(image)
     with torch.no_grad():
-        logits = model(peers.image("wide")).logits
+        logits = model(image).logits
     assert torch.allclose(recording.logits, logits, atol=1e-3)
     where = (logits[0, 1] > logits[0, 0]).float()
     for composite in ("epsilon", "composite"):
@@ -191,6 +194,16 @@ def test_files_of_all_steps_become_a_run_that_keeps_what_moves(tmp_path: Path) -
     logits = peers.full_logits(networks.steps[1], "wide")
     assert peers.difference("ssul", logits, "frozen weights", "wide", 1) < TOLERANCE
     _notice_wrong_logits("ssul", logits, "frozen weights", "wide")
+
+
+def test_the_quick_rule_makes_the_same_bits() -> None:
+    """tests/peers.py puts a faster function in the place of weights_rule.whole, which is compared here as it is."""
+    module = peers.rule()
+    original = peers.fresh_rule().whole
+    assert module.whole is peers.quick_whole and module.whole is not original
+    for text, n in (("", 1), ("plop/a/0", 7), ("rcil/b/1", 100_003)):
+        found, wanted = peers.quick_whole(text, n), original(text, n)
+        assert found.dtype == wanted.dtype and np.array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("change", ["missing", "foreign", "misshapen", "whole numbers", "not finite"])
