@@ -154,7 +154,8 @@ def settings() -> dict[str, Any]:
         "seeds of plants": "1000 k + trial",
         "pictures for null trials": null_trials.PICTURES,
         "controls": null_trials.CONTROLS,
-        "jitter": null_trials.JITTER,
+        "equal jitter": null_trials.JITTER,
+        "random jitter": null_trials.JITTERS,
         "seeds of null trials": "trial",
     }
 

@@ -79,15 +79,25 @@ class Damage(nn.Module):
 
 
 class Jitter(nn.Module):
-    """Z with every value scaled by 1 + share * noise: all channels move alike, none is a cause of anything."""
+    """Z with every value scaled by 1 + share * noise: no channel is a cause of anything.
 
-    def __init__(self, share: float, seed: int):
+    share: relative standard deviation of all channels; or the bounds of one drawn for each channel, log-uniform.
+    """
+
+    def __init__(self, share: float | tuple[float, float], seed: int):
         super().__init__()
         self.share, self.seed = share, seed
 
     def forward(self, latent: Tensor) -> Tensor:
-        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(self.seed))
-        return latent * (1 + self.share * noise).clamp(min=0)
+        generator = torch.Generator().manual_seed(self.seed)
+        noise = torch.randn(latent.shape, generator=generator)
+        return latent * (1 + self._shares(latent.shape[1], generator) * noise).clamp(min=0)
+
+    def _shares(self, channels: int, generator: torch.Generator) -> Tensor | float:
+        if isinstance(self.share, float):
+            return self.share
+        low, high = np.log(self.share)
+        return torch.exp(low + (high - low) * torch.rand((channels, 1, 1), generator=generator))
 
 
 class Copied:

@@ -7,9 +7,13 @@ nothing:
 
 * *random group*: real steps of the run, but the group that is asked about is drawn at random instead of ranked. What it
   does is by definition what random channels do.
-* *equal channels*: the later step is a copy of the earlier one in which all channels were jittered alike; ranking and
-  verdict are the product's own. No channel is more invariant than another, so the most invariant ones must not
-  come out as the carriers.
+* *random jitter*: the later step is a copy of the earlier one in which each channel was jittered as much as a draw
+  says, which knows nothing of what the channel carries; ranking and verdict are the product's own. So the most
+  invariant channels must not come out as the carriers.
+* *equal jitter*: the same with one jitter for all channels. The distance then orders the channels by their energy, in
+  nearly the same way in each trial, so that fifty trials test one group a class.
+
+Where the control sets cannot have the energy of the group (controls.BALANCED) no claim is possible: "not comparable".
 """
 
 from __future__ import annotations
@@ -21,10 +25,10 @@ import torch
 from torch import Tensor
 
 from lag_core.explain import channels, verdict
-from lag_core.explain.controls import Matched, alive, energy
+from lag_core.explain.controls import BALANCED, Matched, alive, energy
 from lag_core.explain.decoding import OwnDecoder
 from lag_core.explain.interventions import CONTROLS, Intervention, ablation, curve, transplantation
-from lag_core.explain.verdict import ChannelEffects, EffectCurve, Evidence, OverSteps
+from lag_core.explain.verdict import LEAST_CONTROLS, ChannelEffects, EffectCurve, Evidence, OverSteps
 from lag_core.model.segmenter import Segmenter
 from truth_tests.cases import Subject
 from truth_tests.damage import Copied, Jitter
@@ -32,7 +36,9 @@ from truth_tests.latents import Latents
 
 PICTURES = 4
 JITTER = 0.3
-"""Relative standard deviation of the jitter."""
+"""Relative standard deviation of the equal jitter."""
+JITTERS = (0.03, 1.0)
+"""Bounds of the random ones."""
 
 
 def rows(subject: Subject, trials: int, pictures: int = PICTURES) -> Iterator[dict]:
@@ -46,7 +52,8 @@ def rows(subject: Subject, trials: int, pictures: int = PICTURES) -> Iterator[di
         latents, step = questions[trial % len(questions)]
         row = {"run": subject.name, "class": subject.run.classes[latents.cls].name, "trial": trial}
         yield {**row, "situation": "random group", **_random_group(latents, step, seed=trial)}
-        yield {**row, "situation": "equal channels", **_equal_channels(latents, step, seed=trial)}
+        yield {**row, "situation": "random jitter", **_jittered(latents, step, JITTERS, seed=trial)}
+        yield {**row, "situation": "equal jitter", **_jittered(latents, step, JITTER, seed=trial)}
 
 
 def _random_group(latents: Latents, step: int, seed: int) -> dict[str, str | float]:
@@ -57,9 +64,9 @@ def _random_group(latents: Latents, step: int, seed: int) -> dict[str, str | flo
     return words(latents, (old, new), (before, after), (order, order), seed)
 
 
-def _equal_channels(latents: Latents, step: int, seed: int) -> dict[str, str | float]:
+def _jittered(latents: Latents, step: int, share: float | tuple[float, float], seed: int) -> dict[str, str | float]:
     old, model = latents.of_steps[step], latents.subject.networks.steps[step]
-    jittered = Copied(model).with_change(Jitter(JITTER, seed))
+    jittered = Copied(model).with_change(Jitter(share, seed))
     new = latents.of(jittered)
     distance = channels.latent_distances(latents.subject.run, old, new)
     living = np.flatnonzero(alive(new.cpu().numpy()))
@@ -85,12 +92,15 @@ def words(
     before_z, after_z = old.cpu().numpy(), new.cpu().numpy()
     living = alive(after_z)
     draws = Matched(energy(after_z), living), Matched(energy(before_z) + energy(after_z), living)
-    curves = [_curve(*one, k, latents, seed) for one in zip(questions, orders, draws, strict=True)]
+    apart = [draw.imbalance(order[:k]) for draw, order in zip(draws, orders, strict=True)]
+    controls = [CONTROLS if abs(one) <= BALANCED else LEAST_CONTROLS for one in apart]
+    curves = [_curve(*one, k, latents, seed) for one in zip(questions, orders, draws, controls, apart, strict=True)]
     before, now, mended = (_iou(latents, m, one) for m, one in ((models[0], old), (later, new), (later, old)))
     effects = ChannelEffects(total, total, curves[0], curves[1], mended - now)
     findings = {one.topic: one.word for one in verdict.channel_findings(_evidence(latents, before, now, effects), k)}
     p = {"p_ablation": curves[0].at(k).p_value("cost"), "p_transplant": curves[1].at(k).p_value("gain")}
-    return {"ablation": findings["ablation"], "transplant": findings["transplant"], **p}
+    imbalance = {"imbalance_ablation": apart[0], "imbalance_transplant": apart[1]}
+    return {"ablation": findings["ablation"], "transplant": findings["transplant"], **p, **imbalance}
 
 
 @torch.no_grad()
@@ -99,10 +109,17 @@ def _iou(latents: Latents, model: Segmenter, z: Tensor) -> float:
 
 
 def _curve(
-    question: Intervention, order: np.ndarray, draw: Matched, k: int, latents: Latents, seed: int
+    question: Intervention,
+    order: np.ndarray,
+    draw: Matched,
+    controls: int,
+    apart: float,
+    k: int,
+    latents: Latents,
+    seed: int,
 ) -> EffectCurve:
-    found = curve(question, order, [k], latents.measure, CONTROLS, seed, draw)
-    return EffectCurve(found.counts, found.effect[:, 0], found.control_effect[:, :, 0])
+    found = curve(question, order, [k], latents.measure, controls, seed, draw)
+    return EffectCurve(found.counts, found.effect[:, 0], found.control_effect[:, :, 0], None, np.array([apart]))
 
 
 def _evidence(latents: Latents, before: float, now: float, effects: ChannelEffects) -> Evidence:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import mean, median
 from typing import Any
 
+from lag_core.explain.controls import BALANCED
 from lag_core.explain.shares import NORMAL
 from lag_core.explain.verdict import LEVEL
 from truth_tests import conservation, coverage, parts, planted, randomisation, variants
@@ -225,8 +226,10 @@ def null_table(rows: Rows, datasets: dict[str, str]) -> str:
     for (situation,), group in grouped(rows, "situation").items():
         for run, own in [*((run, own) for (run,), own in grouped(group, "run").items()), (ALL, group)]:
             cells = [_claims(own, topic, word) for topic, word in (("ablation", "carried"), ("transplant", "restored"))]
-            lines.append([situation, run, str(len(own)), *cells, f"{LEVEL * len(own):.1f}"])
-    head = ["nothing is planted in", "run", "trials", '"carried by"', '"restored"', f"{LEVEL:.0%} of the trials"]
+            unfair = [_unfair(own, topic) for topic in ("ablation", "transplant")]
+            lines.append([situation, run, str(len(own)), *cells, f"{LEVEL * len(own):.1f}", ", ".join(unfair)])
+    claims = ['"carried by"', '"restored"', f"{LEVEL:.0%} of the trials"]
+    head = ["nothing is planted in", "run", "trials", *claims, "no fair controls: ablation, transplant"]
     return markdown(head, lines)
 
 
@@ -234,6 +237,10 @@ def _claims(rows: Rows, topic: str, word: str) -> str:
     hits = sum(row[topic] == word for row in rows)
     low, high = binomial_interval(hits, len(rows))
     return f"{hits} ({100 * low:.1f} to {100 * high:.1f} %)"
+
+
+def _unfair(rows: Rows, topic: str) -> str:
+    return str(sum(abs(row[f"imbalance_{topic}"]) > BALANCED for row in rows))
 
 
 def parts_table(rows: Rows, datasets: dict[str, str]) -> str:

@@ -4,8 +4,10 @@ A channel is *alive* if it is not constant over the pictures measured. The livin
 energy (mean Z^2, quantiles); a control set has as many channels of each stratum as the tested set has. The finest
 division is taken, of at most STRATA, in which at most half of each stratum is tested: a stratum that is tested almost
 whole would leave controls that are the tested set itself. Channels that are not alive form a stratum of their own, so a
-tested dead channel is held against dead ones. `distinct` says how many control sets there are. Source: ours
-(docs/method.md); stratified permutation tests: Good, "Permutation Tests" (2000).
+tested dead channel is held against dead ones. `distinct` says how many control sets there are, and `imbalance` whether
+they have the tested set's energy: where nearly all channels of an energy are tested, no set can. Source: ours
+(docs/method.md#fair-controls); stratified permutation tests: Good, "Permutation Tests" (2000); covariate balance after
+matching: Stuart, "Matching Methods for Causal Inference" (2010).
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import numpy as np
 
 STRATA = 4
 """Most quantiles of the energy."""
+BALANCED = 0.25
+"""Largest |imbalance| of fair controls, the usual bound of a standardised mean difference (Stuart 2010)."""
 
 
 def alive(latent: np.ndarray) -> np.ndarray:
@@ -39,6 +43,8 @@ class Matched:
         self._last: tuple[bytes, list[tuple[np.ndarray, int]]] | None = None
         places = np.flatnonzero(living)
         self.ranked, self.channels = places[np.argsort(energy[places], kind="stable")], len(energy)
+        self.rank = np.zeros(self.channels)
+        self.rank[self.ranked] = np.arange(len(self.ranked))
 
     def __call__(self, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A random set with as many channels of each stratum as `chosen`. Shape: int [k] -> int64 [k]."""
@@ -48,6 +54,17 @@ class Matched:
     def distinct(self, chosen: np.ndarray) -> int:
         """How many different control sets there are."""
         return math.prod(math.comb(len(members), size) for members, size in self._pools(chosen))
+
+    def imbalance(self, chosen: np.ndarray) -> float:
+        """Mean energy of `chosen` less that of its control sets, in standard deviations of the living channels.
+
+        Energy counts by its rank among the living channels, which no unit or outlier sways; the mean over all control
+        sets is exact. Below 0: the tested channels are weaker. 0 without two living channels. Shape: int [k] -> float.
+        """
+        tested = np.asarray(chosen, np.int64)
+        of_controls = sum(size * self.rank[members].mean() for members, size in self._pools(tested))
+        spread = float(np.arange(len(self.ranked)).std()) if len(self.ranked) else 0.0
+        return float(self.rank[tested].sum() - of_controls) / (len(tested) * spread) if spread and len(tested) else 0.0
 
     def strata(self, chosen: np.ndarray) -> np.ndarray:
         """The stratum of each channel in the test of `chosen`; -1 for dead ones. Shape: int [k] -> int64 [C]."""

@@ -301,7 +301,7 @@ def _over_key(run: Run, examples: Examples, cls: int) -> str:
 
 
 def _effects_key(run: Run, examples: Examples, cls: int, step: int) -> str:
-    return key_of(run.digest, examples.digest, "effects-and-parts", cls=cls, step=step, grid=GRID, controls=CONTROLS)
+    return key_of(run.digest, examples.digest, "effects-and-balance", cls=cls, step=step, grid=GRID, controls=CONTROLS)
 
 
 def _looked_up(key: str, cache: ResultCache | None, read: Callable[[dict[str, np.ndarray]], Result]) -> Result | None:
@@ -511,6 +511,7 @@ def _effect_curve(
         np.concatenate([one.effect[:, 0] for one in found]),
         np.concatenate([one.control_effect[:, :, 0] for one in found]),
         np.array([min(draw.distinct(ranked[:k]), MANY) for k in counts]),
+        np.array([draw.imbalance(ranked[:k]) for k in counts]),
     )
 
 

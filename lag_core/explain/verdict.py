@@ -13,9 +13,11 @@ The details' IoUs are fractions, every sentence speaks of points (100 times that
 | ablation | carried | taking the k most invariant channels away costs MATERIAL or more, p <= LEVEL |
 | transplant | nothing lost | the class lost less than MATERIAL on the images measured |
 | transplant | restored | putting the k most changed channels of s back gains MATERIAL or more, p <= LEVEL |
+| both | not comparable | such an effect, but the random sets have another energy (controls.BALANCED) |
 | both | not significant | otherwise |
 | needed | channels / any channels | the class is still there (why.STILL_THERE); the smallest measured number of its
-most invariant channels without which its IoU falls below HALF ("any": p > LEVEL, random channels do as much) |
+most invariant channels without which its IoU falls below HALF ("any": p > LEVEL, random channels do as much, or not
+comparable) |
 | needed | more | half of the living channels taken away leave HALF of its IoU or more |
 | needed | heads | no channel of Z changed: what could lose the class are heads and newer classes |
 | parts | needed | the class is still there; parts without which its IoU falls below HALF, and those without which
@@ -40,6 +42,7 @@ from typing import Literal
 import numpy as np
 
 from lag_core.explain import why
+from lag_core.explain.controls import BALANCED
 from lag_core.explain.shares import OWN_HEAD, Shares
 from lag_core.explain.why import HALF, STILL_THERE, Answer, Fate
 
@@ -76,6 +79,13 @@ class Comparison:
     """float [n], the same of each random set."""
     distinct: int | None = None
     """How many different control sets there are; None if unknown."""
+    imbalance: float = 0.0
+    """Energy of the chosen channels less that of the random sets, in deviations (controls.Matched.imbalance)."""
+
+    @property
+    def fair(self) -> bool:
+        """Whether the random sets have the energy of the chosen one."""
+        return abs(self.imbalance) <= BALANCED
 
     @property
     def mean(self) -> float:
@@ -100,10 +110,14 @@ class Comparison:
         as_much = self.controls <= self.effect if side == "cost" else self.controls >= self.effect
         return (1 + int(as_much.sum())) / (1 + n)
 
-    def significant(self, side: Side) -> bool:
-        """Whether the effect is MATERIAL and p at most LEVEL."""
+    def rare(self, side: Side) -> bool:
+        """Whether the effect is MATERIAL and p at most LEVEL, whatever the random sets' energy is."""
         size = -self.effect if side == "cost" else self.effect
         return size >= MATERIAL and self.p_value(side) <= LEVEL
+
+    def significant(self, side: Side) -> bool:
+        """Whether the effect is rare beside fair random sets."""
+        return self.fair and self.rare(side)
 
 
 @dataclass(frozen=True)
@@ -118,6 +132,8 @@ class EffectCurve:
     """float [P, n]."""
     distinct: np.ndarray | None = None
     """int [P], how many different control sets there are; None if unknown."""
+    imbalance: np.ndarray | None = None
+    """float [P], see Comparison; None if unknown, and taken for 0."""
 
     def at(self, k: int) -> Comparison:
         """The comparison at k channels; ValueError if k was not measured."""
@@ -125,7 +141,8 @@ class EffectCurve:
         if not len(place):
             raise ValueError(f"no effect of {k} channels was measured; there are {self.counts.tolist()}")
         distinct = None if self.distinct is None else int(self.distinct[place[0]])
-        return Comparison(k, float(self.effect[place[0]]), self.controls[place[0]], distinct)
+        imbalance = 0.0 if self.imbalance is None else float(self.imbalance[place[0]])
+        return Comparison(k, float(self.effect[place[0]]), self.controls[place[0]], distinct, imbalance)
 
     def interval(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Bounds [P] of the middle `level` of the random sets' effects."""
@@ -347,6 +364,15 @@ def p_text(found: Comparison, side: Side) -> str:
     return f"p = {p:.2g}{floor}" + (f", {found.distinct} different control sets exist" if few else "")
 
 
+def unfair_text(found: Comparison) -> str:
+    """Why nothing is claimed although p is small: no other channels have this energy."""
+    more, much = ("less", "little") if found.imbalance < 0 else ("more", "much")
+    return (
+        f"They have {more} energy than the random sets ({abs(found.imbalance):.2f} standard deviations), since too few "
+        f"other channels have as {much}: no fair controls."
+    )
+
+
 def _ablation(evidence: Evidence, found: Comparison, active: int) -> Finding:
     now = float(evidence.over.iou[evidence.step])
     basis = _basis(evidence)
@@ -362,6 +388,12 @@ def _ablation(evidence: Evidence, found: Comparison, active: int) -> Finding:
             f"({p}; {basis})."
         )
         return Finding("ablation", "carried", text)
+    if found.rare("cost"):
+        text = (
+            f"Not comparable: removing the {found.k} most invariant of {active} living channels {cost}, {beside} ({p}; "
+            f"{basis}). {unfair_text(found)}"
+        )
+        return Finding("ablation", "not comparable", text)
     text = (
         f"Not significant: removing the {found.k} most invariant of {active} living channels {cost}, {beside} "
         f"({p}; {basis})."
@@ -385,6 +417,12 @@ def _transplant(evidence: Evidence, found: Comparison, everything: float) -> Fin
             f"all channels {points(everything)} ({p}; {basis})."
         )
         return Finding("transplant", "restored", text)
+    if found.rare("gain"):
+        text = (
+            f"Not comparable: putting back the {found.k} most changed channels from step {evidence.source} {gain}, "
+            f"{beside}, all channels {points(everything)} ({p}; {basis}). {unfair_text(found)}"
+        )
+        return Finding("transplant", "not comparable", text)
     text = (
         f"Not significant: putting back the {found.k} most changed channels from step {evidence.source} {gain}, "
         f"{beside}, all channels {points(everything)} ({p}; {basis})."
@@ -417,6 +455,8 @@ def _needed(evidence: Evidence, answer: Answer) -> Finding | None:
         return Finding("needed", "more", text)
     special = found.significant("cost")
     which = "" if special else " Any channels would do: random ones cost as much."
+    if found.rare("cost") and not special:
+        which = f" {unfair_text(found)}"
     text = (
         f"To be lost, {found.k} of {active} living channels would have to go, the most invariant first: {falls}, "
         f"{beside} ({basis}).{which}"
@@ -514,7 +554,8 @@ def _packed(curve: EffectCurve | None, name: str) -> dict[str, np.ndarray]:
     if curve is None:
         return {}
     packed = {f"{name}.counts": curve.counts, f"{name}.effect": curve.effect, f"{name}.controls": curve.controls}
-    return packed | ({} if curve.distinct is None else {f"{name}.distinct": curve.distinct})
+    known = {"distinct": curve.distinct, "imbalance": curve.imbalance}
+    return packed | {f"{name}.{part}": values for part, values in known.items() if values is not None}
 
 
 def effects_to_arrays(effects: ChannelEffects) -> dict[str, np.ndarray]:
@@ -541,7 +582,7 @@ def effects_from_arrays(arrays: Mapping[str, np.ndarray]) -> ChannelEffects:
         if f"{name}.counts" not in arrays:
             return None
         counts, effect, drawn = (arrays[f"{name}.{part}"] for part in ("counts", "effect", "controls"))
-        return EffectCurve(counts, effect, drawn, arrays.get(f"{name}.distinct"))
+        return EffectCurve(counts, effect, drawn, arrays.get(f"{name}.distinct"), arrays.get(f"{name}.imbalance"))
 
     return ChannelEffects(
         moved, active, curve("ablation"), curve("transplant"), arrays["everything"].item(), dead, total, without

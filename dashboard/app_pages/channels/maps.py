@@ -278,6 +278,11 @@ def _fair(trace: Trace, step: int, how: How, old: int) -> Matched:
     return Matched(energy(own) + energy(other), channels.living(other, own).either)
 
 
+def imbalance(run: Run, picture: Picture, step: int, how: How, old: int, chosen: np.ndarray) -> float:
+    """How far the energy of `chosen` lies from that of its control sets, see controls.Matched.imbalance."""
+    return _fair(loaders.trace(run, picture), step, how, old).imbalance(chosen)
+
+
 def testable(run: Run, picture: Picture, step: int, how: How, old: int) -> np.ndarray:
     """bool [C], channels whose change can do anything: alive on this picture at `step`; for "old", at either step.
 

@@ -31,6 +31,7 @@ from dashboard.state import selection, settings
 from dashboard.ui import untrusted
 from dashboard.ui.effect_curves import EffectLine, effect_curves
 from dashboard.ui.wording import counted, percent
+from lag_core.explain.controls import BALANCED
 
 if TYPE_CHECKING:
     from lag_core.explain.interventions import Curve
@@ -222,6 +223,15 @@ def _verdict(scene: Scene, curve: Any, controls: Any, how: How, measure: int, ch
     if not np.isfinite(p):
         return f"{sentence}."
     if p <= SIGNIFICANT + 1e-9:
+        apart = maps.imbalance(
+            scene.run, scene.image(), scene.pair.new, how, scene.pair.old, ranked(scene, order, how)[:count]
+        )
+        if abs(apart) > BALANCED:
+            more = "less" if apart < 0 else "more"
+            return (
+                f"{sentence}, {chance} (p = {p:.3f}). No fair controls: these channels have {more} energy than the "
+                f"random ones ({abs(apart):.2f} standard deviations)."
+            )
         drawn = maps.control_sets(scene.run, scene.image(), scene.pair.new)
         floor = f", the floor with {drawn} sets" if p <= 1 / (drawn + 1) + 1e-9 else ""
         return f"{sentence}, {chance}: more than chance (p = {p:.3f}{floor})."

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lag_core.explain.controls import Matched, alive, energy
+from lag_core.explain.controls import BALANCED, Matched, alive, energy
 
 
 def latent(channels: int = 32, dead: int = 0, seed: int = 0) -> np.ndarray:
@@ -77,3 +77,26 @@ def test_a_stratum_is_never_tested_almost_whole() -> None:
 
 def test_without_living_channels_the_dead_are_drawn() -> None:
     assert len(Matched(np.arange(3.0), np.zeros(3, bool))(np.array([0, 1]), np.random.default_rng(0))) == 2
+
+
+def test_imbalance_is_the_distance_from_the_mean_control_set() -> None:
+    """Against the mean rank of energy of many drawn sets."""
+    z = latent(dead=8)
+    draw, rng = Matched(energy(z), alive(z)), np.random.default_rng(0)
+    order = np.argsort(energy(z)[8:])
+    rank = np.argsort(order)
+    for tested in (np.array([9, 12, 20, 25]), 8 + order[:8], 8 + order[-6:]):
+        drawn = np.mean([rank[draw(tested, rng) - 8].mean() for _ in range(2000)])
+        expected = (rank[tested - 8].mean() - drawn) / rank.std()
+        assert draw.imbalance(tested) == pytest.approx(expected, abs=0.03)
+
+
+def test_the_weakest_quarter_has_no_fair_controls() -> None:
+    draw = Matched(np.arange(32.0), np.ones(32, bool))
+    assert draw.imbalance(np.arange(8)) < -BALANCED and draw.imbalance(np.arange(24, 32)) > BALANCED
+    assert abs(draw.imbalance(np.arange(0, 32, 4))) < BALANCED
+
+
+def test_sets_that_cannot_differ_are_balanced() -> None:
+    assert Matched(np.arange(3.0), np.zeros(3, bool)).imbalance(np.array([0, 1])) == 0.0
+    assert Matched(np.arange(3.0), np.ones(3, bool)).imbalance(np.arange(3)) == 0.0

@@ -269,13 +269,15 @@ CARRIERS = (3, 9, 14, 17, 22, 30)
 class Planted:
     """A network whose Z is noise but for the carriers, which are the picture's first channel.
 
+    Noise and carriers are weak in some channels and strong in others, so that each carrier has its like.
     share: of it that the carriers hold. needed: mean of the carriers from which the class is seen. redrawn: other
     channels that change, too.
     """
 
     def __init__(self, share: float, needed: float, redrawn: int = 0):
         self.share, self.needed, self.redrawn = share, needed, redrawn
-        self.noise = torch.rand(1, C, 16, 16, generator=torch.Generator().manual_seed(1))
+        self.gains = torch.linspace(0.4, 1.2, C).view(1, C, 1, 1)
+        self.noise = self.gains * torch.rand(1, C, 16, 16, generator=torch.Generator().manual_seed(1))
 
     def trunk(self, inputs: Tensor) -> Tensor:
         return (inputs[:, :1] > 0).float()
@@ -284,8 +286,9 @@ class Planted:
         generator = torch.Generator().manual_seed(99)
         z = self.noise.expand(len(features), -1, -1, -1).clone()
         others = [c for c in range(C) if c not in CARRIERS][: self.redrawn]
-        z[:, others] = torch.rand(1, len(others), 16, 16, generator=generator)
-        z[:, list(CARRIERS)] = self.share * features + 0.01 * z[:, list(CARRIERS)]
+        z[:, others] = self.gains[:, others] * torch.rand(1, len(others), 16, 16, generator=generator)
+        strength = torch.linspace(0.6, 1.4, len(CARRIERS)).view(1, -1, 1, 1)
+        z[:, list(CARRIERS)] = self.share * strength * features + 0.01 * z[:, list(CARRIERS)]
         return SimpleNamespace(latent=z, logits=self.decode(z))
 
     def decode(self, z: Tensor) -> Tensor:

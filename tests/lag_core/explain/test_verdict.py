@@ -314,10 +314,42 @@ def test_p_is_said_with_its_floor_and_with_too_few_sets(controls: np.ndarray, di
 def test_the_number_of_different_sets_survives_the_cache() -> None:
     drawn = np.zeros((1, 20))
     for distinct in (None, np.array([6])):
-        curve = EffectCurve(np.array([4]), np.array([0.1]), drawn, distinct)
+        curve = EffectCurve(np.array([4]), np.array([0.1]), drawn, distinct, distinct)
         effects = ChannelEffects(3, 3, curve, curve, 0.0, 1, 4)
         found = effects_from_arrays(effects_to_arrays(effects)).ablation
         assert found is not None and (found.distinct is None if distinct is None else found.distinct == distinct)
+        assert found is not None and found.at(4).imbalance == (0.0 if distinct is None else 6.0)
+
+
+def unfair(effect: float, imbalance: float, controls: float = 0.0) -> EffectCurve:
+    """A large effect beside 19 random sets of another energy."""
+    return EffectCurve(np.array([4]), np.array([effect]), np.full((1, 19), controls), imbalance=np.array([imbalance]))
+
+
+@pytest.mark.parametrize(("imbalance", "word"), [(0.25, "carried"), (-0.25, "carried"), (0.26, ""), (-0.5, "")])
+def test_without_fair_controls_nothing_is_claimed(imbalance: float, word: str) -> None:
+    found = verdict(evidence((0.6, 0.58, 0.56), ablation=unfair(-0.31, imbalance))).about("ablation")
+    assert found is not None and found.word == (word or "not comparable")
+    if not word:
+        more = "more" if imbalance > 0 else "less"
+        assert f"have {more} energy than the random sets ({abs(imbalance):.2f} standard deviations)" in found.text
+        assert "Carried" not in found.text and "no fair controls" in found.text
+
+
+def test_without_fair_controls_nothing_is_restored() -> None:
+    one = evidence((0.6, 0.3, 0.2), transplant=unfair(0.2, 3.0))
+    found = verdict(one).about("transplant")
+    assert found is not None and found.word == "not comparable" and "have more energy" in found.text
+
+
+def test_a_common_effect_needs_no_fair_controls_to_be_not_significant() -> None:
+    found = verdict(evidence((0.6, 0.58, 0.56), ablation=unfair(-0.31, -5.0, controls=-0.4))).about("ablation")
+    assert found is not None and found.word == "not significant"
+
+
+def test_what_would_have_to_go_says_that_no_fair_controls_exist() -> None:
+    word, text = needed(unfair(-0.4, -5.0))
+    assert word == "any channels" and "no fair controls" in text and "Any channels would do" not in text
 
 
 def needed(ablation: EffectCurve, iou: tuple[float, ...] = (0.6, 0.58, 0.56), moved: int = 16) -> tuple[str, str]:
