@@ -244,6 +244,9 @@ class MethodConfig(TermWeights):
     replay_maps: Literal["drawn", "carried", "stored"] = "drawn"
     """"trunk": maps drawn from the statistics; or the step's own images with their new objects carried over to the old
     classes (needs replay_covariance = "full"); or the images of earlier steps, which no method may keep: a bound."""
+    replay_domain: Literal["stored", "step"] = "stored"
+    """"carried": new objects take on the statistics that the old class's own step stored, or those of the pixels that
+    the teacher calls so in this step's images: for a step of another domain."""
     replay_kd: float = bounded(1.0, 0.0, 1e6)
     """"trunk": weight of the teacher's answers on the replayed maps."""
     replay_samples: int = bounded(8, 1, 100_000)

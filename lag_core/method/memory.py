@@ -82,7 +82,7 @@ class Memory:
     @torch.no_grad()
     def add_statistics(self, channels: list[int], replayed: Tensor, labels: Tensor) -> None:
         """Add a batch to the statistics of `channels`. Shape: features [B, F, h, w], labels [B, h, w]."""
-        self.statistics.update(replayed, _only(labels, channels))
+        self.statistics.update(replayed, only(labels, channels))
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         return {"prototypes": self.prototypes.state_dict(), "statistics": self.statistics.state_dict()}
@@ -92,7 +92,7 @@ class Memory:
         self.statistics.load_state_dict(state["statistics"])
 
 
-def _only(labels: Tensor, wanted: list[int]) -> Tensor:
+def only(labels: Tensor, wanted: list[int]) -> Tensor:
     """Labels outside `wanted` become 255."""
     keep = torch.isin(labels, torch.tensor(wanted, device=labels.device))
     return labels.masked_fill(~keep, IGNORE)

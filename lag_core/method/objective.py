@@ -17,7 +17,7 @@ from lag_core.config import MethodConfig
 from lag_core.loss_terms import LOSS_TERMS
 from lag_core.method.decoupling import ChannelScore, channel_distance
 from lag_core.method.foreground import silent_catch_all
-from lag_core.method.memory import Memory
+from lag_core.method.memory import Memory, only
 from lag_core.method.pseudo_labels import ClassEntropy, PseudoLabels, coverage_and_precision, pseudo_labels
 from lag_core.method.regions import resize_labels, size_of
 from lag_core.method.replay import ClassStatistics
@@ -100,7 +100,11 @@ class Objective:
         )
         self.memory = Memory.from_arrays(memory or {}, channels, latent, statistics)
         carries = step > 0 and config.replay_maps == "carried"
-        self.carrier: Carrier | StoredMaps | None = Carrier(statistics, space, step) if carries else None
+        self.present: ClassStatistics | None = None
+        """Of the old classes in this step's own images, by the teacher's labels (`replay_domain`)."""
+        if carries and config.replay_domain == "step":
+            self.present = ClassStatistics(channels, trunk, full=True, rectified=False)
+        self.carrier: Carrier | StoredMaps | None = Carrier(statistics, space, step, self.present) if carries else None
         self.score = ChannelScore(latent, config.channel_warmup)
         entropic = step > 0 and config.pseudo == "entropy"
         self.entropy = ClassEntropy(space.channels(step - 1)) if entropic else None
@@ -150,6 +154,8 @@ class Objective:
             self.entropy.histogram = _summed(self.entropy.histogram)
         if self.carrier is not None:
             self.memory.pool(new)
+        if self.present is not None:
+            self.present.pool(range(len(self.present.count)), processes.current().gathered(self.present.state_dict()))
 
     def _look_at(self, teacher: Segmenter, batches: Iterable[Batch], new: list[int]) -> None:
         for batch in batches:
@@ -166,6 +172,8 @@ class Objective:
                 fused = self._fused(old, batch)
                 labels = resize_labels(batch.targets if fused is None else fused.labels, size_of(old.latent))
                 self.memory.add_statistics(new, batch.inputs, labels)
+                if self.present is not None:
+                    self.present.update(batch.inputs, only(labels, list(self.space.old_channels(self.step))))
 
     def __call__(
         self,
@@ -309,12 +317,16 @@ class Objective:
         entropy: dict[str, Any] = {"entropy": self.entropy.state_dict()} if self.entropy is not None else {}
         if self.own_pixels is not None:
             entropy["own_pixels"] = self.own_pixels
+        if self.present is not None:
+            entropy["present"] = self.present.state_dict()
         return {"memory": self.memory.state_dict(), "score": self.score.state_dict(), **entropy}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.memory.load_state_dict(state["memory"])
         self.score.load_state_dict(state["score"])
         self.own_pixels = state.get("own_pixels")
+        if self.present is not None:
+            self.present.load_state_dict(state["present"])
         if self.entropy is not None:
             self.entropy.load_state_dict(state["entropy"])
 

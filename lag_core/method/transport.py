@@ -16,6 +16,8 @@ from torch import Tensor
 from lag_core.method.replay import ClassStatistics
 from lag_core.protocol import LabelSpace
 
+LEAST_PIXELS = 1000
+"""Of an old class in the step's own images, for statistics of its own domain. A latent map of 64 x 64 has 4096."""
 RIDGE = 1e-2
 """Added to each variance, as a share of their mean: a class with few pixels has a singular covariance."""
 
@@ -56,11 +58,15 @@ def matrix_power(symmetric: Tensor, power: float) -> Tensor:
 class Carrier:
     """Makes maps of old classes out of a step's own images.
 
-    `statistics` holds each class's pixels with full covariances, the current step's rows among them.
+    `statistics` holds each class's pixels with full covariances, the current step's rows among them. `present`, if any,
+    holds those of the old classes in this step's images, by the teacher's labels; an old class with at least
+    LEAST_PIXELS there is carried to as it looks in this step's domain.
     """
 
-    def __init__(self, statistics: ClassStatistics, space: LabelSpace, step: int):
-        self.statistics = statistics
+    def __init__(
+        self, statistics: ClassStatistics, space: LabelSpace, step: int, present: ClassStatistics | None = None
+    ):
+        self.statistics, self.present = statistics, present
         self.new = list(space.new_channels(step))
         self._maps: dict[tuple[int, int], AffineMap] = {}
 
@@ -96,6 +102,12 @@ class Carrier:
 
     def _map(self, source: int, to: int) -> AffineMap:
         if (source, to) not in self._maps:
-            mean, covariance = self.statistics.mean, self.statistics.covariance()
-            self._maps[source, to] = gaussian_transport(mean[source], covariance[source], mean[to], covariance[to])
+            of_goal = self._goal(to)
+            moments = (self.statistics.mean[source], self.statistics.covariance()[source])
+            self._maps[source, to] = gaussian_transport(*moments, of_goal.mean[to], of_goal.covariance()[to])
         return self._maps[source, to]
+
+    def _goal(self, to: int) -> ClassStatistics:
+        """Where the statistics of old class `to` are taken from."""
+        here = self.present
+        return here if here is not None and here.count[to] >= LEAST_PIXELS else self.statistics
