@@ -428,6 +428,8 @@ def _check_method(method: MethodConfig) -> None:
     """Parts that need one another."""
     if method.replay_maps == "carried" and (method.replay_at, method.replay_covariance) != ("trunk", "full"):
         raise ConfigError('method.replay_maps = "carried" needs replay_at = "trunk" and replay_covariance = "full"')
+    if method.replay_domain == "step" and method.replay_maps != "carried":
+        raise ConfigError('method.replay_domain = "step" needs replay_maps = "carried"')
     if method.replay_maps == "stored" and method.replay_at != "trunk":
         raise ConfigError('method.replay_maps = "stored" needs replay_at = "trunk"')
     if method.auxiliary > 0 and method.loss != "bce_foreground":

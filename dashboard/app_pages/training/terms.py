@@ -48,7 +48,8 @@ def _replay(method: MethodConfig) -> str:
         )
     reached = "the ASPP and the heads" if method.extractor == "live" else "the heads; the ASPP is frozen"
     answers = " and answered as by the old network" if method.replay_kd > 0 else ""
-    return f"Replay: {_REPLAYED[method.replay_maps]} are still labelled rightly{answers}; it trains {reached}."
+    domain = " as they look in this step," if method.replay_domain == "step" else ""
+    return f"Replay: {_REPLAYED[method.replay_maps]}{domain} are still labelled rightly{answers}; it trains {reached}."
 
 
 def verdict(effects: StepEffects) -> str:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from lag_core.config import ConfigError, resolve
+from lag_core.method.objective import Objective
 from lag_core.method.replay import ClassStatistics
-from lag_core.method.transport import Carrier, gaussian_transport, matrix_power, with_ridge
+from lag_core.method.transport import LEAST_PIXELS, Carrier, gaussian_transport, matrix_power, with_ridge
 from lag_core.protocol import LabelSpace
 
 SPACE = LabelSpace(((0, 1, 2), (3,)), background=0, unknown=True)
@@ -115,6 +116,35 @@ def test_a_class_without_pixels_is_not_carried_to(filled):
     statistics.reset([2])
     maps, named = Carrier(statistics, SPACE, 1).carry(features, labels, [2, 3], 3, torch.Generator().manual_seed(1))
     assert len(maps) == 3 and named.flatten(1).amax(1).tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize(("pixels", "moved"), [(LEAST_PIXELS - 1, False), (LEAST_PIXELS, True)])
+def test_a_class_is_carried_to_as_it_looks_in_the_steps_own_domain(filled, pixels, moved):
+    """Statistics of the step's own images take the place of stored ones where they have enough pixels."""
+    statistics, features, labels = filled
+    present = ClassStatistics(5, 5, full=True, rectified=False)
+    here = torch.randn(1, 5, pixels, 1, generator=torch.Generator().manual_seed(3)) - 20.0
+    present.update(here, torch.full((1, pixels, 1), 2))
+    draw = torch.Generator().manual_seed(1)
+    maps, named = Carrier(statistics, SPACE, 1, present).carry(features, labels, [2, 3], 1, draw)
+    second, third = (maps[i].movedim(0, -1)[named[i] == k].mean() for i, k in enumerate((2, 3)))
+    assert (second < -10) == moved and third > -10
+
+
+def test_what_the_steps_own_images_showed_survives_a_resume():
+    carries = {"replay_maps": "carried", "replay_at": "trunk", "replay_covariance": "full", "replay_domain": "step"}
+    config = resolve({"method": carries}).method
+    one, again = (Objective(config, SPACE, 1, latent=4, trunk=5) for _ in range(2))
+    assert one.present is not None and again.present is not None
+    one.present.update(torch.randn(1, 5, 4, 4), torch.full((1, 4, 4), 2))
+    again.load_state_dict(one.state_dict())
+    assert again.present.mean.equal(one.present.mean) and again.present.count.equal(one.present.count)
+    assert Objective(config, SPACE, 0, latent=4, trunk=5).present is None, "step 0 carries nothing over"
+
+
+def test_the_steps_domain_is_for_carried_maps():
+    with pytest.raises(ConfigError, match="replay_domain"):
+        resolve({"method": {"replay_domain": "step"}})
 
 
 def test_every_image_with_a_new_class_is_drawn_and_each_draw_is_its_own(filled):
