@@ -226,6 +226,8 @@ def null_table(rows: Rows, datasets: dict[str, str]) -> str:
     for (situation,), group in grouped(rows, "situation").items():
         for run, own in [*((run, own) for (run,), own in grouped(group, "run").items()), (ALL, group)]:
             cells = [_claims(own, topic, word) for topic, word in (("ablation", "carried"), ("transplant", "restored"))]
+            if situation == "random jitter":  # the most jittered channels are what was damaged: no chance claim
+                cells[1] = f"true: {sum(row['transplant'] == 'restored' for row in own)}"
             unfair = [_unfair(own, topic) for topic in ("ablation", "transplant")]
             lines.append([situation, run, str(len(own)), *cells, f"{LEVEL * len(own):.1f}", ", ".join(unfair)])
     claims = ['"carried by"', '"restored"', f"{LEVEL:.0%} of the trials"]
