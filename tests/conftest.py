@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +31,16 @@ MAIN = sys.modules["__main__"]
 def own_main() -> None:
     """AppTest leaves its script behind as `__main__`; a process that a later test spawns would run it."""
     sys.modules["__main__"] = MAIN
+
+
+@pytest.fixture(autouse=True)
+def one_look_for_components() -> None:
+    """Every AppTest reads the metadata of all installed packages, in search of components; once a process is enough."""
+    if "streamlit.testing.v1.app_test" in sys.modules:
+        from streamlit.components.v2 import manifest_scanner
+
+        if not hasattr(manifest_scanner.scan_component_manifests, "cache_info"):
+            manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
 
 
 @pytest.fixture(scope="module")

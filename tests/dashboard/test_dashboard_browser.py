@@ -67,7 +67,7 @@ def wait_for_step(page, step):
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080)])
 def test_first_screen(browser, address, scheme, width, height):
     requested = []
-    with window(browser, "about:blank", width=width, height=height, scheme=scheme) as page:
+    with window(browser, "about:blank", width=width, height=height, scheme=scheme, fresh=True) as page:
         page.on(
             "request",
             lambda r: requested.append(r.url) if r.url.startswith("http") and address not in r.url else None,

@@ -38,7 +38,7 @@ def visit(page: Page, title: str) -> None:
 
 @pytest.mark.parametrize("attempt", range(REPEATS))
 def test_back_then_keys_at_speed(browser: Browser, address: str, attempt: int) -> None:
-    with window(browser, "about:blank", width=1280, height=800) as page:  # fails if the console has errors
+    with window(browser, "about:blank", width=1280, height=800, fresh=True) as page:  # fails if the console has errors
         page.set_default_timeout(120_000)
         page.goto(f"{address}/training?{STATE}&step=1")
         ready(page, "Training")
@@ -63,7 +63,7 @@ def test_back_then_keys_at_speed(browser: Browser, address: str, attempt: int) -
 
 
 def test_a_page_is_one_entry_and_steps_are_none(browser: Browser, address: str) -> None:
-    with window(browser, f"{address}/training?{STATE}&step=0", width=1280, height=800) as page:
+    with window(browser, f"{address}/training?{STATE}&step=0", width=1280, height=800, fresh=True) as page:
         page.set_default_timeout(120_000)
         ready(page, "Training")
         before = page.evaluate("history.length")

@@ -95,7 +95,7 @@ def test_it_plays_once_and_leads_to_why():
     with (
         served("dashboard/app.py", {"LAG_RUNS": str(ROOT / "checkpoints")}) as url,
         chromium() as browser,
-        window(browser, "about:blank", width=1280, height=800) as shown,
+        window(browser, "about:blank", width=1280, height=800, fresh=True) as shown,
     ):
         shown.set_default_timeout(120_000)
         shown.emulate_media(reduced_motion="no-preference")

@@ -363,7 +363,7 @@ def test_unchanged_pictures_are_sent_once(browser: Browser, url: str) -> None:
     def keep(frame: str | bytes) -> None:
         frames.append(frame if isinstance(frame, bytes) else frame.encode())
 
-    with window(browser, "about:blank") as page:
+    with window(browser, "about:blank", fresh=True) as page:
         page.on("websocket", lambda socket: socket.on("framereceived", keep))
         page.goto(url)
         ready(page)

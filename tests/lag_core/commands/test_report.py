@@ -287,7 +287,7 @@ def test_a_plot_without_a_value_is_drawn_empty() -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
 def test_opens_offline_without_a_word(browser: Any, page: Path, scheme: Any, width: int) -> None:
-    with window(browser, page.as_uri(), width=width, scheme=scheme) as opened:
+    with window(browser, page.as_uri(), width=width, scheme=scheme, fresh=True) as opened:
         requests: list[str] = []
         opened.on("request", lambda request: requests.append(request.url))
         opened.context.set_offline(True)
