@@ -28,10 +28,10 @@ BLOCKS = re.compile(r"^(?:body\.mod4\.block|(?:backbone|encoder)\.layer3\.)(\d+)
 BELOW = re.compile(r"^(?:body\.mod[1-4]|(?:backbone|encoder)\.(?:conv1|bn1|layer[1-3]))\.")
 """Key of what lies below the last layer."""
 
-EVERY_PAGE = ("ssul", "dkd", "rcil")
+EVERY_PAGE = ("ssul", "dkd", "rcil", "plop")
 """One of each kind of imported run: heads alone move, and the unknown has a channel; the background has no score;
-InPlaceABN and softmax. The other runs have one of these three configurations and other tensors; those of MiB, PLOP and
-CSSegmentation have an activation in the stem besides. No page asks which system wrote the files."""
+InPlaceABN and softmax; the same with an activation in the stem. The other runs have one of these configurations and
+other tensors. No page asks which system wrote the files."""
 HARDEST = ("steps", "why")
 """Pages that run each step's network, and mix two steps' networks."""
 
