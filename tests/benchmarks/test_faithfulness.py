@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import balance
 import faithfulness
 import numpy as np
 import pytest
@@ -24,8 +25,9 @@ from truth_tests.latents import Latents
 from truth_tests.perturbation import FRACTIONS, SIGMA, Perturbed, area, blurred, mixed, order_of
 from truth_tests.pointing import dilated
 
-from lag_core.explain import attribution
+from lag_core.explain import attribution, channels, verdict
 from lag_core.explain.attribution_checks import pointing, rank_correlation
+from lag_core.explain.controls import Matched, alive, energy
 from lag_core.explain.interventions import Intervention, curve
 from lag_core.explain.verdict import LEVEL, Comparison
 from lag_core.runs import Run
@@ -269,6 +271,18 @@ def test_a_random_group_is_claimed_at_the_stated_level() -> None:
         hits += Comparison(10, found.effect[0, 0], found.control_effect[0, :, 0]).p_value("cost") <= LEVEL
     low, high = binomial_interval(hits, trials, level=0.99)
     assert low < 1 / 21 < high
+
+
+def test_the_balance_of_each_question_is_that_of_its_channels(subject: Subject, run: Run) -> None:
+    found = {name: values for name, *values in balance.imbalances(subject)}
+    old = [one.name for i, one in enumerate(run.classes) if run.labels.step_of(i) < run.last_step and one.name in found]
+    assert list(found) == old and found and np.isfinite(list(found.values())).all()
+    latents = Latents(subject, 1, balance.PICTURES)
+    new = latents.of_steps[run.last_step].cpu().numpy()
+    distance = channels.latent_distances(run, latents.of_steps[0], latents.of_steps[run.last_step])
+    places = np.flatnonzero(alive(new))
+    chosen = places[channels.ranked("invariant", distance[places])][: verdict.default_count(len(places))]
+    assert found[run.classes[1].name][0] == Matched(energy(new), alive(new)).imbalance(chosen)
 
 
 # ---------------------------------------------------------------------- pictures, and the command
