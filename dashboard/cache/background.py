@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 
+from dashboard.cache.one_thread import OneThread
+
 NAME = "results-in-background"
 
 JOBS = 4
@@ -32,13 +34,13 @@ class Job:
     failure: Exception | None = None
 
 
-class Background:
+class Background(OneThread):
     """Jobs by key, the newest wish last."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._jobs: OrderedDict[Hashable, Job] = OrderedDict()
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
 
     def wish(self, key: Hashable, begin: Callable[[], Pieces]) -> Job:
         """The job under `key`, before all others; begun if nobody has asked for it. What failed is raised once."""
@@ -49,16 +51,8 @@ class Background:
             self._jobs[key] = job
             while len(self._jobs) > JOBS:
                 self._jobs.popitem(last=False)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
-                self._thread.start()
+            self._start(NAME)
             return job
-
-    def settle(self) -> None:
-        """Wait until nothing is left to do."""
-        thread = self._thread
-        if thread is not None:
-            thread.join()
 
     def _run(self) -> None:
         while True:

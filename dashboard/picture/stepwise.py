@@ -19,6 +19,7 @@ import streamlit as st
 
 from dashboard.cache import loaders
 from dashboard.cache.loaders import Picture
+from dashboard.cache.one_thread import OneThread
 from dashboard.picture import predictions
 from dashboard.picture.predictions import Answers
 from lag_core.runs import Run
@@ -56,13 +57,13 @@ class Work:
         return None if self.failure else next((step for step in self.order if not self.trace.has(step)), None)
 
 
-class Queue:
+class Queue(OneThread):
     """Works, the newest wish last; one thread runs them, the newest first, step by step."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._works: OrderedDict[Hashable, Work] = OrderedDict()
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
 
     def wish(self, key: Hashable, trace: Trace, step: int) -> Work:
         """Have all steps of a trace run, `step` first and those next to it before others."""
@@ -75,9 +76,8 @@ class Queue:
             self._works[key] = work
             while len(self._works) > PICTURES:
                 self._works.popitem(last=False)
-            if self._thread is None and work.next is not None:
-                self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
-                self._thread.start()
+            if work.next is not None:
+                self._start(NAME)
             return work
 
     def wait(self, work: Work, step: int | None = None, seconds: float | None = None) -> None:
@@ -90,12 +90,6 @@ class Queue:
                 for key in [key for key, one in self._works.items() if one is work]:
                     del self._works[key]
                 raise work.failure
-
-    def settle(self) -> None:
-        """Wait until nothing is left to do."""
-        thread = self._thread
-        if thread is not None:
-            thread.join()
 
     def _run(self) -> None:
         while True:
