@@ -163,6 +163,8 @@ class OptimConfig:
     steadiness: float = bounded(0.0, 0.0, 1.0)
     """Bound of the rate of what joins the heads after step 0, as a share of the largest one at which the loss, as steep
     as it is when the part joins, is stable; 0: no bound. 0.5 is a good value (lag_core/training/sharpness.py)."""
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    """Optimiser of step 0. Later steps always use SGD: the shares of the loss terms follow its updates."""
     momentum: float = bounded(0.9, 0.0, 1.0)
     weight_decay: float = bounded(1e-4, 0.0, 10.0)
     sync_batch_norm: bool = False

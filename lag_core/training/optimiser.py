@@ -95,8 +95,26 @@ def _groups(part: Part, decay: float, decay_norms: bool) -> list[dict[str, Any]]
     return [{"params": p, "lr": part.lr, "name": part.name, "weight_decay": d} for p, d in pairs if p]
 
 
+def _optimiser(groups: list[dict[str, Any]], config: Config, step: int) -> torch.optim.Optimizer:
+    """Nesterov SGD, or AdamW where step 0 asks for it."""
+    optim = config.optim
+    fused, foreach = (True, None) if optim.fused else (None, False)
+    if step == 0 and optim.optimiser == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=optim.weight_decay, fused=fused, foreach=foreach)
+    return torch.optim.SGD(
+        groups,
+        momentum=optim.momentum,
+        weight_decay=optim.weight_decay,
+        nesterov=optim.momentum > 0,
+        fused=fused,
+        foreach=foreach,
+    )
+
+
 class Schedule:
-    """SGD with momentum under a poly schedule; each part joins after its delay, and after step 0 warms up.
+    """The optimiser under a poly schedule; each part joins after its delay, and after step 0 warms up.
+
+    Step 0 uses SGD with momentum or AdamW (`optim.optimiser`), later steps SGD.
 
     lr(t) = lr * min(1, (t - delay) / warmup) * (1 - t)**power, t in [0, 1) the progress of the step. Source:
     docs/method.md#schedule; each part's delay and warm-up, the bound of its rate by the curvature and that of the
@@ -115,13 +133,7 @@ class Schedule:
         self._norm: torch.Tensor | None = None
         self.batch_norm = config.optim.batch_norm
         groups = [group for part in found for group in _groups(part, self.decay, config.optim.decay_norms)]
-        self.optimiser = torch.optim.SGD(
-            groups,
-            momentum=self.momentum,
-            weight_decay=self.decay,
-            nesterov=self.momentum > 0,
-            **({"fused": True} if config.optim.fused else {"foreach": False}),
-        )
+        self.optimiser = _optimiser(groups, config, step)
         device = next(p.device.type for part in found for p in part.parameters())
         self.scaler = torch.amp.GradScaler(device, enabled=config.optim.amp == "fp16")
         """Keeps gradients within fp16's range: an update whose gradients overflow is left out, and the scale halved."""

@@ -38,7 +38,9 @@ def case_tables(root: Path, case: str) -> dict[str, Any]:
     # nsc_every and gradients_every leave iterations without a line, where dead terms are skipped
     log = {"resume_seconds": seconds, "events_every": 1, "gradients_every": 2, "shares_every": 3}
     # the backbone trains with one method; the others are quicker without
-    optim = {"epochs": 1, "lr_stage": 0.01 if method == "plop" else 0.0}
+    optim: dict[str, Any] = {"epochs": 1, "lr_stage": 0.01 if method == "plop" else 0.0}
+    if case == "fresh views":  # killed within step 0, so its optimiser's state is what is read again
+        optim["optimiser"] = "adamw"
     views = {"views": 0} if case == "fresh views" else {"views": 2}
     return tables(root, method, log=log, optim=optim, data=views, method={"nsc_threshold": 0.0})
 

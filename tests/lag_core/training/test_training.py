@@ -440,6 +440,22 @@ def test_a_later_step_warms_up_each_part_from_when_it_joins():
     assert Schedule(found, config, step=0).step(0.0) == {"heads": 1.0, "aspp": 0.0}
 
 
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_the_optimiser_is_chosen_for_step_0_alone(kind: str) -> None:
+    """AdamW's first update has the size of the rate whatever the gradient; SGD's is in proportion to it."""
+    config = resolve({"optim": {"optimiser": kind, "momentum": 0.0, "weight_decay": 0.0, "power": 0.0}})
+    moved = {}
+    for step, gradient in ((0, 1.0), (0, 5.0), (1, 5.0)):
+        head = torch.nn.Linear(1, 1)
+        before = head.weight.item()
+        head.weight.grad, head.bias.grad = torch.full((1, 1), gradient), torch.zeros(1)
+        Schedule([Part("heads", (head,), 0.01)], config, step).step(0.0)
+        moved[step, gradient] = before - head.weight.item()
+    first = {"sgd": 0.05, "adamw": 0.01}[kind]
+    assert moved == {(0, 1.0): pytest.approx(0.01, rel=1e-3), (0, 5.0): pytest.approx(first, rel=1e-3),
+                     (1, 5.0): pytest.approx(0.05, rel=1e-3)}  # fmt: skip
+
+
 def test_the_norm_of_all_gradients_is_bounded_after_step_0() -> None:
     """The parts that have not joined do not count."""
     config = resolve({"optim": {"clip": 0.5, "power": 0.0, "momentum": 0.0, "weight_decay": 0.0}})
