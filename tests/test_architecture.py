@@ -16,7 +16,7 @@ import pytest
 from repository import ROOT
 
 FLOORS = {
-    "reading": 8, "sentences": 8, "writing": 8, "bounds": 8, "loss_terms": 9,
+    "reading": 8, "sentences": 8, "writing": 8, "bounds": 8, "allocator": 8, "loss_terms": 9,
     "protocol": 10, "config": 11, "metrics": 11, "palette": 11,
     "device": 12, "processes": 12,
     "data": 20, "runs": 21, "comparison": 22, "model": 22, "capabilities": 22, "predictions": 22,

@@ -6,15 +6,12 @@ million objects, 0.2 s during which no session moves, and finds nothing: modules
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
 import threading
 import time
-from typing import Any
 
-M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
-"""Names of glibc's mallopt."""
+from lag_core import allocator
 
 TRIM_SECONDS = 20.0
 """The heap is not searched for free pages more often."""
@@ -44,31 +41,13 @@ def _spare_modules() -> None:
 def _trim() -> None:
     """Give free pages in the midst of the heap back, from time to time; by itself glibc gives back only its end."""
     global _trimmed
-    trim = _glibc("malloc_trim")
+    trim = allocator.function("malloc_trim")
     if trim is None or time.monotonic() - _trimmed < TRIM_SECONDS:
         return
     _trimmed = time.monotonic()
     threading.Thread(target=trim, args=(0,), name="malloc-trim", daemon=True).start()  # without the interpreter's lock
 
 
-def _glibc(name: str) -> Any:
-    """A function of the C library; None where it is not glibc, or has none of that name."""
-    try:
-        return getattr(ctypes.CDLL(None), name)
-    except (AttributeError, OSError, TypeError):
-        return None
-
-
-def return_memory() -> None:
-    """Let the allocator give maps that are dropped from a cache back to the system; does nothing without glibc.
-
-    Every run of the script is a thread. With an arena for each, and arrays among small objects, 1,000 interactions
-    leave some 50 MB of holes. Two arenas are enough, since the threads take turns.
-    """
-    mallopt = _glibc("mallopt")
-    if mallopt is not None:
-        mallopt(M_ARENA_MAX, 2)
-        mallopt(M_MMAP_THRESHOLD, 256 * 1024)
-
-
-return_memory()
+# Every run of the script is a thread. With an arena for each, and arrays among small objects, 1,000 interactions leave
+# some 50 MB of holes. Two arenas are enough, since the threads take turns.
+allocator.return_memory(piece=256 * 1024, arenas=2)

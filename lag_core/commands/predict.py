@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from lag_core.allocator import return_memory
     from lag_core.data.pictures import read_small
     from lag_core.device import device_named
     from lag_core.explain.networks import Networks
@@ -59,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
     if options.none_below is not None and not 0 <= options.none_below <= 1:
         raise ConfigError(f"--none-below {options.none_below}: must lie between 0 and 1")
     checked_overlap(options.windows)
+    return_memory()
     opened = open_run(options.run)
     step = opened.checked_step(options.step)
     sources = _outputs(options.images, options.out)

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def explain(options: argparse.Namespace) -> tuple[Run, Explanation]:
     """Collect everything, with a progress bar. ConfigError, RunError and the like say what is wrong."""
+    from lag_core.allocator import return_memory
     from lag_core.device import device_named
     from lag_core.explain.cache import ResultCache
     from lag_core.explain.evidence import NoExamples, finish, from_validation
@@ -42,6 +43,7 @@ def explain(options: argparse.Namespace) -> tuple[Run, Explanation]:
     from lag_core.explain.networks import Networks
     from lag_core.runs import open_run
 
+    return_memory()
     run = open_run(options.run)
     subject = read_subject(run, options)
     device = device_named(options.device)

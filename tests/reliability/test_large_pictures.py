@@ -48,9 +48,12 @@ def largest_size(*words: object) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
-def test_explain_takes_at_most_a_gigabyte(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_explain_takes_at_most_a_gigabyte(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
     monkeypatch.setenv("LAG_CACHE", str(tmp_path / "cache"))
-    picture = large(tmp_path / "large.jpg")
+    picture = large(tmp_path / f"large.{ending}")
     about = ["--image", picture, "--class", "red", "--image-only", "--out", tmp_path / "out"]
     assert largest_size("explain", run, *about) <= 1000
     assert picture_size(tmp_path / "out" / "step_00.png") == small_size(5000, 8000)
