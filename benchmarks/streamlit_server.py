@@ -78,6 +78,7 @@ def served(
             **os.environ, **(variables or {}), "LAG_RUNS": str(runs.resolve()),
             "LAG_CACHE": str(cache or Path(folder, "cache")), "OMP_NUM_THREADS": str(threads),
         }  # fmt: skip
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # only the first start of all compiles the modules
         log = Path(folder, "log")
         started = time.perf_counter()
         with log.open("wb") as output:

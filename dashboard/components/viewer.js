@@ -73,6 +73,7 @@ class Viewer {
     console.error("viewer: a picture could not be decoded", error);
     this.note.textContent = "This picture could not be decoded.";
     this.note.hidden = false;
+    this.tellPainted();
   }
 
   blobsOf(props) {
@@ -98,6 +99,17 @@ class Viewer {
     this.render(samePicture);
     this.read(samePicture ? this.stage.cursor : null);
     if (props.play && !this.played) this.play();
+    this.tellPainted();
+  }
+
+  /* Says in the page, when the frame is drawn, that a picture stands there: other parts wait for that (in_view.js). */
+  tellPainted() {
+    const name = Symbol.for("lag.painted");
+    if (globalThis[name]) return;
+    requestAnimationFrame(() => setTimeout(() => {
+      globalThis[name] = true;
+      document.dispatchEvent(new CustomEvent("lag:painted"));
+    }));
   }
 
   /* Goes once from the first step to the active one, unless the reader asked for less motion or chooses a step. */

@@ -125,12 +125,17 @@ def wish(run: Run, picture: Picture, step: int) -> Work:
     return QUEUE.wish((run.digest, picture.digest), loaders.trace(run, picture), step)
 
 
+def answered(run: Run, picture: Picture) -> bool:
+    """Whether all answers are kept, so that no network runs for them."""
+    return predictions.kept_answers_of(run, picture) is not None
+
+
 def answers(run: Run, picture: Picture, step: int, space: Run | None = None) -> Answers:
     """As `predictions.answers`, but steps may be `pending`: then they are being computed, `step` before the others.
 
     Waits where not a single step is there yet. What goes wrong while a network runs is raised.
     """
-    if waits_for_all() or run.kind == "stored" or predictions.kept_answers_of(run, picture) is not None:
+    if waits_for_all() or run.kind == "stored" or answered(run, picture):
         return predictions.answers(run, picture, space)
     work = wish(run, picture, step)
     if not work.there:

@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import streamlit as st
 
-from dashboard.app_pages.start import figures
 from dashboard.app_pages.start.held import Held, held
-from dashboard.cache import loaders
-from dashboard.page import Empty, Page
+from dashboard.cache import loaders, photographs
+from dashboard.components import in_view
+from dashboard.page import Empty, Page, View
 from dashboard.picture import predictions, stepwise
 from dashboard.picture.viewer import show_picture
 from dashboard.shell import steps_coming, tour
 from dashboard.ui import commands, untrusted
+from lag_core.data.pictures import DataError
 from lag_core.runs import Run
 
 HEIGHT = 330
 BARS_HEIGHT = 250
+COMMAND_HEIGHT = 96
+"""Of a command in three lines."""
 
 
 def render(page: Page) -> None:
-    """Draw the page: what is read from files comes first, the picture when the networks have answered."""
+    """Draw the page: what is there at once comes first, the picture when the networks have answered."""
     runs = _held(page)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(_sentence(page, runs), width="content")
         if st.button("Why?", "start.why", type="primary", icon=":material/psychology_alt:"):
             st.switch_page(page.links["why"])
     left, right = st.columns((1.9, 1), gap="small")
+    picture, below = left.container(), st.container()
+    at_once = _answered(page)
+    if at_once:
+        with picture:
+            _picture(page)
+    waits = at_once and in_view.waits_for_picture("start")
     with right:
-        _bars(page, runs)
-    picture = left.container()
-    _cards()
-    with picture:
-        _picture(page)
+        _bars(page, runs, waits)
+    with below:
+        _cards(waits)
+    if not at_once:
+        with picture:
+            _picture(page)
 
 
 def ahead(page: Page) -> None:
@@ -76,7 +88,8 @@ def _sentence(page: Page, runs: list[Held]) -> str:
     return f"Step {page.step} came without old data. **{name}**: {'; '.join(parts)}."
 
 
-def _bars(page: Page, runs: list[Held]) -> None:
+def _bars(page: Page, runs: list[Held], waits: bool) -> None:
+    """`waits`: the picture goes first."""
     with page.section(
         "Old classes, then and now",
         "Filled: IoU now. Hollow: when the class was learned, on the same pixels.",
@@ -94,12 +107,31 @@ def _bars(page: Page, runs: list[Held]) -> None:
                 f"IoU after step {page.step} (%)": [value for run in runs for value in run.now.tolist()],
             }
         )
-        view.plot(
-            figures.bars(runs, page.ink, step=page.step), alt="IoU of each old class then and now", height=BARS_HEIGHT
-        )
+        if waits:
+            in_view.place_after_picture("held", BARS_HEIGHT)
+        else:
+            _draw_bars(view, page, runs)
+
+
+def _draw_bars(view: View, page: Page, runs: list[Held]) -> None:
+    from dashboard.app_pages.start import figures  # with Plotly and pandas, half a second: after the picture
+
+    view.plot(
+        figures.bars(runs, page.ink, step=page.step), alt="IoU of each old class then and now", height=BARS_HEIGHT
+    )
 
 
 # ---------------------------------------------------------------------- the picture
+
+
+def _answered(page: Page) -> bool:
+    """Whether the picture is a photograph that ships, and no network has to run for it."""
+    if not photographs.is_photo(page.image_id):
+        return False
+    with suppress(Empty, DataError):  # said where the picture would stand
+        picture = page.picture()
+        return all(stepwise.answered(run, picture) for run, _ in _runs(page))
+    return False
 
 
 def _picture(page: Page) -> None:
@@ -143,7 +175,8 @@ def _picture(page: Page) -> None:
 # ---------------------------------------------------------------------- what next
 
 
-def _cards() -> None:
+def _cards(waits: bool) -> None:
+    """`waits`: the picture goes first, before the script that colours commands."""
     own, train, guide = st.columns(3, gap="small")
     with own.container(border=True, height="stretch"):
         st.markdown("##### Open your own checkpoints")
@@ -151,12 +184,19 @@ def _cards() -> None:
             "SSUL, LAG, DKD, STAR, MiB, PLOP, RCIL and CSSegmentation open with `lag import`, label maps of any "
             "framework with `lag import-predictions`, any PyTorch network with `lag adopt`."
         )
-        st.code(commands.IMPORT, language="bash", wrap_lines=True)
+        _command("import", commands.IMPORT, waits)
     with train.container(border=True, height="stretch"):
         st.markdown("##### Train")
         st.markdown("Some minutes on two cores; the run appears in the sidebar while it trains.")
-        st.code(commands.TRAIN, language="bash", wrap_lines=True)
+        _command("train", commands.TRAIN, waits)
     with guide.container(border=True, height="stretch"):
         st.markdown("##### The five-minute tour")
         st.markdown("One station for each page: what it shows, and what to look for on these two runs.")
         tour.button("start.tour")
+
+
+def _command(name: str, words: str, waits: bool) -> None:
+    if waits:
+        in_view.place_after_picture(name, COMMAND_HEIGHT)
+    else:
+        st.code(words, language="bash", wrap_lines=True)

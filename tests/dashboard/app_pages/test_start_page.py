@@ -107,3 +107,35 @@ def test_it_plays_once_and_leads_to_why():
         shown.get_by_role("button", name="Why?").click()
         shown.get_by_role("heading", name="Why preserved").first.wait_for()
         shown.wait_for_url("**/why**")
+
+
+PAINTED = """
+document.addEventListener("lag:painted", () => {
+    window.loaded = performance.getEntriesByType("resource").map((one) => one.name);
+    window.drawn = !!document.querySelector(".js-plotly-plot");
+});
+"""
+"""Keeps what the browser had loaded when the first picture stood there."""
+
+
+@pytest.mark.browser
+def test_the_first_picture_does_not_wait_for_what_stands_around_it():
+    with (
+        served("dashboard/app.py", {"LAG_RUNS": str(ROOT / "checkpoints")}) as url,
+        chromium() as browser,
+        window(browser, "about:blank", width=1280, height=800, fresh=True) as shown,
+    ):
+        shown.set_default_timeout(120_000)
+        shown.add_init_script(PAINTED)
+        shown.goto(url)
+        shown.wait_for_function("window.loaded")
+        assert not shown.evaluate("window.drawn")
+        loaded = shown.evaluate("window.loaded")
+        assert not [name for name in loaded if "PlotlyChart" in name or "SyntaxHighlighter" in name]
+        shown.locator(".st-key-view-held .js-plotly-plot .main-svg").first.wait_for()
+        shown.get_by_text("python -m lag_core train").wait_for()
+        settle(shown)
+        shown.keyboard.press("j")  # from now on nothing is kept back
+        shown.wait_for_url("**step=0**")
+        settle(shown)
+        assert shown.locator("[class*='st-key-after-']").count() == 0
