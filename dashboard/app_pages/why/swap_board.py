@@ -80,7 +80,7 @@ def _iou(predicted: np.ndarray, truth: np.ndarray, cls: int, known: int) -> floa
 
 @dataclass(frozen=True)
 class Drawn:
-    """The board's pictures, each as an address that holds the whole PNG."""
+    """The board's pictures, each as an address that holds the whole JPEG: as PNG they took 130 ms and 0.6 MB a step."""
 
     picture: str
     truth: str
@@ -99,11 +99,10 @@ def drawn(run: Run, picture: Picture, found: Board, cls: int, then: int, now: in
 
 @shelved
 def _drawn(digest: str, image: str, blind: bool, cls: int, then: int, now: int, *, _run: Run, _found: Board) -> Drawn:
-    def shown(pixels: np.ndarray) -> str:
-        return embedded.picture(rendering.png(pixels))
-
-    truth, *corners = (shown(outlined(_run, _found, labels, cls)) for labels in (_found.truth, *_found.maps))
-    return Drawn(shown(_found.image), truth, tuple(corners))
+    truth, *corners = (
+        rendering.data_uri(outlined(_run, _found, labels, cls)) for labels in (_found.truth, *_found.maps)
+    )
+    return Drawn(rendering.data_uri(_found.image), truth, tuple(corners))
 
 
 def draw(found: Board, pictures: Drawn, then: int, now: int) -> None:

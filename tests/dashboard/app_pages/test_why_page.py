@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import numpy as np
 import pytest
 import torch
 from made_shares import made_shares
+from PIL import Image
+from repository import ROOT
 from shapes import tiny_run, write_shapes
 from streamlit.testing.v1 import AppTest
 
 from dashboard.app_pages.why import figures
 from dashboard.app_pages.why.figures import Series
-from dashboard.app_pages.why.swap_board import Board, reading
+from dashboard.app_pages.why.swap_board import Board, drawn, outlined, reading
 from dashboard.app_pages.why.waterfall import waterfall_figure
+from dashboard.cache import loaders
 from dashboard.ui import design, untrusted
 from lag_core.explain.evidence import class_shares, finish, from_validation, one_picture, why_preserved
 from lag_core.explain.networks import Networks
@@ -60,6 +66,20 @@ def test_the_board_is_read_by_what_the_picture_shows(shows, annotated, ious, sai
     truth = np.full((4, 4), CLS if shows else 0, np.uint8)
     board = Board((truth,) * 4, ious, np.zeros((4, 4, 3), np.uint8), truth, annotated)
     assert said in reading(board, "cat", CLS, 1)
+
+
+def test_the_board_that_is_sent_is_small_and_shows_what_was_drawn():
+    run = open_run(ROOT / "checkpoints" / "animals-3-1-lagplus")
+    picture = loaders.picture(run, "", loaders.image_ids(run, "/nowhere")[0])
+    pixels = picture.pixels[:240, :240]
+    truth = np.zeros((240, 240), np.uint8)
+    truth[60:180, 80:200] = CLS
+    board = Board((truth,) * 4, (50.0,) * 4, pixels, truth, True)
+    sent = drawn(run, picture, board, CLS, 0, 1)
+    assert sent.nbytes < 250_000, "six PNG files of a photograph are 0.6 MB"
+    shown = base64.b64decode(sent.corners[0].partition("base64,")[2])
+    difference = np.abs(np.asarray(Image.open(io.BytesIO(shown)), float) - outlined(run, board, truth, CLS))
+    assert difference.shape == (240, 240, 3) and np.percentile(difference, 99) < 24
 
 
 # ---------------------------------------------------------------------- figures
