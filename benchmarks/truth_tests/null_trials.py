@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from lag_core.explain import channels, verdict
+from lag_core.explain.attribution_checks import rank_correlation
 from lag_core.explain.controls import BALANCED, Matched, alive, energy
 from lag_core.explain.decoding import OwnDecoder
 from lag_core.explain.interventions import CONTROLS, Intervention, ablation, curve, transplantation
@@ -43,17 +44,34 @@ JITTERS = (0.03, 1.0)
 
 def rows(subject: Subject, trials: int, pictures: int = PICTURES) -> Iterator[dict]:
     """One row a situation and trial, with the words of both questions."""
-    questions = [
-        (Latents(subject, cls, pictures), subject.run.labels.step_of(cls))
-        for cls in subject.foreground
-        if subject.run.labels.step_of(cls) < subject.run.last_step and subject.pictures(cls, 1)
-    ]
+    questions = _questions(subject, pictures)
     for trial in range(trials):
         latents, step = questions[trial % len(questions)]
         row = {"run": subject.name, "class": subject.run.classes[latents.cls].name, "trial": trial}
         yield {**row, "situation": "random group", **_random_group(latents, step, seed=trial)}
         yield {**row, "situation": "random jitter", **_jittered(latents, step, JITTERS, seed=trial)}
         yield {**row, "situation": "equal jitter", **_jittered(latents, step, JITTER, seed=trial)}
+
+
+def _questions(subject: Subject, pictures: int) -> list[tuple[Latents, int]]:
+    """The pictures of every old class, and the step that introduced it."""
+    return [
+        (Latents(subject, cls, pictures), subject.run.labels.step_of(cls))
+        for cls in subject.foreground
+        if subject.run.labels.step_of(cls) < subject.run.last_step and subject.pictures(cls, 1)
+    ]
+
+
+def order_by_energy(subject: Subject, trials: int, pictures: int = PICTURES) -> list[float]:
+    """Spearman's correlation of the distance and the energy of the living channels, in each trial of equal jitter."""
+    questions, found = _questions(subject, pictures), []
+    for trial in range(trials):
+        latents, step = questions[trial % len(questions)]
+        _, new, distance = _after_jitter(latents, step, JITTER, seed=trial)
+        after = new.cpu().numpy()
+        living = alive(after)
+        found.append(rank_correlation(distance[living], energy(after)[living]))
+    return found
 
 
 def _random_group(latents: Latents, step: int, seed: int) -> dict[str, str | float]:
@@ -66,12 +84,19 @@ def _random_group(latents: Latents, step: int, seed: int) -> dict[str, str | flo
 
 def _jittered(latents: Latents, step: int, share: float | tuple[float, float], seed: int) -> dict[str, str | float]:
     old, model = latents.of_steps[step], latents.subject.networks.steps[step]
-    jittered = Copied(model).with_change(Jitter(share, seed))
-    new = latents.of(jittered)
-    distance = channels.latent_distances(latents.subject.run, old, new)
+    jittered, new, distance = _after_jitter(latents, step, share, seed)
     living = np.flatnonzero(alive(new.cpu().numpy()))
     orders = tuple(living[channels.ranked(name, distance[living])] for name in ("invariant", "changed"))
     return words(latents, (old, new), (model, jittered), orders, seed)
+
+
+def _after_jitter(
+    latents: Latents, step: int, share: float | tuple[float, float], seed: int
+) -> tuple[Segmenter, Tensor, np.ndarray]:
+    """The jittered copy of a step's network, its Z, and the distance of each channel from the step's own."""
+    jittered = Copied(latents.subject.networks.steps[step]).with_change(Jitter(share, seed))
+    new = latents.of(jittered)
+    return jittered, new, channels.latent_distances(latents.subject.run, latents.of_steps[step], new)
 
 
 def words(
