@@ -30,7 +30,7 @@ ICON = embedded.picture(reading.read_bytes(HERE / "icon.png", reading.PICTURE))
 class Entry:
     """A page: its file in app_pages and its address, its title, the question it answers, its icon.
 
-    before_first_step: it has something to show of a run whose first step still trains.
+    before_first_step: whether it can show a run whose first step is still training.
     """
 
     slug: str
@@ -45,13 +45,15 @@ PAGES = (
     Entry("overview", "Overview", "How did the run go?", ":material/insights:"),
     Entry("compare", "Compare", "Which method keeps what?", ":material/leaderboard:"),
     Entry("steps", "Steps", "What happened to this image?", ":material/layers:"),
-    Entry("forgetting", "Forgetting", "Where was what lost?", ":material/history:"),
+    Entry("forgetting", "Forgetting", "What was lost, and where?", ":material/history:"),
     Entry("channels", "Channels", "Which channels carry the old knowledge?", ":material/tune:"),
     Entry("relevance", "Relevance", "Which neurons and pixels speak for a class?", ":material/center_focus_strong:"),
     Entry("prototypes", "Prototypes", "Did the class move?", ":material/conversion_path:"),
     Entry("why", "Why preserved", "Why is this class still here, or gone?", ":material/psychology_alt:"),
-    Entry("training", "Training", "Did the losses do anything?", ":material/trending_down:", before_first_step=True),
-    Entry("report", "Report", "Take it away.", ":material/article:"),
+    Entry(
+        "training", "Training", "Did the loss terms have an effect?", ":material/trending_down:", before_first_step=True
+    ),
+    Entry("report", "Report", "Save this analysis as one file.", ":material/article:"),
 )
 
 

@@ -1,4 +1,4 @@
-"""What every page gets and how it draws a view: see docs/dashboard.md.
+"""What every page receives, and how it draws a view: see docs/dashboard.md.
 
 A page is a function `render(page: Page)`. It draws its views in `with page.section(…) as view:`; whatever
 goes wrong inside stays inside: the user reads a sentence, the other views are drawn.
@@ -47,7 +47,7 @@ class Empty(Exception):
 
 @dataclass(frozen=True)
 class Page:
-    """What the user looks at. Every value has been checked against the run."""
+    """What the user selected. Every value has been checked against the run."""
 
     run: Run
     run2: Run | None
@@ -57,7 +57,7 @@ class Page:
     cls: int
     """Class index 0 .. K-1."""
     image_id: str
-    """Empty where the run's images are not here and nothing was uploaded."""
+    """Empty if the run's images are not available and nothing was uploaded."""
     data_root: str
     why_no_image: str = ""
     """Why `image_id` is empty, for the user."""
@@ -70,7 +70,7 @@ class Page:
     toolbar: Any = None
     """Container on the right of the page's title, for settings of the whole page: `with page.toolbar:`."""
     to_the_end: bool = True
-    """Whether figures below the first window are drawn, too; else their places are kept."""
+    """Whether figures below the first window are drawn too; else their space is kept empty."""
 
     @property
     def last_step(self) -> int:
@@ -98,7 +98,7 @@ class Page:
             raise Empty(self.why_no_image or "Choose an image in the sidebar, or upload one.")
         found = loaders.picture(self.run, self.data_root, self.image_id)
         if found is None:
-            raise Empty("This picture is no longer here. Upload it again in the sidebar.")
+            raise Empty("This picture is no longer kept. Upload it again in the sidebar.")
         return found
 
     def trace(self) -> Trace:
@@ -115,7 +115,7 @@ class Page:
         return found
 
     def answer(self, sentence: str) -> None:
-        """The page's answer in one Markdown sentence, first thing under its question."""
+        """The page's answer in one Markdown sentence, directly under its question."""
         with st.container(key="answer"):
             st.markdown(sentence)
 
@@ -166,7 +166,7 @@ def _formula(slot: Any, formula: str, source: str) -> None:
 
 @dataclass(frozen=True)
 class View:
-    """The inside of a section: draws, and offers what was drawn for download."""
+    """The inside of a section: draws, and offers downloads of what it drew."""
 
     page: Page
     slug: str
@@ -215,7 +215,7 @@ class View:
         return list(event["selection"]["points"]) if select else []
 
     def waits(self, name: str, height: int) -> bool:
-        """Whether what lies below the first window is kept back at present; its place is then drawn, in pixels."""
+        """Whether content below the first window is held back now; then `height` empty pixels are drawn."""
         if self.page.to_the_end:
             return False
         in_view.place(name, height)
@@ -252,7 +252,7 @@ class View:
 
 @contextmanager
 def guarded(what: str) -> Iterator[None]:
-    """Whatever goes wrong inside becomes a sentence in its place; what was unforeseen is also logged."""
+    """Any error inside becomes a sentence in its place; an unexpected one is also logged."""
     try:
         yield
     except Empty as reason:

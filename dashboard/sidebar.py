@@ -22,7 +22,7 @@ LONGEST_PATH = 1000
 
 
 def draw(catalogue: Catalogue) -> Page | None:
-    """Draw the sidebar; None, after an explanation in the main area, where there is no run to look at."""
+    """Draw the sidebar; None, after an explanation in the main area, if there is no run."""
     runs = dict(catalogue.runs)
     if not runs:
         no_runs.draw(catalogue)
@@ -41,9 +41,9 @@ def draw(catalogue: Catalogue) -> Page | None:
 
 
 def draw_link(slot: st.delta_generator.DeltaGenerator) -> None:
-    """The present view as a link with a copy button. Called last, when the page has told its settings."""
+    """The present view as a link with a copy button. Called last, when the page has set its settings."""
     with slot:
-        st.caption("This view as a link; the button on its right copies it.")
+        st.caption("This view as a link; the button on the right copies it.")
         st.code(selection.link(), language=None, wrap_lines=True)
 
 
@@ -59,7 +59,7 @@ def _choose_run(runs: dict[str, Run]) -> Run:
 
 
 def _choose_second(runs: dict[str, Run], run: Run) -> Run | None:
-    """A run over the same classes; others could not be laid beside this one."""
+    """A run over the same classes; others could not be compared."""
     others = {name: other for name, other in runs.items() if name != run.name and other.last_step >= 0}
     names = [name for name, other in others.items() if comparable(run, other)]
     references = [name for name in names if runs[name].method == "reference"]
@@ -87,7 +87,7 @@ def _first_class(run: Run, names: list[str]) -> str:
 
 
 def class_names(run: Run) -> list[str]:
-    """A name for each class index, unique: equal names get their dataset id behind them."""
+    """A unique name for each class index: equal names get their dataset id as a suffix."""
     names = [untrusted.plain(c.name, 60) for c in run.classes]
     return [f"{n} ({c.id})" if names.count(n) > 1 or not n else n for n, c in zip(names, run.classes, strict=True)]
 
@@ -124,7 +124,7 @@ def _data_and_export(root: str) -> str:
                 max_chars=LONGEST_PATH,
                 persist_state="session",
                 placeholder="as the run says",
-                help="Folder of the run's images, where they do not come with it. LAG_DATA sets it beforehand.",
+                help="Folder of the run's images, if they do not come with it. LAG_DATA sets its default.",
             )
         return settings.segments("Plots are saved as", "format", ("png", "svg"), names=str.upper)
 
@@ -134,8 +134,8 @@ def _choose_least() -> float:
     with st.expander("Undecided pixels", icon=":material/blur_on:"):
         return settings.slide(
             "None up to a probability of", "none-up-to", 0, 0.95, LEAST, 0.05,
-            help="Where no class has a probability above this, pictures show “none” in grey. It concerns networks that "
-            "score each class by itself (sigmoid); the others always decide. Measures take the most probable class.",
+            help="If no class has a probability above this, pictures show “none” in grey. This applies to networks "
+            "that score each class by itself (sigmoid); others always decide. Measures take the most probable class.",
         )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
-"""Results that take seconds, worked out in the background while the page that asked for them already stands.
+"""Results that take seconds, computed in the background while the page that asked for them is already drawn.
 
-One thread of the server takes the jobs, the newest wish first, piece by piece: it changes to another one when somebody
-asks for it. What a job finds it puts on the shelf (`memory_cache`); a page looks there first, and asks only for what
-is not there.
+One thread of the server takes the jobs piece by piece, the newest request first, and switches when a page
+requests another one. A job puts its result on the shelf (`memory_cache`). A page looks there first, and requests
+only what is missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dashboard.cache.one_thread import OneThread
 NAME = "results-in-background"
 
 JOBS = 4
-"""Jobs that are worked on at most; what was wished for before is dropped."""
+"""At most this many jobs are worked on; older requests are dropped."""
 
 Pieces = Iterator[float]
 """Work in pieces of some tenths of a second; after each, the share that is done."""
@@ -25,7 +25,7 @@ Pieces = Iterator[float]
 
 @dataclass
 class Job:
-    """Work that somebody asked for."""
+    """Work that a page requested."""
 
     pieces: Pieces
     done: float = 0.0
@@ -35,7 +35,7 @@ class Job:
 
 
 class Background(OneThread):
-    """Jobs by key, the newest wish last."""
+    """Jobs by key, the newest request last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Background(OneThread):
         self._lock = threading.Lock()
 
     def wish(self, key: Hashable, begin: Callable[[], Pieces]) -> Job:
-        """The job under `key`, before all others; begun if nobody has asked for it. What failed is raised once."""
+        """The job under `key`, before all others; started if it is new. An error is raised once."""
         with self._lock:
             job = self._jobs.pop(key, None) or Job(begin())
             if job.failure:

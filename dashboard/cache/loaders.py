@@ -1,4 +1,4 @@
-"""Cached doors to `lag_core`: whatever is slow is done once for all sessions.
+"""Cached access to `lag_core`: whatever is slow is done once for all sessions.
 
 Caches are keyed by ids and digests alone. Streamlit hashes only a sample of a large array, so an array as a
 key would bring back the wrong result; arguments with a leading underscore are not hashed and only carry
@@ -47,12 +47,14 @@ UPLOADS_KEPT = 4
 """Uploaded pictures that a session keeps; the oldest goes first."""
 
 TRACES = Shelf(256 * 2**20)
-"""Pictures on their way through a run's steps, those of all sessions: Z and logits of every step, and the features
-where all steps share them."""
+"""Traces of pictures through a run's steps, for all sessions: Z and logits of every step, and the features
+if all steps share them."""
 
 _UPLOADS = "_uploads"
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded: a thread that waits leaves its core
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # read when torch is loaded: a waiting thread then gives up its core
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Catalogue:
     runs: Mapping[str, Run]
     broken: tuple[BrokenRun, ...]
     stamp: str = ""
-    """Changes with the files that say what the runs are: a key for what is worked out of all of them."""
+    """Changes with the files that say what the runs are: a key for what is computed from all of them."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Picture:
 
     @property
     def name(self) -> str:
-        """What to call it where its own id would say little."""
+        """A name to show if its id says little."""
         if self.uploaded:
             return "uploaded picture"
         return f"photograph {photographs.name_of(self.id)}" if self.shipped else self.id
@@ -107,8 +109,8 @@ def runs_root() -> Path:
 def device(arguments: Sequence[str] | None = None) -> str:
     """Where networks run: `streamlit run dashboard/app.py -- --device NAME`, else the environment's LAG_DEVICE.
 
-    auto, which is also what holds where neither says anything: a GPU where torch sees one. ConfigError for another
-    name, and for a GPU that is not there. `arguments`: what stands behind `--`; by default this process's.
+    Default: auto, a GPU if torch sees one. ConfigError for an unknown name, and for a missing GPU.
+    `arguments`: those after `--`; by default this process's.
     """
     from lag_core.device import device_named
 
@@ -123,7 +125,7 @@ def default_data_root() -> str:
 
 
 def opened() -> Catalogue:
-    """The runs that this session looks at: of a folder that it chose, else the app's own, else of one chosen before."""
+    """The runs of this session: of a folder that it chose, else the app's own, else of one chosen before."""
     own = runs_folder.of_session()
     if own is not None:
         return catalogue(own)
@@ -156,7 +158,7 @@ def _signature(root: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def _time_and_size(path: str | Path) -> tuple[int, int]:
-    """(nanoseconds, bytes) of a file; zeros where it cannot be looked at."""
+    """(nanoseconds, bytes) of a file; zeros if it cannot be read."""
     try:
         status = os.stat(path)
     except OSError:
@@ -165,14 +167,14 @@ def _time_and_size(path: str | Path) -> tuple[int, int]:
 
 
 def data_root(given: str) -> str | None:
-    """What to hand to `Run.open_dataset`: None lets the run's own setting hold."""
+    """What to pass to `Run.open_dataset`: None means the run's own setting."""
     return given or None
 
 
 def image_ids(run: Run, root: str) -> tuple[str, ...]:
     """Ids of the run's validation images, in file order; of the photographs that ship where those are missing.
 
-    DatasetMissing says what lacks where there are no such photographs either (rule: dashboard/cache/photographs.py).
+    DatasetMissing says what is missing if there are no such photographs either (rule: dashboard/cache/photographs.py).
     """
     try:
         return _image_ids(run.digest, root, _run=run)
@@ -184,7 +186,7 @@ def image_ids(run: Run, root: str) -> tuple[str, ...]:
 
 
 def ids_here(run: Run, root: str) -> tuple[str, ...]:
-    """As `image_ids`; empty where neither the validation images nor such photographs are here."""
+    """As `image_ids`; empty if neither the validation images nor such photographs are available."""
     try:
         return image_ids(run, root)
     except (DatasetMissing, DataError):
@@ -219,7 +221,7 @@ def _photograph(digest: str, image_id: str, *, _run: Run) -> Picture:
 
 
 def _annotated(run: Run, image_id: str, full: np.ndarray, mask: np.ndarray, domain: str | None) -> Picture:
-    """A picture with its truth, both at the size that is looked at. Shapes: full [H, W, 3], mask [H, W] of ids."""
+    """A picture with its truth, both at the size that is shown. Shapes: full [H, W, 3], mask [H, W] of ids."""
     pixels, (height, width) = _locked(scaled_down(full)), full.shape[:2]
     truth = class_indices(mask, run.labels)
     rows, columns = (
@@ -245,7 +247,7 @@ def _thumbnail(digest: str, root: str, image_id: str, side: int, *, _run: Run) -
 
 @st.cache_data(max_entries=1, show_spinner=False)
 def blank_thumbnail() -> bytes:
-    """Stands for a picture that is not here."""
+    """Placeholder for a picture that is not available."""
     return _small_jpeg(np.full((12, 16, 3), 128, np.uint8), 16)
 
 
@@ -321,15 +323,15 @@ def _networks(digest: str, *, _run: Run) -> Networks:
 
 
 def trace(run: Run, image: Picture) -> Trace:
-    """`image` on its way through the steps of `run`, one for all sessions.
+    """The trace of `image` through the steps of `run`, one for all sessions.
 
-    A step's network runs when the step is first asked about, under the run's lock; what is asked of it from then on
-    (predictions, scores, latent maps) needs no lock.
+    A step's network runs under the run's lock when its result is first needed. Later reads (predictions, scores,
+    latent maps) need no lock.
     """
     key = run.digest, image.digest, image.id if run.kind == "stored" else ""
     found = TRACES.find(key)
     if found is None:
-        steps = networks(run)  # before the shelf is locked: whoever asks may hold the lock of the networks already
+        steps = networks(run)  # before the shelf is locked: the caller may hold the lock of the networks already
         found = TRACES.get(key, lambda: _trace(steps, image))
     TRACES.put(key, found)  # it grows with each step that runs
     return cast("Trace", found)
@@ -343,7 +345,7 @@ def _trace(steps: Networks, image: Picture) -> Trace:
 
 @contextmanager
 def _running(run: Run, step: int) -> Iterator[None]:
-    """Hold the lock while the network of a step runs, and say so if somebody waits for it."""
+    """Hold the lock while the network of a step runs, and say so if a user waits for it."""
     with ExitStack() as held:
         if get_script_run_ctx(suppress_warning=True) is not None:
             words = f"Running the network of step {step} (the last is step {run.last_step})…"
@@ -370,7 +372,7 @@ def _confusions(digest: str, stamp: int, domain: str | None, *, _run: Run) -> np
 
 
 def faults(run: Run) -> tuple[str, ...]:
-    """What of the run's optional parts is wrong and counts as absent, each with its file and key."""
+    """Optional parts of the run that are faulty and count as absent, each with its file and key."""
     names = ("metrics.json", "survey.json", *(f"analysis_{step:02d}.safetensors" for step in range(len(run.steps))))
     return _faults(run.digest, tuple(_stamp(run, name) for name in names), _run=run)
 
@@ -389,7 +391,7 @@ def _faults(digest: str, stamps: tuple[int, ...], *, _run: Run) -> tuple[str, ..
 
 
 def survey(run: Run) -> Survey | None:
-    """What `lag survey` found on the whole validation set; None where it was not run, or no longer fits."""
+    """The result of `lag survey` on the whole validation set; None if it was not run, or no longer fits."""
     return _survey(run.digest, _stamp(run, "survey.json"), _run=run)
 
 
@@ -401,8 +403,8 @@ def _survey(digest: str, stamp: int, *, _run: Run) -> Survey | None:
 
 
 def picture_set(run: Run, root: str) -> PictureSet | None:
-    """The pictures that a run can be looked at on without its networks: the validation set as surveyed, or the
-    photographs that ship where the validation images are not here. None where nobody has counted."""
+    """The pictures that can show a run without its networks: the surveyed validation set, or the photographs that
+    ship if the validation images are not available. None if neither was counted."""
     ids = ids_here(run, root)
     counted = photograph_counts.of_run(run) if ids and photographs.is_photo(ids[0]) else None
     return counted or _surveyed(run.digest, _stamp(run, "survey.json"), _run=run)

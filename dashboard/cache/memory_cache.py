@@ -1,8 +1,8 @@
 """Maps and pictures that were computed, kept for all sessions in one place that is bounded in bytes.
 
 Streamlit's caches count entries, and an entry may be a thumbnail or the maps of a picture of two megapixels: bounds
-that serve the small ones let the large ones fill the memory. Here all results share one bound, and those that were
-not looked at for longest go first. A key is made of ids and digests, as in `loaders`; arguments by name only carry
+that serve the small ones let the large ones fill the memory. Here all results share one bound, and the least
+recently used ones go first. A key is made of ids and digests, as in `loaders`; arguments by name only carry
 what the key names.
 """
 
@@ -25,7 +25,7 @@ LIMIT = 24 * 2**20
 """Bytes: all nine pages of some three pictures of 256 pixels."""
 
 OVERHEAD = 512
-"""Bytes that an entry counts beside its arrays."""
+"""Bytes that an entry counts in addition to its arrays."""
 
 
 class Shelf:
@@ -39,7 +39,7 @@ class Shelf:
         self._working: dict[Hashable, tuple[threading.RLock, int]] = {}
 
     def get(self, key: Hashable, compute: Callable[[], R]) -> R:
-        """The result under `key`, computed if it is not here: by one thread, while others that want it wait."""
+        """The result under `key`, computed if it is missing: by one thread, while others that need it wait."""
         found = self._look(key)
         if found is None:
             with self._alone(key):
@@ -50,7 +50,7 @@ class Shelf:
         return found[0]
 
     def find(self, key: Hashable) -> Any:
-        """The result under `key`; None where it is not, or no longer, here."""
+        """The result under `key`; None if it is not, or no longer, kept."""
         found = self._look(key)
         return None if found is None else found[0]
 
@@ -83,7 +83,7 @@ class Shelf:
 
     @contextmanager
     def _alone(self, key: Hashable) -> Iterator[None]:
-        """Hold the lock of a key, which lives as long as somebody wants it."""
+        """Hold the lock of a key, which exists as long as a thread needs it."""
         with self._lock:
             lock, waiting = self._working.get(key, (threading.RLock(), 0))
             self._working[key] = (lock, waiting + 1)
@@ -98,8 +98,8 @@ class Shelf:
 
 
 def size_of(value: object) -> int:
-    """Bytes of the arrays and byte strings in a result, in tuples, lists, mappings and data classes too; or what it
-    says of itself (`nbytes`)."""
+    """Bytes of the arrays and byte strings in a result, in tuples, lists, mappings and data classes too; or its own
+    `nbytes`."""
     if isinstance(value, np.ndarray):
         return value.nbytes
     if isinstance(value, bytes):
@@ -115,11 +115,11 @@ def size_of(value: object) -> int:
 
 
 SHELF = Shelf()
-"""The one of the app."""
+"""The app's shelf."""
 
 
 def shelved(compute: Callable[P, R]) -> Callable[P, R]:
-    """Keep what a function returns. Its positional arguments are the key; those by name are not looked at."""
+    """Keep what a function returns. Its positional arguments are the key; keyword arguments are ignored."""
 
     @wraps(compute)
     def looked_up(*key: P.args, **given: P.kwargs) -> R:

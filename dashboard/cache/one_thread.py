@@ -12,7 +12,7 @@ class OneThread:
         self._thread: threading.Thread | None = None
 
     def _start(self, name: str) -> None:
-        """Have the thread run, if it does not; called under the lock."""
+        """Start the thread if it does not run; called under the lock."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=name, daemon=True)
             self._thread.start()

@@ -1,6 +1,6 @@
-"""What the shipped runs make of the shipped photographs, counted beforehand: no network runs for the fate wall.
+"""The shipped runs' results on the shipped photographs, counted in advance: no network runs for the fate wall.
 
-assets/photos/counts.json is written by docs/count_photographs.py, by the digest of the run; a run that was trained anew
+assets/photos/counts.json is written by docs/count_photographs.py, by the digest of the run; a retrained run
 has no entry until it is written again.
 """
 
@@ -40,7 +40,7 @@ def _rounded(sure: np.ndarray) -> list[list[list[float | None]]]:
 
 
 def of_run(run: Run) -> PictureSet | None:
-    """The photographs with what the run makes of them; None where nobody has counted."""
+    """The photographs with the run's counts on them; None if they were not counted."""
     return _of_run(run.digest, _run=run)
 
 

@@ -1,8 +1,8 @@
-"""The photographs that ship, as a gallery for runs whose own images are not here.
+"""The photographs that ship, as a gallery for runs whose own images are not available.
 
 The rule: where a run's validation images are missing, and each of its classes is found by name among the classes of
 assets/photos, the app offers these photographs, with their truth in the run's ids. Their image ids carry a prefix,
-so they are never taken for validation images: whatever is measured on the validation set does not see them.
+so they are never taken for validation images: no measurement on the validation set uses them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def name_of(image_id: str) -> str:
 
 
 def of_run(run: Run) -> ClassedPhotographs | None:
-    """The photographs in the run's dataset ids; None where they do not know its classes, or are not here."""
+    """The photographs in the run's dataset ids; None if they lack its classes, or are not available."""
     shipped = _shipped()
     return None if shipped is None else shipped.for_classes(run.classes, run.labels.background)
 

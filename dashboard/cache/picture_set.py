@@ -1,4 +1,4 @@
-"""Pictures with what every step made of them: the validation set by the run's survey, or the shipped photographs."""
+"""Pictures with every step's result on them: the validation set by the run's survey, or the shipped photographs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PictureSet:
 
     @staticmethod
     def of_counts(kind: Kind, ids: tuple[str, ...], lost: np.ndarray, counts: PictureCounts) -> PictureSet:
-        """Pictures of which there are counts alone. Shape: lost int64 [N, T, K]."""
+        """Pictures with counts alone. Shape: lost int64 [N, T, K]."""
         only = np.eye(len(ids), dtype=bool)
         own = np.stack([counts.confusions(one) for one in only])
         right = np.diagonal(own, axis1=2, axis2=3).copy()
@@ -61,5 +61,5 @@ class PictureSet:
 
     @property
     def noun(self) -> str:
-        """What one calls its pictures."""
+        """The noun for its pictures."""
         return "photographs" if self.kind == "photographs" else "validation pictures"

@@ -1,4 +1,4 @@
-"""Heat maps by keyboard: Tab reaches each, arrow keys move over its cells, a screen reader says what they hold."""
+"""Heat maps by keyboard: Tab reaches each, arrow keys move over its cells, a screen reader reads their content."""
 
 from __future__ import annotations
 

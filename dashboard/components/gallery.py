@@ -56,13 +56,13 @@ def thumbnails(
     empty: str = "Nothing to show here.",
     on_tick: Callable[[str], None] | None = None,
 ) -> str | None:
-    """Show a page of `items`; returns the id that somebody just chose, once.
+    """Show a page of `items`; returns the id that the user just chose, once.
 
-    selected: id of the entry that is marked; when it changes, the page that holds it is shown. size:
+    selected: id of the marked entry; when it changes, its page is shown. size:
     width of a thumbnail in CSS pixels. aspect: its width over its height; the picture's middle fills it.
     label: what the entries are, for screen readers and the page count. empty: the sentence for an empty list.
-    on_tick: called with the id of an entry whose box somebody ticked or unticked (a click on it, or the space bar);
-    without it there are no boxes.
+    on_tick: called with the id of an entry whose box the user ticked or unticked (a click on it, or the space bar);
+    without `on_tick` there are no boxes.
     """
     pages = max(1, -(-len(items) // page_size))
     page = _page(key, items, selected, page_size, pages)
@@ -115,14 +115,14 @@ def _page(key: str, items: Sequence[Thumbnail], selected: str | None, page_size:
 
 
 def _turn(key: str, pages: int) -> None:
-    """Somebody turned to another page; the number comes from the browser and may be anything."""
+    """The user turned to another page; the number comes from the browser and may be anything."""
     page = st.session_state[key].get("page")
     if isinstance(page, int) and 0 <= page < pages:
         st.session_state[_page_key(key)] = {**st.session_state[_page_key(key)], "page": page, "turned": True}
 
 
 def _tick(key: str, shown: Sequence[Thumbnail], on_tick: Callable[[str], None] | None) -> None:
-    """Somebody ticked or unticked an entry; its id comes from the browser and may be anything."""
+    """The user ticked or unticked an entry; its id comes from the browser and may be anything."""
     ticked = st.session_state[key].get("tick")
     if on_tick is not None and any(item.id == ticked for item in shown):
         on_tick(ticked)

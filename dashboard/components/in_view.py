@@ -1,7 +1,7 @@
-"""Figures far below the window are drawn when the reader comes near them: a page is there sooner, and steps faster.
+"""Figures far below the window are drawn when the reader comes near them: a page appears sooner, and steps faster.
 
-What stands around the first picture of a session is drawn when that picture is: Plotly alone is 4.7 MB of script, which
-the browser reads in the time in which it could draw the picture.
+The rest of the page is drawn after the first picture of a session: Plotly alone is 4.7 MB of script, and the browser would
+read it before it draws the picture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _component = st.components.v2.component("lag.in-view", js=source("turning.js", "
 
 
 def is_near(page: str) -> bool:
-    """Whether the figures that this page keeps back are to be drawn; without a browser always."""
+    """Whether to draw the figures that this page has held back; always without a browser."""
     if not st.context.url:
         return True
     state = st.session_state.get(_key(page))
@@ -27,19 +27,19 @@ def is_near(page: str) -> bool:
 
 
 def waits_for_picture(page: str) -> bool:
-    """Whether a page keeps back what stands around its picture: until the browser has drawn the first of a session."""
+    """Whether a page holds back everything but its picture, until the browser has drawn the first one of a session."""
     if is_near(page):
         st.session_state[_SEEN] = True
     return not st.session_state.get(_SEEN, False)
 
 
 def watch(page: str) -> None:
-    """Have the browser say when the reader comes near. Call it at each run of the page; who leaves it begins anew."""
+    """Have the browser say when the reader comes near. Call it at each run of the page; leaving the page resets it."""
     _component(key=_key(page), on_near_change=lambda: None, height=0)
 
 
 def place(name: str, height: int) -> None:
-    """Room of so many pixels for a figure that is kept back."""
+    """Empty space of this many pixels for a figure that is held back."""
     st.container(key=f"later-{name}", height=height, border=False)
 
 

@@ -27,9 +27,9 @@ _component = st.components.v2.component(
 
 
 def timeline(boxes: Sequence[StepBox], *, key: str, label: str, step: int, most: int = 6) -> int | None:
-    """Draw a box for each step, `step` marked; returns the step that somebody just chose, once.
+    """Draw a box for each step, `step` marked; returns the step that the user just chose, once.
 
-    Of more than `most` classes the rest is counted.
+    Classes beyond `most` are only counted.
     """
     data = {
         "label": label,

@@ -1,8 +1,8 @@
-"""The image viewer: one picture under the label maps of several steps, drawn and questioned in the browser.
+"""The image viewer: one picture under the label maps of several steps, drawn and read out in the browser.
 
 Everything that follows the pointer (zoom, swipe, opacity, class on/off, confidence threshold, the read-out
-of class probabilities at every step) happens in the browser; the server hears of a chosen pixel, and of
-settings if it asks. The script is in the files that _SCRIPTS lists.
+of class probabilities at every step) happens in the browser; the server receives a chosen pixel, and
+settings if it asks for them. The script is in the files that _SCRIPTS lists.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NOTHING = 254
 """Label of a pixel for which no class stands out: drawn as "none"."""
 
 PENDING = "being computed"
-"""What a layer that is not there yet says of itself."""
+"""The text of a layer that is not ready yet."""
 
 Mode = Literal["classes", "errors"]
 Split = Literal["swipe", "side"]
@@ -37,7 +37,7 @@ Split = Literal["swipe", "side"]
 
 @dataclass(frozen=True)
 class Layer:
-    """What can be laid over the picture under a name: a label map, or a coloured map with its values.
+    """A named map to lay over the picture: a label map, or a coloured map with its values.
 
     labels: uint8 [H,W], class indices, 254 (NOTHING) = no class stands out, 255 = no label.
     rgba: uint8 [H,W,4], a map already coloured (relevance, similarity), used where there are no labels.
@@ -47,7 +47,7 @@ class Layer:
     wrong.
     group: layers that follow one another with the same group (a run) stand under its name.
     step: the layer is shown as soon as the reader chooses this step, if the layer of another step was shown.
-    pending: there is nothing to lay over the picture yet, and the viewer says so.
+    pending: the map is not ready yet, and the viewer says so.
     """
 
     name: str
@@ -88,7 +88,7 @@ class ViewerEvent:
 
 @dataclass(frozen=True)
 class ViewerSettings:
-    """How the viewer is set, as far as somebody changed it in the browser (`viewer(..., report=True)`)."""
+    """The viewer's settings, as far as the user changed them in the browser (`viewer(..., report=True)`)."""
 
     opacity: float
     threshold: float
@@ -141,7 +141,7 @@ def viewer(
     plain: bool = False,
     clear: Collection[int] = (),
 ) -> ViewerEvent | None:
-    """Show `image` (JPEG or PNG) under `layers`; returns what somebody did since the last run, once.
+    """Show `image` (JPEG or PNG) under `layers`; returns what the user did since the last run, once.
 
     palette: uint8 [K,3]; names: K class names. active: index of the layer shown, -1 for the picture alone;
     second: the layer on the other side of the divider. hidden: class indices switched off. threshold:
@@ -202,7 +202,7 @@ def viewer(
 
 
 def viewer_settings(key: str) -> ViewerSettings | None:
-    """The settings of viewer `key` as somebody left them in the browser; None while nobody touched them."""
+    """The settings of viewer `key` as the user left them in the browser; None if unchanged."""
     state = st.session_state.get(key)
     view = state.get("view") if isinstance(state, Mapping) else None
     return _settings(view)
@@ -270,7 +270,7 @@ def _layer_props(payload: Payload, layer: Layer, grid: ProbabilityGrid | None) -
 
 
 def _event(value: object, layers: int, size: tuple[int, int]) -> ViewerEvent | None:
-    """The event that the browser reports, None where it is none: a browser may send anything."""
+    """The event that the browser reports, None if it is invalid: a browser may send anything."""
     if not isinstance(value, Mapping) or value.get("kind") not in ("click", "layer"):
         return None
     try:
@@ -283,7 +283,7 @@ def _event(value: object, layers: int, size: tuple[int, int]) -> ViewerEvent | N
 
 
 def _settings(view: object) -> ViewerSettings | None:
-    """Settings out of what the browser reports, None where they are unusable."""
+    """The settings that the browser reports, None if they are unusable."""
     if not isinstance(view, Mapping):
         return None
     try:
@@ -300,7 +300,7 @@ def _settings(view: object) -> ViewerSettings | None:
 
 
 def _fraction(value: Any) -> float:
-    """The number, held between 0 and 1; ValueError where it is none."""
+    """The number, clamped to 0..1; ValueError if it is not a number."""
     number = float(value)
     if not math.isfinite(number):
         raise ValueError("not a finite number")

@@ -17,7 +17,7 @@ OPACITY = 0.55
 
 
 def kept_settings(key: str, classes: int, *, split: Split = "swipe") -> ViewerSettings:
-    """Settings for the viewer `key`: what a new link says, else what was set in the browser, else defaults.
+    """Settings for the viewer `key`: those of a new link, else those set in the browser, else the defaults.
 
     classes: number of class indices that may be hidden, besides NOTHING. Call it before the viewer; it puts them into
     the URL.

@@ -20,7 +20,7 @@ class WallCell:
     """One cell.
 
     id: of its picture; empty where there is none to choose. version: names the picture's content, so that `image` is
-    not called for what the browser already has; empty where the picture cannot be shown: then `text` stands there.
+    not called for what the browser already has; empty if the picture cannot be shown: then `text` is shown.
     words: all that the cell says, for screen readers and as a tip.
     """
 
@@ -49,7 +49,7 @@ def wall(
     label: str,
     chosen: tuple[int, int] | None = None,
 ) -> tuple[int, int] | None:
-    """Draw the table; returns (row, column) of the cell that somebody just chose, once.
+    """Draw the table; returns (row, column) of the cell that the user just chose, once.
 
     rows: name and CSS colour of each. cells: [rows][columns]. chosen: the cell that is marked.
     """
@@ -77,7 +77,7 @@ def wall(
 
 
 def _place(raw: object, cells: Sequence[Sequence[WallCell]]) -> tuple[int, int] | None:
-    """Row and column of what the browser says, which may be anything."""
+    """Row and column that the browser reports, which may be anything."""
     places = {f"{r}-{c}": (r, c) for r, row in enumerate(cells) for c, cell in enumerate(row) if cell.id}
     return places.get(raw) if isinstance(raw, str) else None
 

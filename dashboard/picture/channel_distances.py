@@ -1,4 +1,4 @@
-"""How far each channel of Z moved between two steps, and on which images that was measured.
+"""How far each channel of Z moved between two steps, and on which images this was measured.
 
 Everything is keyed by digests and computed once for all sessions.
 """
@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
 
 def bases(run: Run, annotated: bool, picture: Picture | None) -> tuple[Basis, ...]:
-    """On what this run's distances can be told; `annotated`: of neighbouring steps, so that files hold them."""
+    """The images on which the run's distances are known; `annotated`: of consecutive steps, so that files hold them."""
     found: list[Basis] = []
     if annotated and loaders.survey(run) is not None:
         found.append("validation")
@@ -53,7 +53,7 @@ def metrics(run: Run, basis: Basis) -> tuple[str, ...]:
 
 
 def stored_distances(run: Run) -> np.ndarray:
-    """Distances that training left, float32 [T - 1, C]; NaN where there are none."""
+    """Distances stored by training, float32 [T - 1, C]; NaN where there are none."""
     paths = [run.path / f"analysis_{t:02d}.safetensors" for t in range(len(run.steps))]
     stamps = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
     return _stored_distances(run.digest, stamps, _run=run)
@@ -65,7 +65,7 @@ def _stored_distances(digest: str, stamps: tuple[int, ...], *, _run: Run) -> np.
 
 
 def distances(run: Run, picture: Picture | None, basis: Basis, metric: str) -> np.ndarray:
-    """Distance of each channel to the step before. Shape: float32 [T - 1, C], NaN where it is not known."""
+    """Distance of each channel to the previous step. Shape: float32 [T - 1, C], NaN where it is not known."""
     survey = loaders.survey(run)
     if basis == "validation" and survey is not None and metric in survey.metrics:
         return survey.distances[survey.metrics.index(metric)]
@@ -95,7 +95,7 @@ def _image_distance(digest: str, image: str, pair: Step, *, _run: Run, _picture:
 
 
 def sides(distances: np.ndarray, step: int, rho: float, now: np.ndarray) -> np.ndarray | None:
-    """bool [C], channels that were on the other side of the cut at the step before. None if that has no split.
+    """bool [C], channels that were on the other side of the cut at the previous step. None if that has no split.
 
     distances: float [T - 1, C], of neighbouring steps; now: bool [C], the invariant channels of `step`.
     """

@@ -1,8 +1,8 @@
-"""Answers on the photographs that ship, computed beforehand, so that the app's first picture waits for no network.
+"""Predictions for the photographs that ship, computed in advance, so that the app's first picture waits for no network.
 
-They lie in assets/photos/answers, one file for a run and a photograph, named by both digests: another network or
-another picture finds none, and is computed. `python -m dashboard.picture.kept_answers` writes them for the runs that
-ship, tests/dashboard/picture/test_kept_answers.py holds them to what the networks say.
+They lie in assets/photos/answers, one file per run and photograph, named by both digests. For another network or
+another picture there is no file, and the network runs. `python -m dashboard.picture.kept_answers` writes them for
+the runs that ship; tests/dashboard/picture/test_kept_answers.py compares them with the networks' output.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _summed(array: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    """Write the answers of the runs that ship and know the photographs."""
+    """Write the predictions of the runs that ship and know the photographs' classes."""
     from dashboard.cache import loaders
     from dashboard.picture import predictions
 

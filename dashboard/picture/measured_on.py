@@ -2,7 +2,7 @@
 
 It is kept in the session and in the address: the kind of pictures, the digest of their names, and one bit a picture,
 packed. Confusion matrices and flows of the part are sums of what the survey counted picture by picture, so no network
-runs. A part belongs to its pictures: a run that was surveyed on others is measured on all of its own.
+runs. A part is valid only for its pictures: a run that was surveyed on others is measured on all of its own.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def encode(pictures: PictureSet, chosen: np.ndarray) -> str:
 
 
 def decode(pictures: PictureSet, text: str) -> np.ndarray | None:
-    """The reverse of `encode`, bool [N]; None for what is no part of these pictures, and for an empty one."""
+    """The reverse of `encode`, bool [N]; None if it is no part of these pictures, or empty."""
     head = f"{pictures.kind[0]}{pictures.digest}"
     if not text.startswith(head):
         return None
@@ -103,13 +103,13 @@ def in_run(own: MeasuredOn | None, run: Run | None, root: str) -> MeasuredOn | N
 
 
 def take(pictures: PictureSet, chosen: np.ndarray) -> None:
-    """Measure on these from now on: a callback of a button. All of them, or none, means all pictures."""
+    """Measure on these from now on (a button's callback). All of them, or none, means all pictures."""
     some = bool(chosen.any()) and not bool(chosen.all())
     st.session_state[KEY] = encode(pictures, chosen) if some else ""
 
 
 def chip(page: Page, own: MeasuredOn | None) -> None:
-    """What the page is measured on, with a button that goes back to all; nothing where that is all pictures."""
+    """What the page is measured on, with a button to go back to all; nothing if it is all pictures."""
     if own is None:
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="measured-on"):
@@ -120,4 +120,4 @@ def chip(page: Page, own: MeasuredOn | None) -> None:
         )  # fmt: skip
         if page.run2 is not None and in_run(own, page.run2, page.data_root) is None:
             name = untrusted.name(page.run2.name, 40)
-            st.caption(f"{name} was measured on other pictures, so its numbers are those of all of them.")
+            st.caption(f"{name} was measured on other pictures, so its numbers cover all of those.")

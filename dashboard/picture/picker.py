@@ -48,7 +48,7 @@ def choose_image(run: Run, root: str) -> tuple[str, str]:
 
 
 def _images(run: Run, root: str) -> tuple[Sequence[str], str]:
-    """The run's validation images, or the photographs that ship in their place; and why there are none."""
+    """The run's validation images, or else the photographs that ship; and why there are none."""
     try:
         return loaders.image_ids(run, root), ""
     except (DatasetMissing, DataError) as error:
@@ -78,7 +78,7 @@ def _gallery(run: Run, root: str, choices: Sequence[str], chosen: str, lost: Map
         for name in choices
     ]
     if any(lost.get(name) for name in choices):
-        st.caption("Number: share of the image's pixels that was right once and is lost by the last step.")
+        st.caption("Number: share of the image's pixels that were once right and are lost by the last step.")
     picked = thumbnails(items, key="gallery", selected=chosen, page_size=GALLERY_PAGE, size=GALLERY_SIDE)
     if picked is not None and picked != chosen:
         selection.go(image=picked)
@@ -93,7 +93,7 @@ def _thumbnail(run: Run, root: str, image_id: str) -> bytes:
 def _upload(data: DataConfig) -> None:
     windows = data.fit == "windows"
     scaled = f"scaled down to {LONGEST_SIDE} pixels and two megapixels if it is larger"
-    cut = f"of a larger picture than {data.size} pixels a side you choose the window that is shown, at full resolution"
+    cut = f"if it is larger than {data.size} pixels a side, you choose the window to show, at full resolution"
     with st.popover("Upload", icon=":material/upload:", width="stretch"):
         st.file_uploader(
             "A picture of your own",
@@ -112,7 +112,7 @@ def _choose_window(data: DataConfig) -> None:
     """Which window of the uploaded picture is shown."""
     try:
         places, middle = _places(data)
-    except DataError:  # said when it was taken
+    except DataError:  # the error was shown when it was uploaded
         return
     if len(places) > 1:
         st.selectbox(
@@ -122,7 +122,7 @@ def _choose_window(data: DataConfig) -> None:
 
 
 def _places(data: DataConfig) -> tuple[dict[str, tuple[int, int]], int]:
-    """Row and column of each window of the uploaded picture by name, and which of them lies in the middle."""
+    """Row and column of each window of the uploaded picture by name, and which of them is in the middle."""
     height, width = picture_size(st.session_state["upload"].getvalue())
     tops, lefts = (starts(length, data.size, data.overlap) for length in (height, width))
     places = {f"{top},{left}": (top, left) for top in tops for left in lefts}
@@ -130,7 +130,7 @@ def _places(data: DataConfig) -> tuple[dict[str, tuple[int, int]], int]:
 
 
 def _window(data: DataConfig) -> tuple[int, int] | None:
-    """The window that was chosen, the one in the middle at first; None: the picture has one alone."""
+    """The chosen window, at first the one in the middle; None if the picture has only one."""
     if data.fit != "windows":
         return None
     places, middle = _places(data)
@@ -155,5 +155,5 @@ def _take_upload(data: DataConfig) -> None:
     if (width, height) != kept.full_size:
         full = " x ".join(map(str, kept.full_size))
         selection.note(
-            f"{name} was scaled down from {full} to {width} x {height} pixels; everything here is of that picture."
+            f"{name} was scaled down from {full} to {width} x {height} pixels; everything here uses that size."
         )

@@ -1,4 +1,4 @@
-"""One picture and what a run's steps made of it, brought to the size and form in which pages show it.
+"""One picture and the predictions of a run's steps, in the size and form in which pages show them.
 
 Everything is keyed by digests and computed once for all sessions. Large pictures are shown, and their label
 maps sampled, at a long side of LONG_SIDE pixels.
@@ -54,7 +54,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the steps of a run say, in the class indices of the run that is open."""
+    """The predictions of a run's steps, in the class indices of the open run."""
 
     predictions: tuple[np.ndarray, ...]
     """uint8 [H, W] for each step, at the shown size."""
@@ -66,7 +66,7 @@ class Answers:
     known: tuple[tuple[int, ...], ...] = ()
     """The classes that each step knows."""
     pending: frozenset[int] = frozenset()
-    """Steps that are not there yet: what stands in their place means nothing."""
+    """Steps that are not computed yet: their entries mean nothing."""
 
     def drawn(self, step: int, least: float) -> np.ndarray:
         """The label map as it is drawn, uint8 [H, W]: NOTHING where no class has a probability above `least`."""
@@ -116,7 +116,7 @@ def _own(run: Run, picture: Picture) -> Answers:
 
 
 def kept_answers_of(run: Run, picture: Picture) -> Answers | None:
-    """What was computed beforehand; None where nothing was."""
+    """The predictions computed in advance; None if there are none."""
     return _kept(run.digest, picture.digest, _run=run) if picture.shipped else None
 
 
@@ -130,7 +130,7 @@ def _kept(run_digest: str, digest: str, *, _run: Run) -> Answers | None:
 
 
 def computed(run: Run, picture: Picture) -> Answers:
-    """What the networks of a run's steps say, in its own class indices."""
+    """The predictions of the run's networks, in its own class indices."""
     return _computed(run, picture, range(len(run.steps)))
 
 
@@ -162,7 +162,7 @@ def _computed(run: Run, picture: Picture, steps: Collection[int]) -> Answers:
 
 @dataclass(frozen=True)
 class _StepAnswer:
-    """What one step says; see `Answers`."""
+    """The prediction of one step; see `Answers`."""
 
     labels: np.ndarray
     grid: np.ndarray
@@ -170,7 +170,7 @@ class _StepAnswer:
 
 
 class _StepAnswers:
-    """What the steps of a run say of one picture, as far as that was computed. It grows."""
+    """The predictions of a run's steps for one picture, as far as they are computed. It grows."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -182,7 +182,7 @@ class _StepAnswers:
 
 
 def _steps_of(run: Run, picture: Picture, steps: Collection[int]) -> dict[int, _StepAnswer]:
-    """The answers of these steps, computed where they are not here: all on one place of the shelf."""
+    """The answers of these steps, computed if missing; all in one entry of the shelf."""
     key = (__name__, "steps", run.digest, picture.digest, picture.id if run.kind == "stored" else "")
     here = SHELF.get(key, _StepAnswers)
     missing = [step for step in steps if step not in here.found]
@@ -190,7 +190,7 @@ def _steps_of(run: Run, picture: Picture, steps: Collection[int]) -> dict[int, _
         trace = loaders.trace(run, picture)
         for step in missing:
             if trace.stored is None:
-                trace.output(step)  # before the lock: the networks have one of their own
+                trace.output(step)  # before the lock: the networks have their own
             with here.lock:
                 if step not in here.found:
                     here.found[step] = _step_answer(run, picture, trace, step)

@@ -1,7 +1,7 @@
 """The evidence on a class, measured once for all sessions, with progress that can be cancelled.
 
-Results lie in the disk cache of lag_core, keyed by the digests of run and pictures. A measurement holds the run's
-lock for one piece of work at a time, so other sessions go on meanwhile.
+Results are in the disk cache of lag_core, keyed by the digests of run and pictures. A measurement holds the run's
+lock for one piece of work at a time, so other sessions can go on.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def evidence(run: Run, pictures: Examples, cls: int, step: int, *, ask: bool) ->
 
 
 def measured(run: Run, pictures: Examples, cls: int, step: int) -> None:
-    """Measure and keep the evidence, without a word; other sessions go on between two pieces of work."""
+    """Measure and keep the evidence without asking; other sessions go on between two pieces of work."""
     from lag_core.explain.cache import ResultCache
     from lag_core.explain.evidence import measure
 
@@ -88,7 +88,7 @@ def measured(run: Run, pictures: Examples, cls: int, step: int) -> None:
 
 
 def wait_for_asking(key: str, ask: bool, label: str, why: str) -> None:
-    """Go on if the work is to be done; else draw its button and raise `Empty` with `why`."""
+    """Go on if the user asked for the work; else draw its button and raise `Empty` with `why`."""
     session = st.session_state
     stopped = session.get(_STOPPED) == key
     if session.get(_ASKED) == key or (not ask and not stopped):

@@ -1,9 +1,9 @@
 """The networks of a picture's steps, one after another in the background: a page waits for the step that it shows.
 
-A run of many steps whose trunks all move takes seconds for each of them. A page asks here, and is handed what is there
-as soon as the step in the middle of its attention is; one thread of the server then does the others, those next to it
-first, and the picture that was asked about last before those of other pages and sessions. Where somebody has stepped
-on meanwhile, the step that she looks at now goes first.
+A run of many steps whose trunks all move takes seconds for each of them. A page asks here, and gets all finished steps
+as soon as the selected step is done. One thread of the server then runs the others, those next to it first, and the
+most recently requested picture before those of other pages and sessions. If the user has stepped on in the meantime,
+the step that is selected now goes first.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 NAME = "steps-in-background"
 
 PATIENCE = 2.0
-"""Seconds, from the first wish on, in which a page waits for all steps, so that fast networks are drawn once."""
+"""Seconds after the first request in which a page waits for all steps, so that fast networks are drawn once."""
 
 PICTURES = 4
-"""Pictures that are worked on at most; what was wished for before is dropped."""
+"""At most this many pictures are worked on; older requests are dropped."""
 
 
 @dataclass
 class Work:
-    """A picture on its way through the steps of a run."""
+    """A picture and the steps of a run that must run on it."""
 
     trace: Trace
     order: list[int]
@@ -58,7 +58,7 @@ class Work:
 
 
 class Queue(OneThread):
-    """Works, the newest wish last; one thread runs them, the newest first, step by step."""
+    """Works, the newest request last; one thread runs them, the newest first, step by step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Queue(OneThread):
             return work
 
     def wait(self, work: Work, step: int | None = None, seconds: float | None = None) -> None:
-        """Until a step has run, or all of them (None); no longer than this. What failed is raised, and forgotten."""
+        """Until a step has run, or all of them (None); no longer than this. An error is raised, and forgotten."""
         with self._changed:
             self._changed.wait_for(
                 lambda: work.next is None if step is None else (work.trace.has(step) or bool(work.failure)), seconds
@@ -102,7 +102,7 @@ class Queue(OneThread):
             failure: Exception | None = None
             try:
                 work.trace.output(step)
-            except Exception as error:  # told by the page that waits
+            except Exception as error:  # shown by the page that waits
                 failure = error
             with self._changed:
                 work.failure = failure
@@ -116,7 +116,7 @@ QUEUE = Queue()
 
 
 def waits_for_all() -> bool:
-    """Whether a page computes all that it shows: without a browser nobody would draw it a second time."""
+    """Whether a page computes all that it shows: without a browser it would not be drawn a second time."""
     return not st.context.url
 
 
@@ -131,9 +131,9 @@ def answered(run: Run, picture: Picture) -> bool:
 
 
 def answers(run: Run, picture: Picture, step: int, space: Run | None = None) -> Answers:
-    """As `predictions.answers`, but steps may be `pending`: then they are being computed, `step` before the others.
+    """As `predictions.answers`, but steps may be `pending`: they are being computed, `step` before the others.
 
-    Waits where not a single step is there yet. What goes wrong while a network runs is raised.
+    Waits if no step is computed yet. An error while a network runs is raised.
     """
     if waits_for_all() or run.kind == "stored" or answered(run, picture):
         return predictions.answers(run, picture, space)

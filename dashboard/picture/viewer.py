@@ -18,7 +18,7 @@ from dashboard.state import selection, settings
 
 @dataclass(frozen=True)
 class Seen:
-    """What somebody just did in the viewer, and the pixel that is chosen."""
+    """What the user just did in the viewer, and the chosen pixel."""
 
     pixel: tuple[int, int] | None
     """(x, y) of the shown picture; None where none was ever chosen."""

@@ -1,7 +1,7 @@
-"""What the memory of a long-running server asks for: less work for the collector, less waste by the allocator.
+"""Memory of a long-running server: less work for the garbage collector, less waste by the allocator.
 
 Streamlit collects all garbage after each run of the script. With torch and Plotly loaded that visits half a
-million objects, 0.2 s during which no session moves, and finds nothing: modules do not become garbage.
+million objects, 0.2 s in which every session waits, and finds nothing: modules do not become garbage.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def tidy() -> None:
 
 
 def _spare_modules() -> None:
-    """Set aside what lives now, if modules were imported since the last call."""
+    """Exempt all current objects from collection, if modules were imported since the last call."""
     global _modules
     with _lock:
         if len(sys.modules) == _modules:
@@ -39,7 +39,7 @@ def _spare_modules() -> None:
 
 
 def _trim() -> None:
-    """Give free pages in the midst of the heap back, from time to time; by itself glibc gives back only its end."""
+    """Return free pages inside the heap from time to time; by itself glibc returns only those at its end."""
     global _trimmed
     trim = allocator.function("malloc_trim")
     if trim is None or time.monotonic() - _trimmed < TRIM_SECONDS:

@@ -1,4 +1,4 @@
-"""The page where there is no run to look at: what the app needs, a field for a folder, a place to drop a run."""
+"""The page for an app without runs: what the app needs, a field for a folder, a place to drop a run."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ LONGEST_PATH = 1000
 
 
 def draw(catalogue: Catalogue) -> None:
-    """The page; a folder or an archive that it is given opens at once."""
+    """Draw the page; a given folder or archive opens at once."""
     with st.container(width=760):
-        st.markdown("### No run to look at yet")
+        st.markdown("### No run yet")
         st.markdown(
             "This app shows what each training step of a segmentation model did to its classes. It needs a **run**: a "
             f"folder with the network of every step. Looked in {untrusted.markdown(catalogue.root)}."
@@ -36,7 +36,7 @@ def draw(catalogue: Catalogue) -> None:
         st.markdown("##### You have checkpoints of another system")
         st.markdown("They are imported at the command line; the run then appears here:")
         st.code(commands.IMPORT, language="bash", wrap_lines=True)
-        st.markdown("##### You have nothing yet")
+        st.markdown("##### You have no run yet")
         st.markdown("Train a small run; it takes some minutes on two cores:")
         st.code(commands.TRAIN, language="bash", wrap_lines=True)
 
@@ -52,7 +52,7 @@ def _ask_for_folder() -> None:
     if not given:
         return
     if "\0" in given or not Path(given).is_dir():
-        st.error(f"{untrusted.markdown(given)} is no folder on the machine that runs this app.")
+        st.error(f"{untrusted.markdown(given)} is not a folder on the machine that runs this app.")
         return
     _open(Path(given))
 
@@ -62,7 +62,7 @@ def _ask_for_archive() -> None:
         "Or drop a run folder here, as a zip",
         type="zip",
         key="no-runs-archive",
-        help="Only the files of a run are taken from it, and they are checked before they are opened.",
+        help="The app takes only the files of a run from it, and checks them before it opens them.",
     )
     if dropped is None:
         return
@@ -89,7 +89,7 @@ def _unpacked(content: bytes, name: str) -> Path:
 
 
 def _open(folder: Path) -> None:
-    """Look there from now on, if anything opens; else each run that does not is named with its sentence."""
+    """Use this folder from now on, if any run opens; else name each run with the reason."""
     found = loaders.catalogue(folder)
     if found.runs:
         runs_folder.choose(folder)

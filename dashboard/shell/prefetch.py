@@ -1,9 +1,9 @@
-"""What the next pages need, worked out while the user reads the first one.
+"""What the next pages need, computed while the user reads the first one.
 
 Once for each server, in a thread of its own, after the first page was drawn: torch is imported, and the function
-`ahead` of each page computes what that page shows at its first settings, through the same cached doors as the page
-itself. Nothing waits for it; a page that is opened meanwhile finds what is done and does the rest. Without a picture
-there is nothing to run a network on: a server that only shows results never imports torch.
+`ahead` of each page computes what that page shows at its first settings, through the same caches as the page
+itself. Nothing waits for it; a page that is opened in the meantime uses what is done and computes the rest.
+Without a picture there is nothing to run a network on: a server that only shows results never imports torch.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from dashboard.shell import memory_release
 NAME = "work-ahead"
 
 PAUSE = 2.0
-"""Seconds in which the browser, often on the same machine, has the processor for drawing the first page."""
+"""Seconds in which the browser, often on the same machine, can use the processor to draw the first page."""
 
 SLOWER = 3.0
-"""The same in times of what the first run of the script took: on a busy machine the browser takes longer, too."""
+"""The same as a multiple of the first run's time: on a busy machine the browser takes longer too."""
 
 _log = logging.getLogger(__name__)
 _begun = threading.Lock()
@@ -38,9 +38,9 @@ _begun = threading.Lock()
 def begin(page: Page, slugs: Sequence[str], took: float) -> None:
     """Start the work for the pages `slugs`, in their order; call it when the first page has been drawn.
 
-    took: seconds of the run of the script that drew it.
+    took: seconds that the script took to draw it.
 
-    Only for a browser at the other end: a test that runs the script by itself computes what it asks for.
+    Only with a browser: a test that runs the script by itself computes what it asks for.
     """
     if not st.context.url or page.last_step < 0 or not page.image_id or page.image_id.startswith(UPLOAD):
         return
@@ -62,15 +62,15 @@ def _begin_later(page: Page, slugs: Sequence[str], seconds: float) -> None:
 
 
 def work(page: Page, slugs: Sequence[str]) -> None:
-    """Import each page's file and call its `ahead`, if it has one. What fails here is told by the page itself.
+    """Import each page's file and call its `ahead`, if it has one. The page itself reports errors.
 
-    The modules that came in are tidied up here too, or the next page would wait for it.
+    Imported modules are tidied up here too, or the next page would wait for that.
     """
     for slug in slugs:
         try:
             module = importlib.import_module(f"dashboard.app_pages.{slug}.page")
             if hasattr(module, "ahead"):
-                stepwise.QUEUE.settle()  # what somebody looks at goes first
+                stepwise.QUEUE.settle()  # the page on view goes first
                 module.ahead(page)
         except Exception:
             _log.debug("Working ahead for %s ended early", slug, exc_info=True)
@@ -79,7 +79,7 @@ def work(page: Page, slugs: Sequence[str]) -> None:
 
 
 def _other_steps(page: Page) -> None:
-    """Have the steps run that no page shows at first."""
+    """Run the steps that no page shows at first."""
     try:
         if page.run.kind != "stored":
             stepwise.wish(page.run, page.picture(), page.step)
@@ -88,5 +88,5 @@ def _other_steps(page: Page) -> None:
 
 
 def _of_a_session(record: logging.LogRecord) -> bool:
-    """Streamlit warns of a spinner outside a session; in this thread there is nobody to show one to."""
+    """Streamlit warns about a spinner outside a session; this thread has no session to show one."""
     return record.threadName != NAME

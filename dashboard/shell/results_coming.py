@@ -1,4 +1,4 @@
-"""How far a result is that is worked out in the background: the app runs again when it is there."""
+"""Progress of a result computed in the background: the app reruns when it is ready."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dashboard.shell.following import STEADY
 from dashboard.state.starting_over import start_over
 
 SECONDS = 0.5
-"""How often it is looked whether the result is there."""
+"""How often to check whether the result is ready."""
 
 
 def follow(job: Job, words: str) -> None:
-    """Say in `words` what is being worked out, and draw the page anew when it is there."""
+    """Say in `words` what is being computed, and redraw the page when it is ready."""
     st.html(STEADY)
     _progress(job, words)
 

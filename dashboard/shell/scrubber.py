@@ -1,6 +1,6 @@
 """The one step scrubber of the app: slider, buttons with keys J K L (J and L: components/step_keys.py), play.
 
-The step lives in the session; the slider only shows it. A browser that has not yet seen the last step sends
+The session holds the step; the slider only shows it. A browser that has not yet seen the last step sends
 the slider's old value along with the next key, which looks like a drag: where a button was pressed, that is
 undone.
 """
@@ -35,7 +35,7 @@ def scrubber(run: Run, first: int | None = None) -> int:
     """
     session, last = st.session_state, max(run.last_step, 0)
     if STEP in session and session[STEP] == session.get(_LAST):
-        session[STEP] = last  # who stood at the end of the run before stands at the end of this
+        session[STEP] = last  # a user at the last step of the previous run goes to the last step of this one
     session[_LAST] = last
     default = last if first is None else min(first, last)
     step = selection.count(STEP, 0, last, default, "step")
@@ -73,7 +73,7 @@ def _button(
 
 
 def _slide() -> None:
-    """The slider came with another value; `_pressed` takes it back if a button came with it."""
+    """The slider sent another value; `_pressed` undoes it if a button press came with it."""
     session = st.session_state
     if not session.get(_PRESSED):
         session[_BEFORE] = session[STEP]
@@ -109,7 +109,7 @@ def _play(last: int) -> None:
 
 @st.fragment(run_every=SECONDS_PER_STEP)
 def _tick(step: int, last: int) -> None:
-    """Go one step on when the time has come; the fragment also runs when the app does, which is no tick."""
+    """Advance one step when the time has come; the fragment also runs when the app does, which is no tick."""
     if time.monotonic() - st.session_state[_TICKED] < 0.8 * SECONDS_PER_STEP:
         return
     st.session_state[_TICKED] = time.monotonic()

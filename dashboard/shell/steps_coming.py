@@ -1,4 +1,4 @@
-"""How far the steps are that are still being computed: the app runs again as they come in."""
+"""Progress of the steps that are still being computed: the app reruns as they finish."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lag_core.runs import Run
 from lag_core.sentences import counted
 
 SECONDS = 1.0
-"""How often it is looked whether another step is there."""
+"""How often to check whether another step is ready."""
 
 Coming = tuple[Run, int, int]
-"""A run whose steps are not all there, the step that is looked at, and how many were missing when it was drawn."""
+"""A run with missing steps, the selected step, and how many were missing when the page was drawn."""
 
 
 def follow(page: Page, found: Answers, other: Answers | None = None) -> None:
-    """Say what is still being computed, and draw the page anew with each step; nothing where all is there."""
+    """Say what is still being computed, and redraw the page with each step; nothing if all are ready."""
     coming = [(page.run, page.step, len(found.pending))]
     if page.run2 and other:
         coming.append((page.run2, page.step2, len(other.pending)))
@@ -43,6 +43,6 @@ def _progress(picture: Picture, coming: list[Coming]) -> None:
     names = " and ".join(untrusted.name(run.name) for run, _, _ in coming)
     st.progress(
         1 - sum(missing) / total,
-        f"{names}: {total - sum(missing)} of {counted(total, 'step')} are computed, the others follow; the chosen one "
-        "goes first.",
+        f"{names}: {total - sum(missing)} of {counted(total, 'step')} are computed. The others follow, the chosen one "
+        "first.",
     )

@@ -1,4 +1,4 @@
-"""The guided tour, docs/tour.md, in the app: a card above the page, one station at a time."""
+"""The guided tour, docs/tour.md, in the app: a card above the page, one stop at a time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Station:
 
 
 def offer() -> None:
-    """Draw the button in the sidebar, where the project's documents are here; an installed package has none."""
+    """Draw the button in the sidebar if the project's documents are available; an installed package has none."""
     with st.sidebar:
         button("tour", type="tertiary")
 
@@ -72,7 +72,7 @@ def _go(place: int | None) -> None:
 
 @cache
 def stations(titles: tuple[str, ...]) -> tuple[Station, ...]:
-    """The tour by sections, without its pictures: the app itself is beside it."""
+    """The tour by sections, without its pictures: the app itself is on view."""
     plain = _PICTURE.sub("", TEXT.read_text("utf-8"))
     title, *sections = re.split(r"^##? ", plain, flags=re.MULTILINE)[1:]
     return tuple(_station(part, titles) for part in (title, *sections))

@@ -1,4 +1,4 @@
-"""Which loss term did what to an old class: cumulated curves from the journal, and what they do not say."""
+"""What each loss term did to an old class: cumulative curves from the journal, and their limits."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ HEIGHT = 300
 KEY = "log.shares_every"
 
 NOT_PREDICTED = (
-    "Shares do not tell what training without a term would end in. Short rollouts without a term rank the terms as the "
-    "shares do; training again agrees on the largest one without distillation, and not with it (docs/faithfulness.md)."
+    "Shares do not predict the result of training without a term. Short rollouts without a term rank the terms as the "
+    "shares do. Retraining agrees on the largest term without distillation, but not with it (docs/faithfulness.md)."
 )
 """What the truth test found."""
 
@@ -27,7 +27,7 @@ def draw(page: Page, run: Run, cls: int | None, step: int) -> None:
     """The curves of a class index (None: mean over the old classes) in a step of `run`."""
     with page.section(
         "Which term did what",
-        "Cumulated over the step: above 0 a term pushed the class out, below 0 it held the class.",
+        "Cumulative over the step: above 0 a term pushed the class out, below 0 it held the class.",
         slug="which-term",
         formula=r"\varphi_k = \sum_i \langle \nabla P, \Delta\theta_k^{(i)} \rangle",
         source="docs/method.md#loss-change-allocation, after Lan et al. 2019; P: loss of the class on held-out "
@@ -45,9 +45,9 @@ def _curves(run: Run, cls: int | None, step: int) -> ClassCurves:
     every = recorded(run)
     name = untrusted.name(run.name)
     if not every and not trained_here(run):
-        raise Empty(f"{name} was not trained here, so nothing was recorded of what its loss terms did.")
+        raise Empty(f"{name} was not trained here, so the effect of its loss terms was not recorded.")
     if not every:
-        raise Empty(f"{name} was trained without the record: `{KEY}` above 0 keeps what each loss term did.")
+        raise Empty(f"{name} was trained without this record: `{KEY}` above 0 keeps what each loss term did.")
     if step not in every:
         raise Empty(f"{name} has no record of step {step}: the first step has no old classes.")
     found = every[step].of(cls)
@@ -57,7 +57,7 @@ def _curves(run: Run, cls: int | None, step: int) -> ClassCurves:
 
 
 def recorded(run: Run) -> dict[int, TermCurves]:
-    """The recorded shares of a run by step; read anew where the journal has grown."""
+    """The recorded shares of a run by step; read again if the journal has grown."""
     path = run.path / "events.jsonl"
     return _recorded(str(run.path), path.stat().st_mtime_ns if path.exists() else 0, _run=run)
 

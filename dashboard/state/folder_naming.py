@@ -1,4 +1,4 @@
-"""Whether a user may name folders of the machine that serves the dashboard: not where others can reach it."""
+"""Whether a user may name folders of the machine that serves the dashboard: not if others can reach it."""
 
 from __future__ import annotations
 

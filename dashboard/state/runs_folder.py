@@ -1,7 +1,7 @@
-"""Which folder of runs a session opens where the app was started without any.
+"""Which folder of runs a session opens if the app was started without any.
 
-A folder that was named, or a run that was dropped, is kept for the session. Where this machine alone reaches the server
-it is kept for the server, too: a page that is loaded again, or a second window, finds it.
+A folder that was named, or a run that was dropped, is kept for the session. If only this machine can reach the server,
+it is kept for the server too, for a reloaded page or a second window.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _KEY = "_runs_root"
 
 
 def of_session() -> Path | None:
-    """The folder that this session chose, as long as it is there."""
+    """The folder that this session chose, as long as it exists."""
     return _if_there(st.session_state.get(_KEY))
 
 
 def of_server() -> Path | None:
-    """The folder that some session of this machine chose last, as long as it is there."""
+    """The folder that any session of this machine chose last, as long as it exists."""
     return _if_there(_kept().get(_KEY)) if folder_naming.allowed() else None
 
 

@@ -20,10 +20,10 @@ from dashboard.state.starting_over import start_over
 from dashboard.ui import untrusted
 
 LONGEST_VALUE = 300
-"""Characters of a URL value that are looked at; anything longer is unknown."""
+"""Characters of a URL value that are read; anything longer is unknown."""
 
 ECHO_SECONDS = 3.0
-"""A browser that has not seen our newest URL yet sends the one before: for so long it is an echo."""
+"""A browser that has not seen our newest URL yet sends the previous one: for this long it is an echo."""
 
 _INCOMING, _WISHES, _PUBLISHED, _SUPERSEDED = "_incoming", "_wishes", "_published", "_superseded"
 _USED, _NOTES = "_used", "_notes"
@@ -63,7 +63,7 @@ def whole(raw: object, low: int, high: int, default: int, what: str) -> tuple[in
 
 
 def begin() -> None:
-    """Start of a rerun: find out whether the URL says something new. Call before anything else in here."""
+    """Start of a rerun: find out whether the URL is new. Call before anything else in this module."""
     session = st.session_state
     current = {key: st.query_params[key] for key in st.query_params}
     session[_USED] = {}
@@ -124,11 +124,11 @@ def choose(key: str, allowed: Sequence[str], default: str, what: str) -> str:
 
 
 def follow(key: str, allowed: Sequence[str], default: str, what: str) -> str:
-    """As `choose`, where choices and default change with what is looked at: stepping there and back changes nothing.
+    """As `choose`, for choices and a default that depend on the step: stepping there and back changes nothing.
 
-    The default is followed until somebody chooses. What she chose stays her choice while it is not allowed, and is
-    forgotten when she chooses the default. A value that differs while the choices do is no choice: the browser sends
-    it with the next key when it has not seen the newest one yet.
+    The default applies until the user chooses. The choice is kept while it is not allowed, and is forgotten when the
+    user chooses the default. A value that changes together with the choices is no choice: the browser sends it with
+    the next key if it has not seen the newest one yet.
     """
     session = st.session_state
     wishes, drawn = session.setdefault(_CHOSEN, {}), session.setdefault(_DRAWN, {})
@@ -194,7 +194,7 @@ def use(key: str, value: object, default: object = None) -> None:
 
 
 def publish() -> None:
-    """End of a rerun: write what was used into the URL, and leave it alone where nothing changed."""
+    """End of a rerun: write what was used into the URL, and leave it alone if nothing changed."""
     session = st.session_state
     wanted = dict(session[_USED])
     before = session.get(_PUBLISHED)

@@ -25,7 +25,7 @@ def select(
 ) -> str:
     """A drop-down list; `names` turns an option into what is displayed (not Markdown).
 
-    stays: a default that was shown once is kept like a choice, though another one is offered now.
+    stays: a default that was shown once is kept like a choice, even if the default changes.
     """
     check = selection.choose if stays else selection.follow
     return _pick(st.selectbox, label, key, options, default, names, widget, check)

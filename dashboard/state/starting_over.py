@@ -1,4 +1,4 @@
-"""Running the whole app again, without undoing what the user has asked for meanwhile."""
+"""Running the whole app again, without undoing what the user has asked for in the meantime."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import streamlit as st
 def start_over() -> NoReturn:
     """Run the app again from its beginning.
 
-    `st.rerun` alone asks for the page of this run: another page that was asked for meanwhile would be forgotten;
-    the empty element is where Streamlit looks, and leaves for the other page.
+    `st.rerun` alone asks for the page of this run, so another page requested in the meantime would be forgotten.
+    At the empty element Streamlit checks for such a request and goes to the other page.
     """
     st.empty()
     st.rerun(scope="app")

@@ -27,7 +27,7 @@ OLD, NEW, ALL = "#0072B2", "#D55E00", "#6B7280"
 """Classes of step 0, classes of later steps, all of them."""
 
 MARK = "#D55E00"
-"""Frame of one selected cell: seen on both ends of the ramps."""
+"""Frame of one selected cell: visible on both ends of the ramps."""
 
 PROVENANCE: dict[str, str] = {
     "kept": "#0072B2",
@@ -108,9 +108,9 @@ def contrast(one: Sequence[int], other: Sequence[int]) -> float:
 
 
 def seen_on(color: Sequence[int], ground: Sequence[int], least: float = 2.0) -> Color:
-    """The colour itself, or, where it would drown in the ground, the nearest one towards black or white that does not.
+    """The colour itself, or, if its contrast is too low, the nearest one towards black or white with enough.
 
-    Shape: RGB 0..255 both. `least`: contrast that is wanted.
+    Shape: RGB 0..255 both. `least`: required contrast.
     """
     end = np.array((255, 255, 255) if luminance(ground) < 0.2 else (0, 0, 0), float)
     for share in np.linspace(0, 1, 21):

@@ -1,4 +1,4 @@
-"""The effect of changed channels beside that of random ones: a figure of two pages."""
+"""The effect of changed channels beside that of random ones: a figure that two pages use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dashboard.ui.remembered import remembered
 from dashboard.ui.wording import counted
 
 LINE_STYLES = ({"width": 2.4}, {"width": 5}, {"width": 2.4, "dash": "dot"})
-"""Lines that coincide are still seen, one in the other."""
+"""Lines that coincide stay visible, one inside the other."""
 
 
 @dataclass(frozen=True)

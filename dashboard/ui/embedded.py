@@ -1,7 +1,7 @@
 """Pictures that travel inside the message that shows them.
 
 Streamlit serves a picture that it is given as bytes at an address of its own, and drops it once a newer run of the
-script shows another. A browser that asks a moment later, because somebody goes back fast, gets "404 Not Found".
+script shows another. A browser that asks a moment later, because the user goes back fast, gets "404 Not Found".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def picture(content: bytes) -> str:
 
 
 def again(address: str) -> str:
-    """What `picture` made before and somebody kept. ValueError for any other address."""
+    """An address that `picture` made earlier and the caller kept. ValueError for any other address."""
     if not address.startswith("data:image/"):
         raise ValueError("only pictures that are embedded are shown again")
     return address

@@ -27,7 +27,7 @@ EDGE = 8
 """Pixels around a figure."""
 
 LETTER, LINE = 6.6, 17
-"""Pixels of a letter and of a line of tick labels, on the safe side."""
+"""Pixels of a letter and of a line of tick labels, rounded up."""
 
 NUMBERS = 30
 """Pixels of tick labels that Plotly chooses itself."""
@@ -36,7 +36,7 @@ NUMBERS = 30
 def make_room(figure: go.Figure) -> None:
     """Margins as wide as the tick labels, titles and the legend will need.
 
-    Plotly finds that out by itself, but only by drawing everything twice; it still does so where this is too little.
+    Plotly can find them by itself, but only by drawing everything twice; it still does so if these are too small.
     """
     x, y, before = figure.layout.xaxis, figure.layout.yaxis, figure.layout.margin
     margin = {side: EDGE for side in "lrtb"}
@@ -58,18 +58,18 @@ def _of_title(axis: Any) -> int:
 
 
 def _widest(texts: Sequence[str]) -> float:
-    """Pixels of the longest line among labels, whose tags take no room."""
+    """Pixels of the longest line among labels, without their tags."""
     lines = (line for text in texts for line in re.sub(r"<(?!br)[^>]*>", "", str(text)).split("<br>"))
     return LETTER * max((len(html.unescape(line)) for line in lines), default=0)
 
 
 class Figure(go.Figure):
-    """A Plotly figure that can say that it is finished: what it is for the browser is then worked out once."""
+    """A Plotly figure that can be marked as finished: its JSON for the browser is then computed once."""
 
     _told: tuple[float | None, dict[str, Any]] | None = None
 
     def finish(self) -> None:
-        """It will not be changed any more, but for its height."""
+        """Mark it as finished: nothing but its height will change."""
         self._told = (self.layout.height, super().to_dict())
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,8 +101,8 @@ def frame(ink: Ink, *, x: str = "", y: str = "") -> Figure:
 
 
 def swatch(info: ClassInfo, ink: Ink) -> str:
-    """A square of the class's colour, as Plotly text; hollow where that is the ground's own, moved away from the ground
-    where it would hardly be seen."""
+    """A square of the class's colour, as Plotly text; hollow if that is the background's own, shifted away from the
+    background if it would hardly be visible."""
     ground = design.rgb(ink.surface)
     if design.contrast(info.color, ground) < FAINT:
         return "□"
@@ -115,7 +115,7 @@ def class_label(info: ClassInfo, ink: Ink) -> str:
 
 
 def colorscale(ramp: Sequence[str]) -> list[tuple[float, str]]:
-    """A ramp as Plotly wants it."""
+    """A ramp in Plotly's format."""
     return [(i / (len(ramp) - 1), color) for i, color in enumerate(ramp)]
 
 
@@ -218,7 +218,7 @@ def clickable(
             name="cells",
         )
     )
-    figure.update_layout(hovermode="closest", clickmode="event+select", dragmode="pan")  # or Streamlit draws it anew
+    figure.update_layout(hovermode="closest", clickmode="event+select", dragmode="pan")  # or Streamlit redraws it
     return figure
 
 

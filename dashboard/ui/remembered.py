@@ -1,4 +1,4 @@
-"""A figure that was drawn once is not drawn again: building one costs Plotly ten to hundred milliseconds."""
+"""A figure is built once and then reused: building one costs Plotly ten to a hundred milliseconds."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _lock = threading.Lock()
 
 
 def remembered(draw: Callable[P, go.Figure]) -> Callable[P, go.Figure]:
-    """Make a pure figure function return the figure that it drew for equal arguments before.
+    """Make a pure figure function return the figure that it built for equal arguments before.
 
-    The key is a digest of every byte of the arguments; what cannot be pickled is drawn anew. Sessions share the
-    figure: do not change it, but for its height.
+    The key is a digest of every byte of the arguments; a figure with arguments that cannot be pickled is built
+    again. Sessions share the figure: change nothing but its height.
     """
 
     @wraps(draw)

@@ -1,8 +1,8 @@
 """Text that comes from a run, a data set or an upload, made safe for where it is shown.
 
 Names of classes, runs and images are chosen by whoever wrote the files. Streamlit renders Markdown, Plotly
-a subset of HTML, and spreadsheets evaluate cells: each gets the text with its own special characters taken
-out of force.
+a subset of HTML, and spreadsheets evaluate cells: each gets the text with its own special characters
+escaped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ LONGEST_NAME = 200
 """Characters of a name that are shown; the rest is cut with an ellipsis."""
 
 LONGEST_TEXT = 4000
-"""Characters of a text that are shown; what is longer says that it was cut."""
+"""Characters of a text that are shown; a longer one ends with a note that it was cut."""
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=&@])")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069]+")
@@ -28,9 +28,9 @@ def plain(text: object, longest: int = LONGEST_NAME) -> str:
 
 
 def markdown(text: object) -> str:
-    """A sentence as literal Markdown: no emphasis, link, image, colour, emoji or formula comes into force."""
+    """A sentence as literal Markdown: no emphasis, link, image, colour, emoji or formula takes effect."""
     line = plain(text, LONGEST_TEXT)
-    cut = " (cut here, since it goes on)" if len(line) == LONGEST_TEXT and line.endswith("…") else ""
+    cut = " (cut here; the text is longer)" if len(line) == LONGEST_TEXT and line.endswith("…") else ""
     return _MARKDOWN.sub(r"\\\1", line) + cut
 
 

@@ -8,7 +8,7 @@ from lag_core import sentences
 
 
 def percent(fraction: float) -> str:
-    """A share in percent: whole from ten on, with one decimal below; "–" where there is none."""
+    """A share in percent: whole from ten on, with one decimal below; "–" if there is none."""
     if np.isnan(fraction):
         return "–"
     return f"{100 * fraction:.0f} %" if fraction >= 0.1 or fraction == 0 else f"{100 * fraction:.1f} %"

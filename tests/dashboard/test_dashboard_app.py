@@ -330,7 +330,7 @@ def test_a_run_is_offered_from_its_beginning_and_opens_with_its_first_step(app, 
     monkeypatch.setenv("LAG_RUNS", str(tmp_path))
     at = app.run()
     assert not at.exception and not at.error and by_key(at.selectbox, "run").options == ["early"]
-    assert any("trains its first step" in i.value for i in at.info) and not at.metric
+    assert any("is training its first step" in i.value for i in at.info) and not at.metric
     for name, text in whole.items():
         (path / name).write_text(text)
     at.run()

@@ -155,7 +155,7 @@ def test_a_cell_of_the_confusion_matrix_names_the_pair(browser, address):
     with window(browser, address, width=1920, height=1080) as page:
         ready(page)
         click_cell(page, "confusion", 2, 1, 5, 5)
-        page.get_by_text(re.compile("building.*that is called.*low vegetation")).wait_for()
+        page.get_by_text(re.compile("building.*called.*low vegetation")).wait_for()
         page.wait_for_function("location.search.includes('pair=1-2')")
 
 

@@ -155,7 +155,9 @@ def test_markdown_is_literal(text, expected):
 def test_long_names_are_cut_and_direction_marks_removed():
     assert len(untrusted.plain("x" * 1000)) == len(untrusted.name("x" * 1000)) == untrusted.LONGEST_NAME
     assert untrusted.markdown("x" * 1000) == "x" * 1000, "a sentence may be long"
-    assert untrusted.markdown("x" * 9000).endswith("…" + " (cut here, since it goes on)"), "and is never cut in silence"
+    assert untrusted.markdown("x" * 9000).endswith("…" + " (cut here; the text is longer)"), (
+        "and is never cut in silence"
+    )
     assert untrusted.plain("a\u202eb") == "a b"
 
 

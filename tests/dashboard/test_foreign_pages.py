@@ -88,7 +88,7 @@ def test_no_lrp_is_offered_for_a_network_with_gelu(runs: Path) -> None:
 def test_the_gap_of_gradient_times_input_is_said(runs: Path, depth: str) -> None:
     """Of a network with GELU: the map's sum against the explained score, at Z and at the pixels."""
     app = drawn("relevance", "smooth", method="gradient-x-input", depth=depth)
-    said = [one.value for one in app.caption if "add up to the explained score but for" in one.value]
+    said = [one.value for one in app.caption if "misses the explained score by" in one.value]
     assert len(said) == 1 and not app.error
 
 

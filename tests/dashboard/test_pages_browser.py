@@ -39,7 +39,7 @@ def test_forgetting_counts_on_the_validation_set(browser, address):
         page.locator("p", has_text=re.compile(r"^Pixel \d+, \d+")).wait_for()
         page.get_by_role("radio", name="validation set").click()
         page.wait_for_function("location.search.includes('counted-on=set')")
-        page.get_by_text("over the validation set").first.wait_for()
+        page.get_by_text("in the validation set").first.wait_for()
 
 
 def test_channels_are_switched_off_and_taken_from_the_step_before(browser, address):
@@ -123,7 +123,7 @@ def test_training_follows_a_run_while_it_is_trained(browser, tmp_path):
         window(browser, f"{url}/training") as page,
     ):
         page.set_default_timeout(120_000)
-        page.get_by_text("No run to look at yet").wait_for()
+        page.get_by_text("No run yet").wait_for()
         with training(tmp_path, root) as process:
             page.goto(f"{url}/training?run=live")
             line = page.get_by_text(progress)

@@ -1,4 +1,4 @@
-"""Channels page: the gallery of channels, and one of them with what it answers to and what it carries."""
+"""Channels page: the gallery of channels, and the details of one channel."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TOP_PAGE, TOP_SIDE = 6, 52
 def draw_gallery(scene: Scene) -> None:
     with scene.page.section(
         "Channels of this picture",
-        f"Left half: step {scene.pair.old}, right half: step {scene.pair.new}, in one scale. Choose one.",
+        f"Left half: step {scene.pair.old}, right half: step {scene.pair.new}, same scale. Choose one.",
         slug="gallery",
         formula=r"R_c = \sum_{xy} Z_c \, \frac{\partial s_k}{\partial Z_c}",
         source="sort by relevance: docs/method.md#nsc (ours), s: the class's logit summed over its pixels",
@@ -57,7 +57,7 @@ def draw_gallery(scene: Scene) -> None:
 
 
 def _filtered(scene: Scene) -> tuple[np.ndarray, str]:
-    """The channels to show, int [n], and the sentence for none."""
+    """The channels to show, int [n], and a sentence in case there are none."""
     names = {"all": "all"}
     if scene.split is not None and not scene.why_no_split:
         names |= {"invariant": "invariant", "specific": "specific", "crossed": "changed sides"}
@@ -84,12 +84,12 @@ def _filtered(scene: Scene) -> tuple[np.ndarray, str]:
     rows = channel_distances.distances(scene.run, scene.picture, scene.pair.basis, scene.pair.metric)
     crossed = channel_distances.sides(rows, scene.pair.new, scene.rho, scene.split.invariant)
     if crossed is None:
-        return np.arange(0), "There is no split of the step before to compare with. Move the scrubber on."
-    return np.flatnonzero(crossed), "No channel changed sides since the step before."
+        return np.arange(0), "The previous step has no split to compare with. Move the scrubber on."
+    return np.flatnonzero(crossed), "No channel changed sides since the previous step."
 
 
 def _sorted(scene: Scene, picture: Picture, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
-    """The shown channels in order, the values float [C] that stand under them, and what these are."""
+    """The shown channels in order, the values float [C] shown under them, and their name."""
     by = st.session_state.get("sort")
     if by == "relevance":
         values, where, name = relevance(scene, picture)
@@ -174,8 +174,8 @@ def _channel_maps(scene: Scene, view: View, picture: Picture) -> None:
 
 
 def _activation(scene: Scene, picture: Picture) -> tuple[list[np.ndarray], list[float]]:
-    """The channel over the picture at both steps, in one scale, uint8 [H, W, 3], and the value of each that is
-    furthest from 0."""
+    """The channel over the picture at both steps, in one scale, uint8 [H, W, 3], and the value of
+    largest magnitude of each."""
     maps = [
         channel_maps.channel_on_image(scene.run, picture, step, scene.channel)
         for step in (scene.pair.old, scene.pair.new)
@@ -187,7 +187,7 @@ def _activation(scene: Scene, picture: Picture) -> tuple[list[np.ndarray], list[
 
 
 def _reach(value: float) -> str:
-    """The value of a map that is furthest from 0, in words."""
+    """The value of a map with the largest magnitude, in words."""
     return f"up to {value:.2g}" if value >= 0 else f"down to {value:.2g}".replace("-", "−")
 
 
@@ -203,7 +203,7 @@ def _profile(scene: Scene, view: View) -> None:
     introduced = [run.labels.step_of(k) for k in range(len(run.classes))]
     names = [c.name for c in run.classes]
     view.csv({"class": names, **{f"mean activation, step {t}": row for t, row in enumerate(profiles)}})
-    st.caption("What it answers to: mean activation on each class, by step.")
+    st.caption("Its response: mean activation on each class, by step.")
     class_key(run, range(len(run.classes)))
     points = view.plot(
         lambda: figures.profile_lines(
@@ -224,7 +224,7 @@ def _top_images(scene: Scene) -> None:
     before = {image.id for image in survey.top_images(scene.pair.old, scene.channel)}
     kept = sum(image.id in before for image in now)
     st.caption(
-        f"Validation images in which it is strongest at step {scene.pair.new}; {kept} of {len(now)} were so at step "
+        f"Its strongest validation images at step {scene.pair.new}; {kept} of {len(now)} are the same as at step "
         f"{scene.pair.old}."
     )
     here = _strongest(scene, now)
@@ -240,7 +240,7 @@ def _top_images(scene: Scene) -> None:
 
 
 def _strongest(scene: Scene, images: Sequence[TopImage]) -> list[Thumbnail]:
-    """The images of the survey that are here."""
+    """The images of the survey that are available."""
     known = set(loaders.image_ids(scene.run, scene.page.data_root))
     return [
         Thumbnail(
@@ -330,7 +330,7 @@ def _choose_how(scene: Scene, key: str) -> How:
 
 
 def _spared(truth: np.ndarray | None, before: np.ndarray, after: np.ndarray) -> str:
-    """How much is right before and after, where there is a truth."""
+    """How much is right before and after, if there is ground truth."""
     if truth is None or not (truth != 255).any():
         return ""
     asked = truth != 255
@@ -339,7 +339,7 @@ def _spared(truth: np.ndarray | None, before: np.ndarray, after: np.ndarray) -> 
 
 
 def _change_table(run: Run, before: np.ndarray, after: np.ndarray, truth: np.ndarray | None) -> dict[str, Any]:
-    """Pixels of each class before and after, lost and gained, and right where there is a truth."""
+    """Pixels of each class before and after, lost and gained, and right if there is ground truth."""
     count = len(run.classes)
     sizes = [np.bincount(labels.ravel(), minlength=256)[:count] for labels in (before, after)]
     lost, gained = figures.lost_and_gained(before, after, count)

@@ -83,7 +83,7 @@ def distance_curve(
 def stability_bars(
     values: np.ndarray, chance: float, ink: Ink, *, step: int, compared: np.ndarray | None = None, name: str = ""
 ) -> go.Figure:
-    """Jaccard index of each step's invariant channels with the step before's, float [T - 2], and the chance level.
+    """Jaccard index of each step's invariant channels with the previous step's, float [T - 2], and the chance level.
 
     compared: the same of the second run, as hollow bars. Clicks carry the step.
     """
@@ -130,7 +130,7 @@ def stability_bars(
 def profile_lines(
     profiles: np.ndarray, classes: Sequence[ClassInfo], introduced: Sequence[int], ink: Ink, *, cls: int, step: int
 ) -> go.Figure:
-    """Mean activation of one channel on each class, float [T, K], over the steps; the class `cls` heavily.
+    """Mean activation of one channel on each class, float [T, K], over the steps; the class `cls` in bold.
 
     introduced: the step that introduces each class; before it, the line is dotted. Clicks carry (step, class).
     """
@@ -161,7 +161,7 @@ def changed_bars(
 ) -> go.Figure:
     """What each class lost (left) and gained (right) between two label maps [H, W], in % of the picture.
 
-    With `truth`, the right ends of the labels tell how many of its pixels are right, before and after.
+    With `truth`, the labels end with how many pixels of the class are right, before and after.
     """
     lost, gained = lost_and_gained(before, after, len(classes))
     shown = [k for k in range(len(classes)) if ((before == k) | (after == k)).any()]
@@ -187,7 +187,7 @@ def changed_bars(
 
 
 def lost_and_gained(before: np.ndarray, after: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each class, % of the picture that it lost and that it gained between two label maps; float [K] twice."""
+    """The % of the picture that each class lost and gained between two label maps; float [K] twice."""
     moved = before != after
     sizes = [np.bincount(labels[moved], minlength=256)[:classes] for labels in (before, after)]
     return 100 * sizes[0] / before.size, 100 * sizes[1] / before.size
@@ -223,7 +223,7 @@ def over_picture(pixels: np.ndarray, values: np.ndarray, high: float, ink: Ink, 
 
 
 def painted(pixels: np.ndarray, labels: np.ndarray, palette: np.ndarray, background: int | None = None) -> np.ndarray:
-    """A label map in the dataset's colours over the picture, "none" (254) in grey; the background class has none.
+    """A label map in the dataset's colours over the picture, "none" (254) in grey; the background stays as it is.
 
     Shape: uint8 [H, W, 3], [H, W], [K, 3] -> [H, W, 3].
     """

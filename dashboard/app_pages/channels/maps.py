@@ -1,4 +1,4 @@
-"""Maps of the channels of Z, and what a picture becomes when channels are changed, for the Channels page.
+"""Maps of the channels of Z, and predictions with changed channels, for the Channels page.
 
 Everything is keyed by digests and computed once for all sessions. Networks are decoded only under the run's
 lock; nothing in them is changed, as an intervention replaces Z and leaves the weights alone.
@@ -101,7 +101,7 @@ def _asked(trace: Trace, picture: Picture, step: int, cls: int) -> tuple[np.ndar
     predicted = _sampled(trace.prediction(step), trace.inside)
     if (predicted == cls).any():
         return predicted == cls, "the pixels predicted as it"
-    return np.ones(trace.inside, bool), "the whole picture, as it is nowhere here"
+    return np.ones(trace.inside, bool), "the whole picture, as the class is not in it"
 
 
 def _sampled(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -162,14 +162,14 @@ def _changed(
 
 
 def control_sets(run: Run, picture: Picture, step: int) -> int:
-    """Random sets of channels that are drawn beside a tested one at `step`."""
+    """Number of random sets of channels that are drawn for a tested one at `step`."""
     from lag_core.explain import interventions
 
     return interventions.control_sets(loaders.trace(run, picture).passes.decoder(step))
 
 
 def _intervention(run: Run, trace: Trace, step: int, how: How, old: int) -> Intervention:
-    """ValueError where the mean is asked for and nobody has measured it."""
+    """ValueError if the mean is asked for and was never measured."""
     import torch
 
     from lag_core.explain.interventions import ablation, transplantation
@@ -182,13 +182,13 @@ def _intervention(run: Run, trace: Trace, step: int, how: How, old: int) -> Inte
         return ablation(own, decode)
     survey = loaders.survey(run)
     if survey is None:
-        raise ValueError("the mean of a channel is known only to a run with a survey")
+        raise ValueError("only a run with a survey knows the mean of a channel")
     return ablation(own, decode, torch.from_numpy(survey.channel_mean[step].copy()))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the curves of a picture measure, by its place in a curve's last axis.
+    """What the curves of a picture measure, by index in a curve's last axis.
 
     0: share of all pixels that have another class than before. 1: right among those of old classes. 2: right
     among those of known classes. 3 + k: right among those of class k. Without annotation only the first.
@@ -239,15 +239,15 @@ def _effect(asked: Change) -> Measured:
 
 
 def known_controls(asked: Change) -> Curve | None:
-    """The sets next to random ones, if `draw_controls` has been there."""
+    """The sets next to random ones, if `draw_controls` has measured them."""
     found: Curve | None = SHELF.find(("controls", *asked.key))
     return found
 
 
 def draw_controls(asked: Change) -> Pieces:
-    """Measure random sets of each number, `control_sets` of them: seconds of work, in pieces. `known_controls` has it.
+    """Measure `control_sets` random sets of each size: seconds of work, in pieces. `known_controls` returns them.
 
-    The networks are free between two pieces, so that a page which somebody looks at need not wait.
+    The networks are free between two pieces, so that an open page need not wait.
     """
     from lag_core.explain.interventions import Curve, drawn_sets, measured
 
@@ -284,9 +284,9 @@ def imbalance(run: Run, picture: Picture, step: int, how: How, old: int, chosen:
 
 
 def testable(run: Run, picture: Picture, step: int, how: How, old: int) -> np.ndarray:
-    """bool [C], channels whose change can do anything: alive on this picture at `step`; for "old", at either step.
+    """bool [C], channels whose change can have an effect: alive on this picture at `step`; for "old", at either step.
 
-    A channel that died since is dead at `step`, yet it may be what was lost.
+    A channel that died in between is dead at `step`, but its loss may be the cause.
     """
     return _testable(run.digest, picture.digest, step, old if how == "old" else -1, run=run, picture=picture)
 
@@ -309,7 +309,7 @@ def _energies(digest: str, image: str, step: int, *, run: Run, picture: Picture)
 
 
 def living(run: Run, picture: Picture | None, old: int, new: int) -> tuple[channels.Living | None, str]:
-    """The channels that live at two steps, and on what that was seen: all validation images, else this picture."""
+    """The channels alive at two steps, and the images that show it: all validation images, else this picture."""
     survey = loaders.survey(run)
     if survey is not None:
         found = channels.living_by_moments(survey.channel_mean[[old, new]], survey.channel_energy[[old, new]])

@@ -55,9 +55,7 @@ NOTEWORTHY = 2.0
 def render(page: Page) -> None:
     """Draw the page."""
     if page.step == 0:
-        raise Empty(
-            "Step 0 has no step before it, so no channel can have moved yet. Move the scrubber to step 1 or later."
-        )
+        raise Empty("Step 0 is the first step, so no channel can have moved yet. Move the scrubber to step 1 or later.")
     scene = look(page)
     page.answer(answer(scene))
     left, middle, right = st.columns((1.25, 1.05, 0.8), gap="small")
@@ -111,7 +109,7 @@ def _moved(scene: Scene) -> str:
         head, _, rest = scene.why_no_split.partition(":")
         heads = ""
         if not scene.split.distance.any():
-            heads = f" Whatever the predictions of steps {old} and {new} differ in, the heads changed it."
+            heads = f" Any difference between the predictions of steps {old} and {new} comes from the heads."
         return f"**{head}**:{rest}{heads}"
     moved = scene.split.curve
     middle = float(np.median(moved))
@@ -122,9 +120,9 @@ def _moved(scene: Scene) -> str:
 
 def _carriers(scene: Scene) -> str:
     """What the picture loses without the least moved quarter of channels, and without the most moved; or, where it
-    has nothing to lose any more, what it wins when they are as they were."""
+    has nothing left to lose, what it gains when they are restored."""
     if scene.picture is None or scene.split is None:
-        return "With an image, this page says what they carry."
+        return "Choose an image to see what they carry."
     how = telling(scene)
     living = len(testable(scene, how))
     if living < 2:
@@ -143,7 +141,7 @@ def _carriers(scene: Scene) -> str:
     start = f"Of this picture's pixels of old classes {percent(whole / 100)} are right"
     if how == "old":
         return (
-            f"{start}. Taking the {fourth} most moved channels back from step {scene.pair.old} makes it "
+            f"{start}. Restoring the {fourth} most moved channels from step {scene.pair.old} makes it "
             f"**{percent(most / 100)}**, the {fourth} least moved **{percent(least / 100)}**: "
             f"{_lost_words(least - whole, most - whole)}."
         )
@@ -167,14 +165,14 @@ def _lost_words(least: float, most: float) -> str:
 def _curve(scene: Scene) -> None:
     with scene.page.section(
         "How far each channel moved",
-        f"A bar a channel, {BASIS_NAMES[scene.pair.basis]}; blue: invariant, orange: specific. Click one.",
+        f"A bar per channel, {BASIS_NAMES[scene.pair.basis]}; blue: invariant, orange: specific. Click one.",
         slug="distances",
         formula=FORMULAS[scene.pair.metric] + r", \quad \text{invariant: the } \rho C \text{ smallest}",
         source="docs/method.md#split: sorted distances and the share ρ are the paper's, the distance itself is ours",
     ) as view:
         rho = settings.slide(
             "ρ, the share of invariant channels", "rho", 0, 1, scene.run.config.method.rho, 0.05,
-            help="The run trained with the value that it starts at.",
+            help="It starts at the value that the run trained with.",
         )  # fmt: skip
         split = channels.split(scene.defined().distance, rho)
         others, name = _compared_distance(scene)
@@ -255,7 +253,7 @@ def _energy_maps(scene: Scene, picture: Picture, split: ChannelSplit) -> list[np
 
 
 def _silent(scene: Scene, picture: Picture, group: np.ndarray) -> str:
-    """How many channels of a group say nothing at either step: they cannot move."""
+    """How many channels of a group are silent at both steps: they cannot move."""
     energies = [channel_maps.energies(scene.run, picture, t) for t in (scene.pair.old, scene.pair.new)]
     count = int(((energies[0] == 0) & (energies[1] == 0) & group).sum())
     return f" {count} of them {'is' if count == 1 else 'are'} silent at both." if count else ""
@@ -273,17 +271,19 @@ def _energy_shares(scene: Scene, picture: Picture, split: ChannelSplit) -> dict[
 def _stability(scene: Scene) -> None:
     with scene.page.section(
         "Split stability",
-        "How many invariant channels are those of the step before (Jaccard index); 1: all. Dashed: random sets.",
+        "Overlap of the invariant channels with the previous step's (Jaccard index). Dashed: random sets.",
         slug="stability",
         formula=r"J_t = \frac{|I_t \cap I_{t-1}|}{|I_t \cup I_{t-1}|}",
         source="docs/method.md#channels; chance: the expected index of two independent random sets (ours)",
     ) as view:
         run, run2 = scene.run, scene.page.run2
         if run.last_step < 2:
-            raise Empty("This run has a single later step; a second split is needed to compare with.")
+            raise Empty("This run has a single later step, so there is no second split to compare with.")
         own = _stability_of(run, scene)
         if not np.isfinite(own).any():
-            raise Empty("No two neighbouring splits are defined, so there is nothing to compare: see on the left.")
+            raise Empty(
+                "No two consecutive splits are defined, so there is nothing to compare; the left view says why."
+            )
         theirs = None
         if (
             run2 is not None

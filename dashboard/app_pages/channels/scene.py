@@ -71,7 +71,7 @@ class Scene:
         return self.page.run
 
     def defined(self) -> ChannelSplit:
-        """The split; raises `Empty` with the reason where there is none to speak of."""
+        """The split; raises `Empty` with the reason if there is none."""
         if self.split is None or self.why_no_split:
             raise Empty(self.why_no_split)
         return self.split
@@ -122,7 +122,7 @@ def _loudest(page: Page, total: int) -> int:
 
 
 def _choose_pair(page: Page, picture: Picture | None) -> Step:
-    """The earlier step, on what images and by what metric channels are compared: the page's toolbar."""
+    """The page's toolbar: the earlier step, and the images and the metric for comparing channels."""
     earlier = [str(t) for t in range(page.step)]
     hidden: dict[str, Any] = {"label_visibility": "collapsed"}
     with page.toolbar:
@@ -131,7 +131,7 @@ def _choose_pair(page: Page, picture: Picture | None) -> Step:
         offered = channel_distances.bases(page.run, old == page.step - 1, picture)
         if not offered:
             raise Empty(
-                f"No distances of channels are known between steps {old} and {page.step}: choose the step before, "
+                f"The channel distances between steps {old} and {page.step} are unknown: choose the previous step, "
                 "or an image in the sidebar to measure them on."
             )
         st.markdown("on", width="content")
@@ -173,7 +173,7 @@ def telling(scene: Scene) -> How:
 
 
 def testable(scene: Scene, how: How) -> np.ndarray:
-    """int [n], the channels whose change can do anything here; see channel_maps.testable."""
+    """int [n], the channels whose change can have an effect here; see channel_maps.testable."""
     return np.flatnonzero(maps.testable(scene.run, scene.image(), scene.pair.new, how, scene.pair.old))
 
 

@@ -129,7 +129,7 @@ def first_order(orders: tuple[str, ...], how: How) -> str:
 
 
 def random_channels(asked: Change) -> Curve | Job:
-    """Control sets at all numbers; where nobody has measured them yet, the work that does it in the background."""
+    """Control sets of all sizes; if they are not measured yet, the background work that measures them."""
     found = maps.known_controls(asked)
     if found is None and stepwise.waits_for_all():
         for _ in maps.draw_controls(asked):
@@ -177,7 +177,7 @@ def _sets_curve(
     random: bool,
     chosen: tuple[str, int],
 ) -> None:
-    """The curves; drawn at once, and again when the random channels are there."""
+    """The curves; drawn at once, and again when the random channels are ready."""
     curves = {name: measured(scene, how, name).curve for name in orders}
     lines = [EffectLine(name, *ORDERS[name], 100 * curve.effect[:, measure]) for name, curve in curves.items()]
     unit = "changed pixels (points)" if measure == 0 else "right pixels (points)"
@@ -215,7 +215,7 @@ def _verdict(scene: Scene, curve: Any, controls: Any, how: How, measure: int, ch
     amount = f"{effect:z.1f} % {what}" if measure == 0 else f"{effect:+z.1f} points of {what}".replace("-", "−")
     sentence = f"**{count} {ORDERS[order][0]}** channels {done}: **{amount}**"
     if controls is None:
-        return f"{sentence}. Whether that is more than chance needs the random channels."
+        return f"{sentence}. Only the random channels show whether that is more than chance."
     low, high = (100 * float(edge[place, measure]) for edge in controls.interval())
     side: Literal["above", "below"] = "above" if measure == 0 or how == "old" else "below"
     p = float(maps.beside(curve, controls).p_value(side)[place, measure])

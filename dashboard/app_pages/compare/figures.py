@@ -112,7 +112,7 @@ def _said(one: ClassFate) -> str:
 def settings(
     names: Sequence[str], differing: Mapping[str, Sequence[str]], last: Sequence[float], title: str, ink: Ink
 ) -> go.Figure:
-    """A line per run through an axis for each setting that differs; its colour is the measure, drawn on the last axis.
+    """A line per run through an axis for each setting that differs; colour and last axis show the measure.
 
     differing: setting -> value of each run, as text. last: percent.
     """
@@ -150,7 +150,7 @@ def settings(
 
 
 def _color(share: float, ink: Ink) -> str:
-    """Along the ramp, its faint beginning left out; muted where the measure is not known."""
+    """A colour of the ramp without its faint beginning; muted if the measure is not known."""
     return ink.muted if np.isnan(share) else design.css(design.on_ramp(ink.ramp[2:], share))
 
 

@@ -55,7 +55,7 @@ def _same_task(run: Run, other: Run) -> bool:
 
 @dataclass(frozen=True)
 class Together:
-    """The evaluated runs of one task, with what is worked out of all of them."""
+    """The evaluated runs of one task, with what is computed from all of them."""
 
     runs: list[Run]
     rows: list[Row]
@@ -68,7 +68,7 @@ class Together:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _together(stamp: str, digest: str, *, _run: Run, _runs: list[Run]) -> Together:
-    """Worked out once for a catalogue (`stamp`) and an open run (`digest`): it costs more with every run. Read-only."""
+    """Computed once per catalogue (`stamp`) and open run (`digest`): it costs more with every run. Read-only."""
     found = {run.name: (run, loaders.confusions(run)) for run in _runs if _same_task(_run, run)}
     measured = [(run, matrices) for run, matrices in found.values() if matrices is not None]
     if not measured:
@@ -85,12 +85,12 @@ def _in_order(run: Run, other: Run, fates: list[ClassFate]) -> list[ClassFate]:
 
 
 def _groups(runs: list[Run], rows: list[Row]) -> tuple[list[Group], list[str]]:
-    """The runs by method; where a seed is there twice, each run by itself, and the sentence that says so."""
+    """The runs by method; if a seed occurs twice, each run by itself, and a sentence that says so."""
     try:
         return grouped(runs, rows), []
     except ValueError as error:
         alone = [Group(run.name, (one,), (run.config.optim.seed,)) for run, one in zip(runs, rows, strict=True)]
-        return alone, [f"{error}. Each run stands by itself here."]
+        return alone, [f"{error}. Each run is shown by itself."]
 
 
 def _answer(groups: list[Group], column: str, run: Run) -> str:
@@ -108,21 +108,21 @@ def _answer(groups: list[Group], column: str, run: Run) -> str:
 
 
 def _what_is_left(groups: list[Group], best: Group) -> str:
-    """Beside a measure of loss: who has most left, where that is another. What was not learned cannot be lost."""
+    """For a measure of loss: the method with most left, if it is another. What was not learned cannot be lost."""
     known = [group for group in groups if not np.isnan(group.mean("all"))]
     most = max(known, key=lambda group: group.mean("all"), default=best)
     if most is best:
         return ""
     name, left = untrusted.name(most.name, 60), f"{100 * most.mean('all'):.1f} %"
     own = f"{100 * best.mean('all'):.1f} %"
-    return f" What was not learned cannot be lost: over all classes it stands at {own}, {name} at {left}."
+    return f" What was not learned cannot be lost: over all classes it has {own}, {name} {left}."
 
 
 def _seeds(page: Page, groups: list[Group], column: str) -> None:
     with page.section(
         "By method",
-        "A dot is a seed, the upright line the mean, the bar one standard deviation of the seeds on both sides. Runs "
-        "that differ in their seed alone are one row, as in `lag compare --group`.",
+        "A dot is a seed, the upright line is the mean, the bar is one standard deviation on each side. Runs "
+        "that differ only in their seed share a row, as in `lag compare --group`.",
         slug="seeds",
         formula=r"s = \sqrt{\tfrac{1}{n-1}\sum_i (x_i - \bar x)^2}",
         source="lag_core/groups.py; paired tests: exact sign-flip over common seeds",
@@ -173,12 +173,12 @@ def _verdicts(page: Page, together: Together) -> None:
 def _settings(page: Page, together: Together, column: str) -> None:
     with page.section(
         "Settings that differ",
-        "A line is a run, an axis a setting in which the runs differ; the last axis is the measure.",
+        "Each line is a run, each axis a setting that differs; the last axis is the measure.",
         slug="settings",
     ) as view:
         runs, rows, apart = together.runs, together.rows, together.differing
         if not apart:
-            raise Empty("These runs have the same settings, the seed apart.")
+            raise Empty("These runs have the same settings except for the seed.")
         table: dict[str, list[Any]] = {"run": [run.name for run in runs], **{k: list(v) for k, v in apart.items()}}
         view.csv(table | {COLUMNS[column]: [100 * getattr(one, column) for one in rows]})
         shown = dict(list(apart.items())[:MOST_SETTINGS])

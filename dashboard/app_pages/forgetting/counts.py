@@ -41,7 +41,7 @@ def draw_flows(page: Page, picture: Picture | None, told: Story | None, told2: S
     reading = (
         f"All pixels of {what} by predicted class; orange changed class."
         if blind
-        else f"Pixels that are {name} in truth, over {what}: orange leaves it, light blue comes to it."
+        else f"True {name} pixels in {what}: orange leaves the class, light blue joins it."
     )
     with page.section(
         title,
@@ -129,8 +129,8 @@ def no_survey(run: Run) -> str:
     """What to do where a run was not surveyed (Markdown)."""
     name = untrusted.name(run.name)
     return (
-        f"Nobody has looked at all validation images of {name} yet. `python -m lag_core survey` with the "
-        "run's folder does so, once."
+        f"{name} has no survey of its validation images yet. Run `python -m lag_core survey` once with the "
+        "run's folder."
     )
 
 
@@ -138,7 +138,7 @@ def draw_lost(page: Page, told: Story | None, told2: Story | None, scope: str) -
     what = "this picture" if scope == PICTURE else "the validation set"
     with page.section(
         "Lost, by class and step",
-        f"Percent of a class's pixels that were right once and are wrong now, over {what}; click a cell.",
+        f"Percent of a class's pixels that were right and are now wrong, in {what}; click a cell.",
         slug="lost",
         formula=r"L_{t,c} = \frac{|\{p : y_p = c,\ p \text{ forgotten after } t\}|}{|\{p : y_p = c\}|}",
         source="ours; blank where the class has no pixels",
@@ -177,17 +177,17 @@ def draw_shift(page: Page, told: Story | None, told2: Story | None, scope: str, 
     where = "this picture" if scope == PICTURE else "the validation set"
     with page.section(
         "Background shift",
-        f"{what} over {where} and what each step calls them{hatched}.",
+        f"{what} in {where}, by what each step calls them{hatched}.",
         slug="shift",
         formula=r"S^t_j = \frac{\sum_{c\,\text{old}} N^t_{cj}}{\sum_{c\,\text{old}} \sum_k N^t_{ck}}",
-        source="docs/method.md#confusion; old: introduced before step t, background apart; j summed over groups",
+        source="docs/method.md#confusion; old: introduced before step t, without background; j summed over groups",
     ) as view:
         runs = [
             (run, fates.shift_of(losses, page.run, page.cls if only else None))
             for run, losses in _shift_counts(page, told, told2, scope)
         ]
         if all(np.isnan(shares).all() for _, shares in runs):
-            raise Empty(f"No step counts {name if only else 'a class'} among the old ones here.")
+            raise Empty(f"No step has {name if only else 'a class'} among its old classes here.")
         view.csv(lambda: _shift_table(runs))
         ground = page.run.labels.background is not None
         view.plot(
@@ -228,7 +228,7 @@ def draw_images(page: Page, only: bool) -> None:
     of = f"{name} pixels" if only else "pixels of all classes"
     with page.section(
         "Images that lost most",
-        f"By lost {of} after step {page.step}; the number is the share of them. Click one to select it.",
+        f"Sorted by lost {of} after step {page.step}; the number is their share. Click one to select it.",
         slug="images",
     ) as view:
         survey = loaders.survey(page.run)
@@ -270,8 +270,8 @@ def _thumbnails(page: Page, ranked: Sequence[ImageLoss]) -> None:
 
 
 def _names(ranked: Sequence[ImageLoss]) -> None:
-    """A table in place of pictures that are not here."""
-    st.caption("The pictures themselves are not here, so their names stand for them (sidebar, Data and export).")
+    """A table instead of pictures that are not available."""
+    st.caption("The pictures are not available here, so you see their names (sidebar, Data and export).")
     st.dataframe(
         {"image": [untrusted.plain(image.id, 60) for image in ranked], "lost": [100 * image.share for image in ranked]},
         hide_index=True,

@@ -93,7 +93,7 @@ def in_order_of(losses: Losses, run: Run, own: Run) -> Losses:
 
 @dataclass(frozen=True)
 class Story:
-    """A picture with annotation, told in the class indices of the run that it was run through."""
+    """An annotated picture and its predictions, in the class indices of the run that made them."""
 
     truth: np.ndarray
     """uint8 [H, W], 255 where nothing is annotated."""
@@ -164,7 +164,7 @@ def _moved(run_digest: str, digest: str, *, _run: Run, _picture: Picture) -> Cha
 
 
 def flows_of_all(predictions: np.ndarray, count: int) -> np.ndarray:
-    """Pixels by class at step t and t + 1, whatever they truly are.
+    """Pixels by class at step t and t + 1, whatever their true class.
 
     Shape: uint8 [T, H, W] -> int64 [T - 1, K, K].
     """
@@ -184,14 +184,14 @@ def losses_of(own: MeasuredOn) -> Losses:
 
 
 def survey_of(run: Run) -> Losses | None:
-    """The counts that `lag survey` left; None where there are none."""
+    """The counts of `lag survey`; None if there are none."""
     found = loaders.survey(run)
     return None if found is None else count_survey(found)
 
 
 def shift_of(losses: Losses, run: Run, cls: int | None) -> np.ndarray:
-    """Background shift: of one class's pixels, or those of all old classes but the background, the shares
-    that are right, called background, called a new class, called another old class.
+    """Background shift: the shares of pixels that are right, called background, called a new class, called another
+    old class. The pixels are those of one class, or of all old classes but the background.
 
     `losses` in the class indices of `run`. Shape: float64 [T, 4], NaN where no such class is old yet.
     """

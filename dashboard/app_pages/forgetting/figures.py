@@ -1,4 +1,4 @@
-"""Where was what lost: flows of pixels between classes, losses by step and class, the background shift."""
+"""What was lost, and where: flows of pixels between classes, losses by step and class, the background shift."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def _inside(fraction: float) -> float:
 
 
 def _shown_names(columns: Sequence[Sequence[Node]], names: Sequence[str]) -> list[str]:
-    """The names that are written: a class that was there at the step before is known by its colour."""
+    """The names that are written: a class that was there at the previous step is known by its colour."""
     longest = LONGEST_NAME if len(columns) <= 3 else LONGEST_NAME // 2
     shown, place = [], 0
     for t, column in enumerate(columns):
@@ -253,7 +253,7 @@ def lost_matrix(
     """Share of each class's pixels (row) that is forgotten after each step (column), percent.
 
     shares: [T, K] fractions, NaN where there is nothing to lose; pixels: [K]. other: the same of a compared
-    run, told on pointing. Clicks carry (step, class index).
+    run, shown on hover. Clicks carry (step, class index).
     """
     values = percent(shares).T
     against = None if other is None else percent(other).T

@@ -1,4 +1,4 @@
-"""Forgetting page: the map of what became of each pixel, and in its place, without annotation, of what changed."""
+"""Forgetting page: the map of what became of each pixel; without annotation, the map of what changed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def draw_map(page: Page, picture: Picture, told: Story, told2: Story | None, onl
     scene = _scene(page, told, told2, key, only, predictions.answers(page.run, picture))
     with page.section(
         "What became of each pixel",
-        "Orange was right once and is lost; point at a pixel for its history, click to keep it.",
+        "Orange pixels were right and are lost; point at a pixel for its history, click to keep it.",
         slug="provenance",
         below=True,
         formula=PROVENANCE_FORMULA,
@@ -208,7 +208,7 @@ def draw_change_map(page: Page, picture: Picture | None) -> None:
         now = labels[page.step]
         st.caption(
             f"{percent(float((changed.count > 0).mean()))} of the pixels changed at some step, "
-            f"{percent(float((now != labels[0]).mean()))} are another class than after step 0."
+            f"{percent(float((now != labels[0]).mean()))} have another class than after step 0."
         )
 
 

@@ -133,7 +133,7 @@ def _points(lost: float) -> str:
 
 
 def _answer_without_truth(page: Page, picture: Picture) -> str:
-    beginning = "This picture has no annotation, so nothing says what was lost, only what changed. "
+    beginning = "This picture has no annotation, so this page shows what changed, not what was lost. "
     if page.step == 0:
         return f"{beginning}Move the scrubber on."
     labels = predictions.answers(page.run, picture).predictions

@@ -72,7 +72,7 @@ def loss_sentence(found: ClassLoss, run: Run, cls: int, step: int) -> str:
     if not found.once_right:
         return f"No {name} pixel of this picture was ever right up to step {step}, so there is nothing to lose."
     if not found.forgotten:
-        return f"After step {step}, none of the {name} pixels that were ever right in this picture is lost."
+        return f"After step {step}, every {name} pixel that was ever right in this picture is still right."
     target = f"**{untrusted.name(run.classes[found.target].name)}**" if found.target is not None else ""
     most = "all" if found.target_share == 1 else "most" if found.target_share > 0.5 else "the largest part"
     went = f"{most} went to {target}"

@@ -73,7 +73,7 @@ def _other_scores(page: Page, domain: str | None, own: MeasuredOn | None) -> Sco
 
 
 def _warnings(run: Run) -> None:
-    """What the trainer found wrong, first of all: a reader must not believe in a term that did nothing."""
+    """The trainer's warnings, shown first: a reader must not trust a term that had no effect."""
     sentences = [untrusted.markdown(w) for w in (*run.warnings, *loaders.faults(run))]
     if run.status != "finished":
         sentences.append(f"The run is not finished (status: {untrusted.markdown(run.status)}).")
@@ -126,7 +126,7 @@ def _headline(page: Page, found: Scores, other: Scores | None) -> None:
 
 
 def _delta_color(name: str, now: Mapping[str, float], then: Mapping[str, float] | None) -> DeltaColor:
-    """Green for better, red for worse; grey where less was lost because less was there."""
+    """Green for better, red for worse; grey where less was lost because there was less to lose."""
     if then is not None and name in OF_CHANGE and _lost_less(name, now, then) and _less_is_left(now, then):
         return "off"
     return "inverse" if name in LOWER_IS_BETTER else "normal"
@@ -156,7 +156,7 @@ def _beside(name: str, now: Mapping[str, float], background: bool) -> str:
 
 
 def _never_learned(page: Page, found: Scores) -> str:
-    """Says which older classes have nothing to forget: they pull the mean forgetting down, which is no success."""
+    """Says which older classes have nothing to forget: they lower the mean forgetting, which is no success."""
     classes = found.never_learned(page.step)
     if not classes:
         return ""
@@ -170,11 +170,11 @@ def _answer(page: Page, found: Scores, other: Scores | None) -> str:
     now = found.summaries[page.step]
     if page.step == 0:
         ahead = " Move the scrubber on to see what later steps forget." if page.last_step else ""
-        return f"After step 0 its classes stand at a mean IoU of **{_percent(now.all)} %**.{ahead}"
+        return f"After step 0 its classes have a mean IoU of **{_percent(now.all)} %**.{ahead}"
     old, new = _percent(now.old_without_background), _percent(now.new)
-    apart = ", background apart," if found.labels.background is not None else ""
+    apart = ", without background," if found.labels.background is not None else ""
     sentence = (
-        f"After step {page.step} the old classes{apart} stand at a mean IoU of **{old} %**, the new ones at "
+        f"After step {page.step} the old classes{apart} have a mean IoU of **{old} %**, the new ones of "
         f"**{new} %**. {_worst_loss(page, found)}"
     )
     if page.run2 is None or other is None or len(other.summaries) <= page.step2:
@@ -378,8 +378,8 @@ def _pair_sentence(page: Page, found: Scores, cell: tuple[int, int] | None) -> s
     shares = [figures.row_shares(matrix)[truth, guess] for matrix in found.confusions[first:]]
     history = " → ".join(f"{_percent(s)} %" for s in shares)
     if truth == guess:
-        return f"**{names[0]}** that is called **{names[1]}** (right), steps {first} on: {history}."
-    return f"**{names[0]}** that is called **{names[1]}**, steps {first} on: {history}."
+        return f"**{names[0]}** called **{names[1]}** (right), from step {first}: {history}."
+    return f"**{names[0]}** called **{names[1]}**, from step {first}: {history}."
 
 
 def _all_runs(page: Page) -> None:

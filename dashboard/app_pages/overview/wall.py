@@ -37,8 +37,8 @@ def draw_wall(page: Page, own: MeasuredOn | None) -> None:
     pictures = loaders.picture_set(page.run, page.data_root)
     with page.section(
         "Fate wall",
-        "For each class and step the picture that lost most pixels of the class; the number is the share of them that "
-        "is lost there. Click one to open it at that step.",
+        "For each class and step, the picture that lost most pixels of the class, with the share that is lost there. "
+        "Click one to open it at that step.",
         formula=r"L_{t,c}(x) = |\{p \in x : y_p = c,\ p \text{ wrong after } t,\ \text{right at an earlier step}\}|",
         source="ours, from `lag survey`",
     ) as view:
@@ -53,8 +53,8 @@ def draw_wall(page: Page, own: MeasuredOn | None) -> None:
 def _no_survey(page: Page) -> str:
     name = untrusted.name(page.run.name, 60)
     return (
-        f"Nobody has looked at all validation pictures of {name} yet: `python -m lag_core survey` with its folder "
-        "does so, once. Until then **Steps** and **Forgetting** show one picture at a time; choose it in the sidebar."
+        f"{name} has no survey of its validation pictures yet: run `python -m lag_core survey` once with its folder. "
+        "Until then **Steps** and **Forgetting** show one picture at a time; choose it in the sidebar."
     )
 
 
@@ -64,10 +64,10 @@ def _said_of(page: Page, pictures: PictureSet) -> None:
         st.caption(
             f"These are the {counted(len(pictures), 'photograph')} that ship: the run's own validation pictures "
             "are not here. "
-            "The numbers above are of the whole validation set."
+            "The numbers above cover the whole validation set."
         )
     elif not _here(page):
-        st.caption("The pictures themselves are not here, so their names stand for them (sidebar, Data and export).")
+        st.caption("The pictures are not available here, so you see their names (sidebar, Data and export).")
 
 
 def _here(page: Page) -> frozenset[str]:
@@ -157,14 +157,14 @@ def _table(page: Page, pictures: PictureSet, found: Sequence[Worst]) -> dict[str
 
 
 def draw_gallery(page: Page) -> None:
-    """All pictures of the set; nothing where nobody has looked at them, as the wall says so."""
+    """All pictures of the set; nothing without a survey, as the wall already says so."""
     pictures = loaders.picture_set(page.run, page.data_root)
     if pictures is None or page.last_step < 0:
         return
     with page.section(
         f"All {len(pictures)} {pictures.noun}",
-        "Filter and sort them; open one with a click, tick some with the box in their corner (space bar). "
-        "Verdicts can be measured on what is shown, or on what is ticked.",
+        "Filter and sort them. Click one to open it; tick the box in its corner to select it (space bar). "
+        "Verdicts can be measured on the pictures shown, or on those ticked.",
         slug="gallery",
     ) as view:
         asked = _asked(page, pictures)
@@ -232,11 +232,11 @@ def _tick(image_id: str) -> None:
 
 
 def _take_buttons(page: Page, pictures: PictureSet, places: Sequence[int], ticked: set[str]) -> None:
-    """Make what is shown, or what is ticked, the pictures that verdicts are measured on."""
+    """Measure verdicts on the pictures shown, or on those ticked."""
     if pictures.counts is None:
         st.caption(
-            "This survey was made by an earlier version, which did not count picture by picture: `lag survey` again, "
-            "and verdicts can be measured on a part of the pictures."
+            "An earlier version made this survey and did not count picture by picture. Run `lag survey` again "
+            "to measure verdicts on a part of the pictures."
         )
         return
     shown, chosen = np.zeros(len(pictures), bool), np.isin(pictures.ids, list(ticked))

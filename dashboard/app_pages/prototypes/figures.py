@@ -38,7 +38,7 @@ class Series:
     values: np.ndarray
     """float [T], NaN where there is nothing."""
     words: Sequence[str]
-    """What is told on pointing, one text a step."""
+    """Hover text, one per step."""
     dotted: bool = False
     """Of the compared run."""
 
@@ -68,7 +68,7 @@ def path_plane(
     """Prototypes of each class over the steps, in a plane that is the same for all steps.
 
     introduced: the step that introduces each class; before it, the path is dotted and its marks are hollow. The
-    marks of `step` are large, the class `cls` is drawn last and heavily. Clicks carry (step, class index).
+    marks of `step` are large, the class `cls` is drawn last and in bold. Clicks carry (step, class index).
     """
     share = [f" ({100 * v:.0f} % of variance)" if np.isfinite(v) else "" for v in projection.explained]
     figure = frame(ink, x=f"axis 1{share[0]}", y=f"axis 2{share[1]}")
@@ -180,7 +180,7 @@ def over_steps(
     y: str,
     floor: float | None = 0.0,
 ) -> go.Figure:
-    """A line for each class over the steps; the class `cls` heavy and on top, the compared run dotted.
+    """A line for each class over the steps; the class `cls` in bold and on top, the compared run dotted.
 
     y: the axis's title with its unit. floor: a line that means something (0 for a margin); None for none.
     Clicks carry (step, class index).

@@ -32,7 +32,7 @@ def plot(page: Page, view: View, figure: Any, alt: str, height: int, below: bool
 def draw_drift(page: Page, motion: Motion, other: Motion | None, drawn: Sequence[int]) -> None:
     with page.section(
         "Own drift",
-        f"Distance of each class to itself when it was introduced; 0: it stayed. {_legend(page, other)}",
+        f"Distance of each class from its place when introduced; 0: it stayed. {_legend(page, other)}",
         slug="drift",
         formula=r"D^t_k = 1 - \cos(p^t_k, p^{s_k}_k)",
         source="docs/method.md#spread; s: the step that introduces class k",
@@ -72,7 +72,7 @@ def draw_margins(page: Page, motion: Motion, other: Motion | None, drawn: Sequen
 def draw_unknown(page: Page, motion: Motion, other: Motion | None, drawn: Sequence[int]) -> None:
     with page.section(
         "Distance to the unknown class",
-        f"A class that comes near 0 is drowning in what the model calls unknown. {_legend(page, other)}",
+        f"A class near 0 merges with what the model calls unknown. {_legend(page, other)}",
         slug="unknown",
         formula=r"U^t_k = d(p^t_k, u^t), \quad " + D_LATEX,
         source="docs/method.md#prototypes; u: embedding of the unknown class that training left after step t",
@@ -132,7 +132,7 @@ def _lines(
 
 
 def _series(run: Run, motion: Motion, values: np.ndarray, own: int, cls: int, compared: str, nearest: bool) -> Series:
-    """Class `own` of `run`, which is class `cls` of the open run, with what is told on pointing."""
+    """Class `own` of `run`, which is class `cls` of the open run, with its hover text."""
     words = []
     for t in range(len(values)):
         text = f"{label(run, own)}, step {t}: {short(float(values[t, own]))}"

@@ -75,7 +75,7 @@ def ahead(page: Page) -> None:
 
 
 def _choose_kind(page: Page, found: dict[Kind, Motion]) -> Kind:
-    """Measured or stored prototypes; what is looked at is said in either case."""
+    """Measured or stored prototypes; the page names the kind in either case."""
     meaning: dict[Kind, str] = {
         "measured": "measured on the validation images",
         "stored": "stored by training",
@@ -115,12 +115,12 @@ def answer(page: Page, motion: Motion, other: Motion | None) -> str:
     if not motion.prototypes.known[step, cls]:
         return f"No validation image shows {name}, so it has no prototype to follow."
     if step == introduced:
-        return f"Step {step} introduces {name}; its way begins here. {_neighbour(motion, run, step, cls)}"
+        return f"Step {step} introduces {name}; its path begins here. {_neighbour(motion, run, step, cls)}"
     return f"{_way(page, motion, other, name)} {_neighbour(motion, run, step, cls)}"
 
 
 def _way(page: Page, motion: Motion, other: Motion | None, name: str) -> str:
-    """How far the class moved, on the scale of how far its own pixels lie from it, and its place among the classes."""
+    """How far the class moved, relative to the distance of its own pixels, and its rank among the classes."""
     drift = motion.drift.since_introduced[page.step]
     mine, introduced = float(drift[page.cls]), page.run.labels.step_of(page.cls)
     spread = float(motion.prototypes.spread[introduced, page.cls])
@@ -163,7 +163,7 @@ def _paths(page: Page, motion: Motion, drawn: Sequence[int]) -> None:
     hollow = " Hollow: not introduced yet." if motion.kind == "measured" else ""
     with page.section(
         "Paths of the prototypes",
-        f"One plane for all steps; large marks are step {page.step}. Near one another: alike.{hollow}",
+        f"One plane for all steps; large marks are step {page.step}. Close marks are alike.{hollow}",
         slug="paths",
         formula=r"x^t_k = A\,(p^t_k / \lVert p^t_k \rVert - \mu), \qquad A: \text{first two principal axes}",
         source="docs/method.md#prototypes; axes fitted once to the unit prototypes of all steps and classes (ours)",
@@ -197,7 +197,7 @@ def _matrix(page: Page, motion: Motion) -> None:
     run = page.run
     with page.section(
         "Cosines of the prototypes",
-        "1: same direction. Off the diagonal, what grows grows alike; click a cell to select its row's class.",
+        "1: same direction. High off the diagonal: similar classes. Click a cell to select its row's class.",
         slug="cosines",
         formula=r"C_{kj} = \cos(p^t_k, p^u_j)",
         source="docs/method.md#prototypes; rows at the scrubber's step t, columns at step u",

@@ -28,7 +28,7 @@ def draw_picture(page: Page, motion: Motion, other: Motion | None) -> None:
     name = untrusted.name(page.class_info.name, 24)
     with page.section(
         "Pixels against prototypes",
-        f"Left: the class whose prototype is nearest, without the heads. Further: cosine to {name} by step.",
+        f"Left: the class of the nearest prototype, without the heads. Then: cosine to {name} by step.",
         slug="nearest",
         formula=r"\hat y^{\text{near}}_p = \arg\max_{k \le t} \cos(z^t_p, p^t_k)",
         source="ours; z: latent map, upsampled as the logits are; k: classes known at step t",
@@ -96,9 +96,9 @@ def _verdict(page: Page, truth: np.ndarray | None, near: np.ndarray, prediction:
 def _meaning(by_near: float, by_heads: float) -> str:
     """What follows where the two differ much, or where both fail."""
     if by_near - by_heads > 0.2:
-        return ": so much of the class the latent map still tells apart, the heads no longer do"
+        return ": the latent map still tells these pixels apart, the heads no longer do"
     if by_heads - by_near > 0.2:
-        return ": the heads tell the class apart where its direction alone does not"
+        return ": the heads tell the class apart, the direction alone does not"
     if max(by_near, by_heads) < 0.2:
         return ": neither finds the class any more"
     return ""

@@ -1,4 +1,4 @@
-"""Relevance page: what stands beside the maps: how far to trust them, their channels, shuffled weights."""
+"""Relevance page, beside the maps: how far to trust them, their channels, shuffled weights."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ ROW_HEIGHT, CHANNELS_HEIGHT, SHUFFLED_HEIGHT = 29, 290, 200
 EXACT, CLOSE = 1e-3, 0.05
 """Conservation errors up to which nothing, or little, is missing."""
 UNPROMISED = ("gradient-x-input", "grad-cam")
-"""Methods whose maps have a gap, too, but one that nothing bounds."""
+"""Methods whose maps have a conservation error that nothing bounds."""
 INDEPENDENT = 0.5
-"""Rank correlation with the map of shuffled weights from which a map hardly depends on them."""
+"""A map hardly depends on the weights if its rank correlation with the map of shuffled weights is this high."""
 
 CHECK_FORMULA = (
     r"e = \frac{|\sum_i R_i + \text{absorbed} - s|}{|s|}, \quad \cos(R^+_t, R^+_{t-1}), \quad "
@@ -45,8 +45,8 @@ def conservation_words(found: Explained, method: str) -> str:
     if method in UNPROMISED:
         where = ", at the cells of Z and after ReLU," if method == "grad-cam" else ""
         return (
-            f"{name[:1].upper()}{name[1:]} promises no conservation: its values{where} add up to the explained score "
-            f"but for {percent(found.conservation)} of it. Compare places, not sums."
+            f"{name[:1].upper()}{name[1:]} promises no conservation: its sum{where} misses the explained score "
+            f"by {percent(found.conservation)} of it. Compare places, not sums."
         )
     error = f"Conservation error {found.conservation:.1g}"
     owed = "score over the mean colour's" if method == "integrated-gradients" else "explained score"
@@ -60,7 +60,7 @@ def conservation_words(found: Explained, method: str) -> str:
 def draw_checks(shared: Scene) -> None:
     with shared.page.section(
         "How far to trust them",
-        "A column a map, agreement with the step before it; chance: the class's share of the picture.",
+        "A column per map, with its agreement with the previous step; chance: the class's share of the picture.",
         slug="checks",
         formula=CHECK_FORMULA,
         source="docs/method.md#relevance; T: the fifth of the picture with the largest values; thresholds are ours",
@@ -138,7 +138,7 @@ def _text(check: str, value: float | None) -> str:
 def draw_channels(shared: Scene) -> None:
     with shared.page.section(
         "Channels that speak for the class",
-        f"Relevance of the latent channels at step {shared.step}; hollow: the step before.",
+        f"Relevance of the latent channels at step {shared.step}; hollow: the previous step.",
         slug="relevance-channels",
         formula=r"R_c = \frac{1}{|A|} \sum_{xy} R_{c,xy}, \qquad \sum_c R_c + \text{absorbed} = \bar s",
         source="docs/method.md#nsc; by LRP, else gradient times input at the latent map; groups: docs/method.md#split",
@@ -169,12 +169,12 @@ def channel_words(shared: Scene) -> str:
     if shared.split is not None and now.any():
         sentences.append(group_words(now, shared.split.invariant))
     elif shared.split is None and shared.step > 0:
-        sentences.append("No distances of channels are known here, or none moved: there is no invariant group.")
+        sentences.append("The channel distances are unknown here, or no channel moved: there is no invariant group.")
     return " ".join(sentences) or "No earlier step knows the class: there is nothing to compare with."
 
 
 def group_words(profile: np.ndarray, invariant: np.ndarray) -> str:
-    """How much of what speaks for the class the invariant channels hold; of what speaks against, if nothing does."""
+    """Share of the positive relevance that the invariant channels hold; of the negative, if none is positive."""
     speaks = bool((profile > 0).any())
     weight = np.maximum(profile if speaks else -profile, 0)
     share = float(weight[invariant].sum() / weight.sum())
@@ -203,7 +203,7 @@ def _channel_table(now: np.ndarray, before: np.ndarray | None, invariant: np.nda
 def draw_shuffled(shared: Scene) -> None:
     with shared.page.section(
         "Does the map depend on the weights?",
-        "Weights are shuffled from the heads down; a map that stays alike shows the picture, not what was learned.",
+        "Weights are shuffled from the heads down; a map that stays the same shows the picture, not what was learned.",
         slug="shuffled",
         formula=r"\rho_k = \mathrm{Spearman}\big(R(\theta),\; R(\theta \text{ shuffled down to } k)\big)",
         source="Adebayo et al. 2018, cascading; shuffling instead of drawing anew is ours",
@@ -258,7 +258,7 @@ def shuffled_words(found: tuple[Randomised, ...]) -> str:
     reach = max(abs(whole.signed), abs(whole.absolute))
     words = "the map depends on what was learned"
     if reach >= INDEPENDENT:
-        words = "much of the map is there without anything learned: do not read it as evidence"
+        words = "much of the map remains without learned weights: do not read it as evidence"
     return f"{values} (|map|: {number(whole.absolute)}): {words}."
 
 

@@ -42,7 +42,7 @@ METHODS: tuple[str, ...] = tuple(ATTRIBUTION_METHODS)
 
 
 def methods(*runs: Run | None) -> tuple[str, ...]:
-    """The methods that the networks of all these runs can be asked by."""
+    """The methods that the networks of all these runs support."""
     covered = all("lrp" in capabilities(run) for run in runs if run is not None)
     return METHODS if covered else tuple(name for name in METHODS if not ATTRIBUTION_METHODS[name].needs_rules)
 
@@ -252,7 +252,7 @@ def _by_method(asked: Asked, recordings: dict[str, Recording], tick: Tick | None
 
 
 def _attributed(asked: Asked, trace: Trace, model: Segmenter, features: Tensor | None = None) -> Explained:
-    """Any method by a network that is the step's own or a copy. features: of its trunk, where they are there."""
+    """Any method by a network that is the step's own or a copy. features: of its trunk, if available."""
     from lag_core.adapters.adapted_step import AdaptedStep
     from lag_core.explain.attribution import FoldedSegmenter, attribute
 
@@ -315,7 +315,7 @@ class _View:
 
     view: FoldedSegmenter
     nbytes: int
-    """Of its folded weights, about; those of a trunk that it shares apart."""
+    """About the size of its folded weights, without a shared trunk."""
 
 
 VIEWS = Shelf(512 * 2**20)

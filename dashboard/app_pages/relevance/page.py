@@ -34,7 +34,7 @@ VALUES_SIDE = 128
 SAME, SIMILAR = 0.9, 0.6
 """Cosines from which two maps count as alike in words, and below which they do not."""
 AIMED, CHANCE = 1 / 3, 0.05
-"""Of the way from chance to everything on the class: from where a map counts as aimed at it, and as chance."""
+"""On the way from chance (0) to all relevance on the class (1): bounds for "aimed at it" and for "chance"."""
 
 
 def render(page: Page) -> None:
@@ -93,7 +93,7 @@ def _moved(series: Series, step: int) -> str:
 
 
 def _nothing(series: Series, step: int) -> str:
-    """Of two maps, one or both have no positive part."""
+    """For two maps of which one or both have no positive part."""
     now, before = (
         found is not None and bool((found.map > 0).any()) for found in map(series.explained, (step, step - 1))
     )
@@ -112,7 +112,9 @@ def _aim(found: Pointing | None) -> str:
     words = "less than chance" if gain < -CHANCE else "no more than chance"
     if gain > CHANCE:
         words = "aimed at the class" if gain >= AIMED else "a little more than chance"
-    return f"{percent(found.inside)} of it lies on the class, {percent(found.area)} of the picture: {words}."
+    return (
+        f"{percent(found.inside)} of it lies on the class, which covers {percent(found.area)} of the picture: {words}."
+    )
 
 
 def _beside_words(shared: Scene) -> str:

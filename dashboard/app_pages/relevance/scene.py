@@ -65,7 +65,7 @@ class Series:
     """In the indices of this run."""
     step: int
     asked: dict[int, Asked]
-    """By step; steps that do not know the class, and those that predict it nowhere if that is asked, have none."""
+    """By step; none for a step that does not know the class, or that predicts it nowhere if that is asked."""
     results: dict[int, Result]
     """As far as they are computed."""
     truth: np.ndarray | None
@@ -152,10 +152,10 @@ class Scene:
         return found
 
     def drawn(self) -> Explained:
-        """As `now`, for views under the one that gives the reason."""
+        """As `now`, for the views below the one that gives the reason."""
         found = self.own.explained(self.step)
         if found is None:
-            raise Empty(f"There is no map of step {self.step} yet; the view of the maps says why.")
+            raise Empty(f"Step {self.step} has no map yet; the view of the maps says why.")
         return found
 
     @property

@@ -64,14 +64,14 @@ def render(page: Page) -> None:
     key = f"{page.run.digest}/{picture.digest}/{page.cls}/{page.step}/{whole}/{page.run2.digest if page.run2 else ''}"
     made: Made | None = st.session_state.get(KEPT)
     left, right = st.columns((1, 2.1), gap="small")
-    with left, page.section("The file", "What it contains. Nothing in it is fetched from elsewhere.", slug="file"):
+    with left, page.section("The file", "What it contains. It loads nothing from the network.", slug="file"):
         if made is None or made.key != key:
             st.markdown("\n".join(f"* {line}" for line in CONTENTS))
             made = _make(page, key, whole)
             st.session_state[KEPT] = made
             start_over()
         _offer(page, made)
-    with right, page.section("Preview", "The file itself; scroll in it.", slug="preview"):
+    with right, page.section("Preview", "The file itself; you can scroll in it.", slug="preview"):
         if made is None or made.key != key:
             raise Empty("Make the report to see it here.")
         st.iframe(made.page, height=PREVIEW_HEIGHT, alt="The report")
@@ -115,7 +115,7 @@ def _compared(page: Page, run2: Run, subject: Subject) -> Compared:
 
 
 def _examples(page: Page, whole: bool) -> Examples | None:
-    """The validation images to measure on, too; None where they are not wanted or there are none."""
+    """The validation images to measure on as well; None if they are not wanted or there are none."""
     if not whole:
         return None
     try:

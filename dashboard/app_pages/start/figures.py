@@ -21,7 +21,7 @@ WIDTH = 0.36
 
 @remembered
 def bars(runs: Sequence[Held], ink: Ink, *, step: int) -> go.Figure:
-    """IoU of each old class after `step`, a bar for each run; a hollow bar says what it was when it was learned.
+    """IoU of each old class after `step`, a bar for each run; a hollow bar shows its IoU when it was learned.
 
     runs: one or two; the classes of the first lead.
     """

@@ -1,4 +1,4 @@
-"""What became of the old classes of one or two runs, as the Start page tells it. NumPy alone."""
+"""What became of the old classes of one or two runs, for the Start page. NumPy alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Held:
     then: np.ndarray
     """float64 [n], at the step that introduced the class."""
     now: np.ndarray
-    """float64 [n], at the step that is looked at."""
+    """float64 [n], at the selected step."""
 
     def of(self, class_id: int) -> tuple[float, float] | None:
         """(then, now) of the class with a dataset id; None where it is not among them."""

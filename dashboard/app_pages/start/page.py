@@ -25,7 +25,7 @@ COMMAND_HEIGHT = 96
 
 
 def render(page: Page) -> None:
-    """Draw the page: what is there at once comes first, the picture when the networks have answered."""
+    """Draw the page: first what is available at once, then the picture once the networks have run."""
     runs = _held(page)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(_sentence(page, runs), width="content")
@@ -138,7 +138,7 @@ def _picture(page: Page) -> None:
     """The steps of both runs beside one another, played once."""
     with page.section(
         "The same photograph after each step",
-        "Plays once; J and L step back and on.",
+        "Plays once; J steps back, L forward.",
         slug="start-picture",
         inline=True,
     ) as view:
@@ -191,7 +191,7 @@ def _cards(waits: bool) -> None:
         _command("train", commands.TRAIN, waits)
     with guide.container(border=True, height="stretch"):
         st.markdown("##### The five-minute tour")
-        st.markdown("One station for each page: what it shows, and what to look for on these two runs.")
+        st.markdown("One stop per page: what it shows, and what to look for in these two runs.")
         tour.button("start.tour")
 
 

@@ -115,8 +115,8 @@ def _layers(
 
 
 def _notes(page: Page, run: Run, shown: Shown, found: Answers, space: Run | None = None) -> list[str]:
-    """What stands under each step: how much of the known classes is right as drawn and how much is "none"; without
-    truth how much changed."""
+    """The note under each step: how much of the known classes is right as drawn and how much is "none"; without
+    ground truth, how much changed."""
     drawn = [found.drawn(t, page.least) for t in range(len(found.predictions))]
     if shown.truth is not None:
         shares = [_right(run, shown.truth, labels, t, space) for t, labels in enumerate(drawn)]
@@ -130,7 +130,7 @@ def _notes(page: Page, run: Run, shown: Shown, found: Answers, space: Run | None
 
 
 def _none(run: Run, truth: np.ndarray | None, labels: np.ndarray, step: int, space: Run | None) -> float:
-    """Share for which no class stands out, of the pixels that `_right` counts; without truth of all. 0 of none."""
+    """Share without a clear class among the pixels that `_right` counts, or among all without truth. 0 for none."""
     asked = np.ones(labels.shape, bool) if truth is None else _asked(run, truth, step, space)
     return float((labels == NOTHING)[asked].mean()) if asked.any() else 0.0
 
@@ -180,7 +180,7 @@ def _pixel_counts(page: Page, shown: Shown, found: Answers) -> dict[str, list[An
 
 def _answer(page: Page, shown: Shown, found: Answers) -> str:
     if page.step in found.pending:
-        return f"Step {page.step} is {PENDING}; the others are shown as they come."
+        return f"Step {page.step} is {PENDING}; the others appear as they finish."
     if shown.truth is None:
         return _answer_without_truth(page, found)
     now = _right(page.run, shown.truth, found.predictions[page.step], page.step)
@@ -193,7 +193,7 @@ def _answer(page: Page, shown: Shown, found: Answers) -> str:
     if page.step == 0:
         return f"{sentence}. Move the scrubber on to see what later steps do to them.{basis}"
     if found.pending & set(range(page.step)):
-        return f"{sentence}. What was lost is said when the steps before are there.{basis}"
+        return f"{sentence}. The loss follows when the earlier steps are computed.{basis}"
     before = _right(page.run, shown.truth, found.predictions[0], 0)
     start = "" if np.isnan(before) else f"; after step 0 it was {percent(before)}"
     return f"{sentence}{start}. {_loss(page, shown.truth, found)}{basis}"
@@ -203,16 +203,16 @@ def _answer_without_truth(page: Page, found: Answers) -> str:
     if page.step == 0:
         return "This picture has no annotation: you see what each step predicts. Move the scrubber on."
     if page.step - 1 in found.pending:
-        return f"Step {page.step - 1} is {PENDING}; then it is said what step {page.step} changed."
+        return f"Step {page.step - 1} is {PENDING}; then you see what step {page.step} changed."
     share = float((found.predictions[page.step] != found.predictions[page.step - 1]).mean())
     return (
         f"Step {page.step} gave **{percent(share)}** of the pixels another class than step {page.step - 1}. "
-        "This picture has no annotation, so nothing here says which of the two is right."
+        "This picture has no annotation, so it is unknown which of the two is right."
     )
 
 
 def _loss(page: Page, truth: np.ndarray, found: Answers) -> str:
-    """Which class lost the most pixels since the step at which it stood best, in words."""
+    """Which class lost the most pixels since its best step, in words."""
     shares = _shares(page, truth, found)[: page.step + 1]
     counts = np.bincount(truth[truth < len(page.run.classes)], minlength=len(page.run.classes))
     filled = np.nan_to_num(shares)  # a class that is not there has no pixels to lose
@@ -229,7 +229,7 @@ def _loss(page: Page, truth: np.ndarray, found: Answers) -> str:
 
 
 def _shares(page: Page, truth: np.ndarray, found: Answers) -> np.ndarray:
-    """float [T, K]: share of each class's pixels that is right; NaN if absent, not introduced, or not there yet."""
+    """float [T, K]: share of each class's pixels that is right; NaN if absent, not introduced, or not computed yet."""
     count = len(page.run.classes)
     shares = np.array([predictions.right_shares(labels, truth, count) for labels in found.predictions])
     for t in range(len(shares)):
@@ -249,9 +249,9 @@ def _pixel_history(
     where = f"Pixel {pixel[0]}, {pixel[1]}" if pixel else "The pixel that you click above"
     if truth is not None and truth < len(names):
         where += f", in truth **{untrusted.name(names[truth])}**"
-    with page.section("What was this pixel?", f"{where}.", slug="pixel", inline=True) as view:
+    with page.section("This pixel at each step", f"{where}.", slug="pixel", inline=True) as view:
         if pixel is None:
-            raise Empty("Click a pixel in the picture to see what each step took it for.")
+            raise Empty("Click a pixel in the picture to see each step's class for it.")
         rows = _pixel_rows(page.run, found, shown, pixel, truth, page.run, page.least)
         if page.run2 and other:
             rows += _pixel_rows(page.run2, other, shown, pixel, truth, page.run, page.least)
@@ -324,14 +324,14 @@ def _draw_pixel_table(view: View, rows: list[dict[str, Any]], compared: bool) ->
         column_config={"%": number, "next %": number, "step": st.column_config.NumberColumn(width=44)},
         placeholder="–",
         key="pixel-table",
-        alt="What each step took the chosen pixel for, with probabilities",
+        alt="Each step's class for the chosen pixel, with probabilities",
     )
 
 
 def _class_history(page: Page, shown: Shown, found: Answers) -> None:
     with page.section(
         "Its classes, step by step",
-        "Of each class's pixels, the percentage that is right; falling along a row is forgetting.",
+        "Percent of each class's pixels that are right; a row that falls shows forgetting.",
         slug="classes",
         inline=True,
         formula=r"R_{t,c} = \frac{|\{p : y_p = c,\ \hat y^t_p = c\}|}{|\{p : y_p = c\}|}",

@@ -1,7 +1,7 @@
 """What a training did: each loss term, its gradient on the shared layers, learning rates, pseudo-labels.
 
 Two axes of time. Over all steps each step is equally wide, whatever its number of iterations, so that runs
-lie on one another and a long step 0 does not hide the others; within one step time counts iterations.
+can be overlaid and a long step 0 does not hide the others; within one step time counts iterations.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ MOST_POINTS = 1200
 """Points of a line; of a longer one the extremes of each stretch are kept."""
 
 FEW_POINTS = 80
-"""Up to so many points a line shows each of them as a dot."""
+"""A line with at most this many points shows each of them as a dot."""
 
 FEW_NAMES = 4
-"""Steps of a panel up to which each is called a step below it, and not a number alone."""
+"""With at most this many steps, a panel's labels say "step 1", not only "1"."""
 
 FEWEST_ROWS = 4
-"""Rows that a table has room for at least: a single term is no wall of colour."""
+"""Least number of rows that a table has room for, so that a single term does not fill it with colour."""
 
 FAINT, SECOND = 0.25, 0.75
 """Opacity of what lies behind a smoothed line, and of the compared run."""
@@ -183,7 +183,7 @@ def gradient_norms(
     have no gradient in the open run; they are crosses in the lane.
     """
     names = runs[0].terms
-    # Segmentation is the background that the others are read against: it is drawn first, under them.
+    # Segmentation is what the others are compared with: it is drawn first, under them.
     tracks = [
         Track(name, term_color(name, ink, names), history.norm[name], number)
         for number, history in _drawn(runs, window)
@@ -203,7 +203,7 @@ def gradient_norms(
 
 @remembered
 def learning_rates(runs: Sequence[History], window: Window, ink: Ink) -> go.Figure:
-    """Learning rate of each part of the network; logarithmic. At zero a part does not train yet."""
+    """Learning rate of each part of the network; logarithmic. A part at zero does not train yet."""
     names = tuple(runs[0].rate)
     spare = [n for n in names if n not in PARTS]
     colors = {n: PARTS.get(n) or design.SPARE[spare.index(n) % len(design.SPARE)] for n in names}
@@ -408,7 +408,7 @@ def _add_lines(
 
 @dataclass(frozen=True)
 class ZeroLane:
-    """A strip under a logarithmic axis, with a row for each name: zero has a place, too."""
+    """A strip under a logarithmic axis, with a row for each name, for values of zero."""
 
     floor: float
     """Exponent of ten at its upper edge."""
@@ -499,7 +499,7 @@ def _add_log(
 
 
 def _reason(value: float, dead: bool, trained: bool) -> str:
-    """What the hover says of a value, and why it is zero."""
+    """The hover text of a value, and why it is zero."""
     if value != 0:
         return short(float(value))
     if dead:

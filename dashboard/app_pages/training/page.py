@@ -1,4 +1,4 @@
-"""Training: did the losses do anything?"""
+"""Training: did the loss terms have an effect?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lag_core.explain.history import EventLog, History, progress
 from lag_core.runs import Run
 
 QUIET_SECONDS = 600.0
-"""After so long without a line the training is likely to have been stopped."""
+"""After this long without a new line, the training has probably been stopped."""
 
 LOGS_KEPT = 16
 """Journals of runs that are held in memory."""
@@ -47,7 +47,7 @@ SOURCE_TERMS = "docs/method.md#schedule; the terms themselves: #spm, #sfp, #nsc,
 
 @dataclass(frozen=True)
 class Told:
-    """A run with what its journal and its trainer say."""
+    """A run with its journal and its trainer's messages."""
 
     run: Run
     history: History
@@ -85,7 +85,7 @@ def _controls(page: Page) -> figures.Window:
         st.markdown("Smoothing", width="content")
         smooth = settings.segments(
             "Smoothing", "smoothing", tuple(SMOOTHING), SMOOTHED, label_visibility="collapsed",
-            help="Exponential moving average, anew at each step; what was logged stays behind it, faint.",
+            help="Exponential moving average, restarted at each step; the logged values stay faintly behind it.",
         )  # fmt: skip
     step = {"all": None, "step": page.step, "now": len(page.run.steps)}[span]
     return figures.Window(step, page.step, SMOOTHING[smooth])
@@ -114,14 +114,14 @@ def _log(folder: str) -> tuple[EventLog, threading.Lock]:
 
 
 def read_history(run: Run) -> History:
-    """The run's journal, shared by all sessions; each call takes in only what was appended since the last."""
+    """The run's journal, shared by all sessions; each call reads only what was appended since the last."""
     log, lock = _log(str(run.path))
     with lock:
         return log.read()
 
 
 def tell(run: Run) -> Told:
-    """What the run's journal and its trainer say."""
+    """The run's journal and its trainer's messages."""
     history, found = read_history(run), findings(run)
     return Told(run, history, found, effects(history, found, len(run.steps), heads_only(run.config.method)))
 
@@ -129,17 +129,17 @@ def tell(run: Run) -> Told:
 def _nothing(run: Run) -> str:
     name = untrusted.name(run.name)
     if run.status == "training":
-        return f"{name} has not logged an iteration yet. This page follows it and fills by itself."
+        return f"{name} has not logged an iteration yet. This page updates by itself."
     if not trained_here(run):
         return f"{name} was not trained here, so there are no losses to show."
     return (
         f"{name} holds no journal (events.jsonl), so there are no losses to show. "
-        "Runs that `lag train` writes have one; copy it into the run's folder if it was left behind."
+        "Runs that `lag train` writes have one; copy it into the run's folder if it is missing."
     )
 
 
 def _status(told: Told) -> None:
-    """A run that is not finished, and warnings that the verdict does not speak of."""
+    """A run that is not finished, and warnings that the verdict does not mention."""
     run = told.run
     for sentence in told.findings.others:
         st.warning(untrusted.markdown(sentence), icon=":material/warning:")
@@ -164,7 +164,7 @@ def _quiet_seconds(run: Run) -> float:
 
 
 def _answer(page: Page, told: Told, other: Told | None) -> None:
-    """What the terms did, step by step; steps of which the same is said share a line."""
+    """What the terms did, step by step; steps with the same verdict share a line."""
     lines = [_line(*group, marked=page.step) for group in terms.grouped(told.effects)]
     lines += _without_events(told)
     height: int | Literal["content"] = 96 if len(lines) > 4 else "content"
@@ -177,7 +177,7 @@ def _answer(page: Page, told: Told, other: Told | None) -> None:
 def _without_events(told: Told) -> list[str]:
     """Finished steps of which the journal holds nothing."""
     missing = [info.step for info in told.run.steps if info.step not in told.history.steps]
-    named = [f":gray[step {step}: the journal holds no event of it.]" for step in missing if step]
+    named = [f":gray[step {step}: the journal has no events of this step.]" for step in missing if step]
     if 0 in missing:
         named.append(":gray[step 0: taken over from another run, whose journal has its events.]")
     return named
@@ -232,7 +232,7 @@ def _bottom(page: Page, window: figures.Window, told: Told, other: Told | None) 
 def _matrix(page: Page, told: Told) -> None:
     with page.section(
         "Did it move the shared layers?",
-        "Median gradient norm; ✕ none, 0 always zero. Click a step to go there.",
+        "Median gradient norm; ✕: no gradient, 0: always zero. Click a step to go there.",
         formula=r"g_{t,k} = \operatorname{median}_i \lVert \lambda_k \nabla_\theta L_k^{(i)} \rVert_2",
         source="docs/method.md#terms; θ: what old and new classes share; i: measurements while θ trains",
         slug="moved",
@@ -280,7 +280,7 @@ def _check(columns: list[np.ndarray], why: str) -> None:
 def _gradients(page: Page, window: figures.Window, told: Told, other: Told | None) -> None:
     with page.section(
         "Gradient norm",
-        f"Of each weighted term on the shared layers, logarithmic; the lane below is zero.{_dotted(other)}",
+        f"Each weighted term's norm on the shared layers, logarithmic; the lane below is zero.{_dotted(other)}",
         formula=r"g_k = \lVert \lambda_k \nabla_\theta L_k \rVert_2",
         source="docs/method.md#terms; θ: trained parameters that are no head; λ: the term's weight",
         slug="gradients",
@@ -297,7 +297,7 @@ def _gradients(page: Page, window: figures.Window, told: Told, other: Told | Non
 
 def _no_numbers(window: figures.Window, what: str) -> str:
     where = "" if window.step is None else f" at step {window.step}"
-    return f"{what}{where}. Choose “all steps” above, or set log.gradients_every and log.events_every lower."
+    return f"{what}{where}. Choose “all steps” above, or lower log.gradients_every and log.events_every."
 
 
 def _terms(page: Page, window: figures.Window, told: Told, other: Told | None) -> None:
@@ -330,7 +330,7 @@ def _columns(history: History) -> int:
 def _pseudo_labels(page: Page, window: figures.Window, told: Told, other: Told | None) -> None:
     with page.section(
         "Pseudo-labels",
-        f"Coverage: unlabelled pixels that got one; precision: those that are right.{_dotted(other)}",
+        f"Coverage: unlabelled pixels that got a label; precision: labels that are right.{_dotted(other)}",
         formula=r"\text{coverage} = \frac{\#\,\text{accepted}}{\#\,\text{catch-all}},\quad"
         r"\text{precision} = \frac{\#\,\text{correct}}{\#\,\text{judged}}",
         source="docs/method.md#pseudo-label-quality; judged against the full annotation, which training never sees",
@@ -361,7 +361,7 @@ def _quality(shown: History) -> str:
 def _rates(page: Page, window: figures.Window, told: Told, other: Told | None) -> None:
     with page.section(
         "Learning rate",
-        f"Of each part that trains; in the lane below it is zero.{_dotted(other)}",
+        f"One line per part that trains; the lane below is zero.{_dotted(other)}",
         formula=r"\eta(p) = \eta_0 (1 - p)^{0.9}, \quad p = i / n",
         source="docs/method.md#schedule; 0.9 is optim.power; a part joins after optim.extractor_delay",
         slug="rates",
@@ -407,7 +407,7 @@ def _speeds(told: Told) -> str:
 
 def _glossary(page: Page, told: Told) -> None:
     with (
-        page.section("What the terms are", "Those of this run, as the configuration weighs them."),
+        page.section("What the terms are", "The terms of this run, with their weights in the configuration."),
         st.container(height=LOW_HEIGHT, border=False),
     ):
         for name in told.history.terms:
@@ -418,7 +418,7 @@ def _glossary(page: Page, told: Told) -> None:
 
 
 def _picked(shown: History, part: str) -> dict[str, list[Any]]:
-    """Where the training stood, and the columns whose name holds `part`."""
+    """The training's position, and the columns whose name contains `part`."""
     table = shown.table()
     wanted = {name: column for name, column in table.items() if part in name}
     return {name: table[name] for name in ("step", "iteration")} | wanted

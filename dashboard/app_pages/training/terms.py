@@ -18,12 +18,12 @@ _REPLAYED: Mapping[str, str] = {
     "carried": "the step's own images, their new objects changed into old classes by class statistics,",
     "stored": "stored images of earlier steps",
 }
-"""What passes through the network again when replay begins at the trunk's output."""
+"""The replayed input when replay begins at the trunk's output."""
 
-NOTHING_OLD = ": no term asked for the old classes"
+NOTHING_OLD = ": no term protected the old classes"
 
 Sign = Literal["worked", "nothing old", "problem"]
-"""Of a step's verdict. Only the first is a success: terms that work, and none that speaks for old classes, is none."""
+"""Of a step's verdict. Only the first is a success: working terms are none if no term protects the old classes."""
 
 
 def meaning(name: str, method: MethodConfig) -> str:
@@ -43,8 +43,8 @@ def _targets(method: MethodConfig) -> str:
 def _replay(method: MethodConfig) -> str:
     if method.replay_at == "latent":
         return (
-            "Replay of class statistics: latent patches drawn for the old classes are still told from the new ones; it "
-            "trains the heads, never the shared layers."
+            "Replay of class statistics: the heads must still separate latent patches drawn for the old classes from "
+            "the new ones; it trains the heads, never the shared layers."
         )
     reached = "the ASPP and the heads" if method.extractor == "live" else "the heads; the ASPP is frozen"
     answers = " and answered as by the old network" if method.replay_kd > 0 else ""
@@ -59,7 +59,7 @@ def verdict(effects: StepEffects) -> str:
 
 
 def sign(effects: StepEffects) -> Sign:
-    """Whether a term of the step did nothing or left the numbers; else whether any was there for the old classes."""
+    """Whether a term of the step did nothing or became NaN; else whether any protected the old classes."""
     if effects.not_finite or effects.names(Effect.ZERO, Effect.DEAD):
         return "problem"
     alone = effects.step > 0 and [term.name for term in effects.terms] == [SEGMENTATION]
@@ -67,7 +67,7 @@ def sign(effects: StepEffects) -> Sign:
 
 
 def grouped(steps: Sequence[StepEffects]) -> list[tuple[int, int, str, Sign]]:
-    """Verdicts as (first step, last step, words, sign): neighbours of whom the same is said are one."""
+    """Verdicts as (first step, last step, words, sign): consecutive steps with the same verdict are merged."""
     groups: list[tuple[int, int, str, Sign]] = []
     for effects in steps:
         words, found = verdict(effects), sign(effects)
@@ -99,7 +99,7 @@ def _acting(effects: StepEffects) -> list[str]:
     if all(t.effect is Effect.HEADS for t in living):
         return [f"{listed([t.name for t in living])} trained the heads alone."]
     if all(t.effect is Effect.UNMEASURED for t in living):
-        return ["No gradient norm was logged while the shared layers trained, so nothing can be said of them."]
+        return ["No gradient norm was logged while the shared layers trained, so the terms' effect on them is unknown."]
     if [t.name for t in effects.terms] == [SEGMENTATION] and living[0].effect is Effect.MOVED:
         alone = f"segmentation alone trained the network (median gradient norm {short(living[0].norm)})"
         return [f"{alone}{NOTHING_OLD if effects.step > 0 else ''}."]
@@ -107,7 +107,7 @@ def _acting(effects: StepEffects) -> list[str]:
 
 
 def _moved(effects: StepEffects) -> list[str]:
-    """The terms with a gradient worth the name, largest first, beside segmentation's."""
+    """The terms with a noticeable gradient, largest first, beside segmentation's."""
     count = len([t for t in effects.terms if t.effect is not Effect.HEADS])
     moved = sorted((t for t in effects.terms if t.effect is Effect.MOVED), key=lambda t: -t.norm)
     if not moved:
@@ -160,7 +160,7 @@ def _joined(effects: StepEffects) -> list[str]:
 
 
 def status(progress: Progress | None, batch: int) -> str:
-    """Where a training stands, in Markdown."""
+    """A training's progress, in Markdown."""
     if progress is None:
         return "Still training; nothing has been logged yet."
     of = f" of {progress.total:,}" if progress.total else ""

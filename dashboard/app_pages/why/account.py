@@ -1,4 +1,4 @@
-"""The answer to "why": a class's shares and the words that follow, from the survey, or measured now.
+"""The answer to "why": a class's shares and the sentences that follow, from the survey, or measured now.
 
 Answers on the validation set come from the survey of the run, at once. Where there is none, they are measured after a
 click, with a bar that can be cancelled, and kept. Answers on the chosen picture are computed when they are asked for.
@@ -41,9 +41,9 @@ class Account:
     fate: str
     cause: str
     sentence: str = ""
-    """Beside another run: what sets the two apart."""
+    """With a compared run: how the two differ."""
     how: str = ""
-    """Beside another run: how its parts were told apart."""
+    """With a compared run: how its parts were told apart."""
 
     @property
     def shares(self) -> Shares:
@@ -68,7 +68,7 @@ def _on(page: Page, found: Shares, where: Where, part: MeasuredOn | None) -> str
 
 
 def beside(page: Page, own: Account, where: Where, part: MeasuredOn | None = None) -> Account | None:
-    """What sets the run apart from the compared one; None where there is none, or it cannot be compared."""
+    """How the run differs from the compared one; None if there is none, or it cannot be compared."""
     run, other = page.run, page.run2
     if other is None or page.step2 <= other.labels.step_of(page.cls2):
         return None
@@ -82,14 +82,14 @@ def beside(page: Page, own: Account, where: Where, part: MeasuredOn | None = Non
         return None
     name = untrusted.plain(run.classes[page.cls].name, 60)
     said = why.apart_sentence(name, apart, "this run", untrusted.plain(other.name, 40))
-    how = "The difference of what each part did within its own run, and of what the class had to begin with."
+    how = "The difference between the parts' shares in each run, and between the class's IoU at its start."
     return Account(why.answer(apart), "", "", said, how)
 
 
 def shares(
     page: Page, run: Run, cls: int, step: int, where: Where, part: MeasuredOn | None = None, *, ask: bool = True
 ) -> Shares:
-    """The shares of a class since the step that introduced it. `ask`: offer to measure what nobody has measured."""
+    """The shares of a class since the step that introduced it. `ask`: offer to measure what is not measured yet."""
     if where == "image":
         picture = page.picture()
         source = run.labels.step_of(cls)

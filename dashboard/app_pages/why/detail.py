@@ -34,7 +34,7 @@ class Case:
     evidence: Evidence
     verdict: Verdict
     k: int
-    """Channels that the verdict speaks of; 0 where it speaks of none."""
+    """Channels in the verdict's sentences; 0 if there are none."""
 
 
 def draw(page: Page, where: Where) -> None:
@@ -58,10 +58,10 @@ def draw(page: Page, where: Where) -> None:
 
 
 def _choose() -> float:
-    """Which share of the channels the sentences speak of."""
+    """Which share of the channels the sentences are about."""
     share = settings.segments(
-        "Share of the channels that the sentences speak of", "share", tuple(SHARES), "1/4",
-        help="Of the active channels. Choose it before you look.",
+        "Share of the channels that the sentences are about", "share", tuple(SHARES), "1/4",
+        help="Of the active channels. Choose it before you look at the result.",
     )  # fmt: skip
     above, below = share.split("/")
     return int(above) / int(below)
@@ -101,7 +101,7 @@ def _sentences(page: Page, case: Case, other: Case | None) -> None:
     """What was found, in words, of the run and of the compared one."""
     with page.section(
         "In words",
-        f"Claimed is what random channels do at most {100 * verdicts.LEVEL:.0f} times in a hundred.",
+        f"An effect is claimed if at most {100 * verdicts.LEVEL:.0f} % of random channel sets reach it.",
         slug="words",
         formula=r"p = \frac{1 + |\{i : e_i \ge e\}|}{1 + n} \le 0.05, \qquad e \ge 1 \text{ point}",
         source="rules: lag_core/explain/verdict.py (ours); e: effect of the chosen channels, e_i: of random ones; "
@@ -159,7 +159,7 @@ def _dotted(other: Case | None) -> str:
 def _iou(page: Page, case: Case, other: Case | None) -> None:
     where = "on the whole validation set" if case.evidence.set_iou is not None else "on the images measured"
     with page.section(
-        "IoU", f"Of the class, {where}. Click a step.{_dotted(other)}", slug="iou",
+        "IoU", f"IoU of the class {where}. Click a step.{_dotted(other)}", slug="iou",
         formula=r"A_{t,c} = \frac{TP}{TP + FP + FN}", source="docs/method.md#accuracy",
     ) as view:  # fmt: skip
         series = _series(case, other, lambda e: 100 * e.iou, "IoU", figures.MAIN)
@@ -169,7 +169,7 @@ def _iou(page: Page, case: Case, other: Case | None) -> None:
 def _relevance(page: Page, case: Case, other: Case | None) -> None:
     with page.section(
         "Relevance",
-        f"Agreement with step {case.evidence.source} of the channels (blue) and places (orange) that speak for it."
+        f"Agreement with step {case.evidence.source} of the channels (blue) and places (orange) that support the class."
         f"{_dotted(other)}",
         slug="agreement",
         formula=r"R = Z \odot \frac{\partial s_c}{\partial Z}, \quad \cos(r^s_+, r^t_+), \quad "
@@ -196,7 +196,7 @@ def _silent_steps(found: Evidence) -> list[int]:
 def _prototype(page: Page, case: Case, other: Case | None) -> None:
     with page.section(
         "Drift",
-        f"Of its prototype (blue); above the mean distance of its pixels (orange) it left its place.{_dotted(other)}",
+        f"Of its prototype (blue). Above the mean distance of its pixels (orange) it has moved.{_dotted(other)}",
         slug="prototype",
         formula=r"D_t = 1 - \cos(p^t, p^s), \qquad \text{own pixels}_s = \mathrm{mean}_i\,(1 - \cos(z_i, p^s))",
         source="docs/method.md#spread; z: the class's latent pixels at step s, which introduces it; on the validation "
@@ -216,9 +216,9 @@ Draw = Callable[..., Any]
 
 def _ablation(page: Page, case: Case, other: Case | None) -> None:
     with page.section(
-        "What carries the memory?",
-        f"Ablation: the channels that changed least since step {case.evidence.source} are set to 0 (blue). Below the "
-        "grey band of random channels: they carry more.",
+        "Which channels carry the memory?",
+        f"Ablation: the channels that changed least since step {case.evidence.source} are set to 0 (blue). A curve "
+        "below the grey band of random channels: they carry more.",
         slug="ablation",
         formula=r"Z_c := 0 \text{ for the } k \text{ channels with the smallest } d_c",
         source="docs/method.md#channels; d: channel distance of the run, band: middle 90 % of random sets",
@@ -229,8 +229,8 @@ def _ablation(page: Page, case: Case, other: Case | None) -> None:
 def _transplant(page: Page, case: Case, other: Case | None) -> None:
     with page.section(
         "What was lost?",
-        f"Transplant: the channels that changed most are as in step {case.evidence.source} again (orange). Above the "
-        "grey band of random channels: what was lost lies in them.",
+        f"Transplant: the channels that changed most are restored from step {case.evidence.source} (orange). A curve "
+        "above the grey band of random channels: the loss is in them.",
         slug="transplant",
         formula=r"Z^t_c := Z^s_c \text{ for the } k \text{ channels with the largest } d_c",
         source="docs/method.md#channels; d: channel distance of the run, band: middle 90 % of random sets",
@@ -247,7 +247,7 @@ def _effects(
     draw: Draw,
     title: str,
 ) -> None:
-    """The curve of the open run, and beside it that of the compared one."""
+    """The curve of the open run, and that of the compared one beside it."""
     both = [case] if other is None else [case, other]
     view.csv(lambda: _effect_table(both, pick))
     for column, one in zip(st.columns(len(both), gap="small"), both, strict=True):

@@ -68,14 +68,14 @@ def over_steps(
 
 @remembered
 def ablation_figure(curve: EffectCurve, ink: Ink, k: int, active: int) -> go.Figure:
-    """What carries the memory: the IoU lost by taking the k most invariant channels away."""
+    """What carries the memory: the IoU lost by removing the k most invariant channels."""
     line = EffectLine("invariant", "most invariant", design.INVARIANT, _from_zero(curve.effect))
     return _curves(curve, line, ink, k, active, "IoU, points")
 
 
 @remembered
 def transplant_figure(curve: EffectCurve, ink: Ink, k: int, active: int) -> go.Figure:
-    """What was lost: the IoU won by putting the k most changed channels back."""
+    """What was lost: the IoU gained by restoring the k most changed channels."""
     line = EffectLine("changed", "most changed", design.SPECIFIC, _from_zero(curve.effect))
     return _curves(curve, line, ink, k, active, "IoU, points")
 
@@ -86,9 +86,9 @@ def _curves(curve: EffectCurve, line: EffectLine, ink: Ink, k: int, active: int,
     counts = np.concatenate([[0], curve.counts])
     figure = go.Figure(
         effect_curves(counts, [line], ink, y=y, chosen=(line.order, k), band=band, total=active)
-    )  # a copy: that one is shared
+    )  # a copy: the cached figure is shared
     every = np.concatenate([line.values, band[0], band[2]])
-    if np.abs(every).max() < 1:  # below a point nothing is claimed, so nothing should look large
+    if np.abs(every).max() < 1:  # below one point nothing is claimed, so nothing should look large
         figure.update_yaxes(range=[-1.05, 1.05])
     return figure.update_layout(showlegend=False)
 

@@ -108,7 +108,7 @@ def destination_bars(
 
 @remembered
 def reliability_lines(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], ink: Ink) -> go.Figure:
-    """Share right over mean confidence, a line for each group of GROUPS; on the diagonal confidence is honest.
+    """Share right over mean confidence, a line for each group of GROUPS; on the diagonal, confidence is calibrated.
 
     curves: name -> (mean confidence, share right, pixels), [BINS] each, NaN and 0 for empty bins. The size of a mark
     grows with the share of the pixels.

@@ -1,4 +1,4 @@
-"""Why, on a chosen part of the pictures: the verdict follows from the survey's counts, the shares are measured anew."""
+"""Why, on a part of the pictures: the verdict follows from the survey's counts, the shares are measured again."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from lag_core.explain.stage_groups import TOGETHER, sentence
 from lag_core.explain.why import STILL_THERE, groups
 
 WHERE: dict[str, str] = {"set": "validation set", "image": "this image"}
-NEEDED = "Which parts and channels it needs is under *Detail*"
-WHAT_KEPT_IT = "; what kept it, a compared run tells (sidebar)"
+NEEDED = "*Detail* shows which parts and channels it needs"
+WHAT_KEPT_IT = "; compare a second run (sidebar) to see what kept it"
 ICONS: dict[str, str] = {
     "kept": ":material/check_circle:",
     "weakened": ":material/trending_down:",
@@ -85,7 +85,7 @@ def _choose(page: Page) -> Where:
 
 
 def _nothing_to_keep(page: Page, source: int) -> None:
-    """The class is new, or to come: offer the step and class at which there is something to tell."""
+    """The class is new, or comes later: offer a step and class with something to explain."""
     name = untrusted.markdown(page.class_info.name)
     word = "introduces" if page.step == source else "comes before the one that introduces"
     page.answer(f"Step {page.step} {word} **{name}**: there is nothing to keep yet.")
@@ -99,7 +99,7 @@ def _nothing_to_keep(page: Page, source: int) -> None:
 
 
 def _answer(page: Page, found: Account, beside: Account | None) -> str:
-    """One sentence on top, and what sets the run apart from the compared one (Markdown)."""
+    """One sentence on top, and how the run differs from the compared one (Markdown)."""
     head = f"{ICONS[found.answer.fate]} **{untrusted.markdown(found.fate)}** {untrusted.markdown(found.cause)}"
     if beside is None or page.run2 is None:
         if found.answer.fate not in STILL_THERE:
@@ -111,8 +111,8 @@ def _answer(page: Page, found: Account, beside: Account | None) -> str:
 def _board(page: Page, source: int) -> None:
     with page.section(
         "Swap board",
-        f"Features of step {source} or {page.step} under heads of step {source} or {page.step}: one glance tells which "
-        "lost the class. White line: where it truly is.",
+        f"Features of step {source} or {page.step} under heads of step {source} or {page.step}: see which of the two "
+        "lost the class. White line: its true outline.",
         slug="board",
         height="content",
         formula=r"\hat y = \arg\max_k\, h^{a}_k(Z^{b}), \qquad a, b \in \{s, t\}",
@@ -139,8 +139,8 @@ def _waterfall(page: Page, found: Account) -> None:
     shares = found.shares
     with page.section(
         "Where the change lives",
-        f"From the IoU at step {shares.step_from} to that at step {shares.step_to}, part by part; they add up. "
-        "Orange took points, blue gave some"
+        f"From the IoU at step {shares.step_from} to the IoU at step {shares.step_to}, part by part; they add up. "
+        "Orange parts lost points, blue parts gained"
         + (f"; whiskers: 95 % over {counted(shares.images, 'image')}." if shares.images > 1 else "."),
         slug="waterfall",
         formula=r"\varphi_p = \sum_{S \not\ni p} \frac{|S|!\,(n - |S| - 1)!}{n!}\,\big(v(S \cup p) - v(S)\big)",
@@ -155,18 +155,16 @@ def _waterfall(page: Page, found: Account) -> None:
                 "classes, which the papers' measure counts from then on."
             )
         if not shares.exact:
-            st.caption("Orders of the parts were sampled, as there are many parts; the whiskers include that.")
+            st.caption("There are many parts, so their orders were sampled; the whiskers include the sampling error.")
         if any(TOGETHER in part for part in shares.parts if part.startswith(BACKBONE)):
             st.caption(_one_part(page))
 
 
 def _one_part(page: Page) -> str:
-    """Why stages are one part: as the survey says, or in general."""
+    """Why stages are one part: the survey's reason, or the general one."""
     survey = loaders.survey(page.run)
     said = sentence(survey.groups) if survey is not None and survey.groups is not None else ""
-    general = (
-        "neighbouring stages are one part, as measuring each apart would take too long (`lag survey --operations`)"
-    )
+    general = "neighbouring stages count as one part, as measuring each would take too long (`lag survey --operations`)"
     return f"Of the features, {said or general}."
 
 
@@ -186,7 +184,7 @@ def _table(shares: Shares) -> dict[str, list[object]]:
 
 
 def _beside(page: Page, beside: Account | None) -> None:
-    """What sets the run apart from the compared one."""
+    """How the run differs from the compared one."""
     if beside is None or page.run2 is None:
         return
     name = untrusted.name(page.run2.name, 40)

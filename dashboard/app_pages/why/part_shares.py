@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def of(page: Page, run: Run, part: MeasuredOn, cls: int, step: int) -> Shares:
     """The shares of class index `cls` of `run` at `step` on the part.
 
-    Raises `Empty` while nobody has asked for them, and where no picture of the part shows the class.
+    Raises `Empty` until the user asks for them, and if no picture of the part shows the class.
     """
     from lag_core.explain.cache import ResultCache, key_of
 
@@ -45,8 +45,8 @@ def of(page: Page, run: Run, part: MeasuredOn, cls: int, step: int) -> Shares:
     asked = f"part/{text}/{cls}/{step}"
     reasons.wait_for_asking(
         asked, True, f"Measure the shares on {counted(part.count, 'picture')}",
-        f"Not measured yet for {untrusted.name(run.name, 40)} on these pictures: it takes about as long as "
-        f"{counted(part.count, 'picture')} of `lag survey`, once.",
+        f"Not measured yet for {untrusted.name(run.name, 40)} on these pictures. It takes once about as long as "
+        f"{counted(part.count, 'picture')} of `lag survey`.",
     )  # fmt: skip
     pictures = ChosenPictures(run, page.data_root, part)
     return reasons.worked_off(_measured(loaders.networks(run), pictures, cls, step, cache, key), run, key, "Measuring")
@@ -94,5 +94,5 @@ class ChosenPictures(Sequence[tuple[np.ndarray, np.ndarray]]):
     def __getitem__(self, place: Any) -> Any:
         found = loaders.picture(self._run, self._root, self.ids[place])
         if found is None or found.truth is None:
-            raise Empty(f"{untrusted.name(self.ids[place])} is not here with its annotation.")
+            raise Empty(f"{untrusted.name(self.ids[place])} is not available with its annotation.")
         return found.pixels, found.truth

@@ -10,7 +10,7 @@ from dashboard.state import selection
 from dashboard.ui import untrusted
 
 MOST_READ = 32
-"""Pictures that are read one by one where no survey knows what they show."""
+"""Pictures that are read one by one if no survey knows what they show."""
 
 
 def offer(page: Page) -> None:
@@ -18,7 +18,7 @@ def offer(page: Page) -> None:
     name = untrusted.markdown(page.class_info.name)
     best = best_picture(page)
     if best is None:
-        st.info(f"This picture shows no {name}, and neither does any other that is here.", icon=":material/info:")
+        st.info(f"This picture shows no {name}, and neither does any other available picture.", icon=":material/info:")
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f"This picture shows no {name}.", width="content")

@@ -1,4 +1,4 @@
-"""What the features still hold of a class: what probes, prototypes and the true step's classes alone would find.
+"""What the features still hold of a class: what probes, prototypes and the classes of its own step alone would find.
 
 Everything comes from the survey; nothing is computed on a network here.
 """
@@ -33,7 +33,7 @@ def draw(page: Page, run: Run, cls: int, step: int) -> None:
         _lines(page, run, cls, step)
     with right:
         _destinations(page, run, cls, step)
-    calibration_slot = st.expander("Calibration: is its confidence honest?")
+    calibration_slot = st.expander("Calibration: does confidence match accuracy?")
     labels_slot = st.expander("Labels of the training images: what was called background")
     if page.to_the_end:  # they lie far below
         with calibration_slot:
@@ -54,8 +54,8 @@ def _survey(run: Run) -> tuple[Survey, Holds]:
 def _lines(page: Page, run: Run, cls: int, step: int) -> None:
     with page.section(
         "What the features still hold",
-        "IoU that a linear classifier on frozen features reaches for this class, beside the network's own. Where it "
-        "stays and the network fell, the features hold the class and the heads do not use it.",
+        "IoU of this class by a linear classifier on frozen features, beside the network's own. Where the first "
+        "stays and the second falls, the features hold the class and the heads do not use it.",
         slug="still-holds",
         formula=r"W_t = \arg\min_W \sum_i w_i \|W^\top x_i - e_{y_i}\|^2 + \lambda \|W\|^2",
         source="Davari et al., CVPR 2022; fitted on held-out training images with all labels, measured on the "
@@ -122,7 +122,7 @@ def answer(run: Run, survey: Survey, holds: Holds, cls: int, step: int) -> str:
 def _destinations(page: Page, run: Run, cls: int, step: int) -> None:
     with page.section(
         "Where its lost pixels went",
-        "Pixels that were right at an earlier step and are wrong now, by what they are called.",
+        "Pixels that were right at an earlier step and are wrong now, by predicted class.",
         slug="lost-to",
         formula=r"\{p : \exists s < t,\; \hat y^s_p = y_p = c,\; \hat y^t_p \ne c\}",
         source="lag_core/explain/lost_destinations.py (ours); none: no class has a probability above 0.5",
@@ -149,7 +149,7 @@ def _destinations(page: Page, run: Run, cls: int, step: int) -> None:
 def _calibration(page: Page, run: Run, cls: int, step: int) -> None:
     with page.section(
         "Reliability",
-        f"At step {step}, by the class that pixels are called. Below the diagonal: more sure than right.",
+        f"At step {step}, by predicted class. Below the diagonal: more confident than right.",
         slug="reliability",
         formula=r"\mathrm{ECE} = \sum_b \frac{n_b}{n} \left| \mathrm{acc}_b - \mathrm{conf}_b \right|",
         source="Guo et al., ICML 2017; 15 bins of equal width",
@@ -182,22 +182,22 @@ def _calibration(page: Page, run: Run, cls: int, step: int) -> None:
 def _labels(page: Page, run: Run, cls: int, step: int) -> None:
     with page.section(
         "Labels without a class",
-        "What the pixels truly are that carry no label of a step in its own training images, and how far pseudo-labels "
-        f"of {untrusted.name(run.classes[cls].name, 40)} put it right.",
+        "The true classes of pixels without a label in a step's own training images, and how far pseudo-labels "
+        f"of {untrusted.name(run.classes[cls].name, 40)} correct this.",
         slug="background-labels",
         source="lag_core/explain/background_labels.py (ours), after Cermelli et al., CVPR 2020",
         border=False,
     ) as view:
         _, holds = _survey(run)
         if holds.background is None:
-            raise Empty("The training images were not here when the run was surveyed.")
+            raise Empty("The training images were not available when the run was surveyed.")
         table = _label_table(run, holds, cls)
         view.csv(table)
         st.dataframe(table, hide_index=True, width="stretch")
 
 
 def _label_table(run: Run, holds: Holds, cls: int) -> dict[str, Any]:
-    """Percent by step, as text where there may be nothing."""
+    """Percent by step, as text, since entries may be empty."""
     assert holds.background is not None
     shares = holds.background.shares(run.labels)
     steps = range(len(shares))

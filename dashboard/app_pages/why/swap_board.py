@@ -23,12 +23,12 @@ from lag_core.runs import Run
 SIDE = 420
 """Long side of a picture on the board, in pixels."""
 CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))
-"""(features now, heads now), in reading order: the first row has the heads of then."""
+"""(features now, heads now), in reading order: the first row has the old heads."""
 
 
 @dataclass(frozen=True)
 class Board:
-    """What the four networks say of a picture. Arrays are read-only."""
+    """The four networks' predictions for a picture. Arrays are read-only."""
 
     maps: tuple[np.ndarray, ...]
     """Class indices uint8 [h, w], in the order of CORNERS."""
@@ -119,7 +119,7 @@ def draw(found: Board, pictures: Drawn, then: int, now: int) -> None:
 
 
 def outlined(run: Run, found: Board, labels: np.ndarray, cls: int) -> np.ndarray:
-    """The class's pixels in its colour, the others by theirs, fainter; the true outline of the class in white."""
+    """The class's pixels in its colour, the others in theirs, fainter; the true outline of the class in white."""
     strong = np.where(labels == cls, labels, np.uint8(IGNORE))
     faint = np.where(labels == cls, np.uint8(IGNORE), labels)
     if run.labels.background is not None:
@@ -141,7 +141,7 @@ def _edge(mask: np.ndarray) -> np.ndarray:
 
 
 def reading(found: Board, name: str, cls: int, then: int) -> str:
-    """What one glance tells, in a sentence (Markdown). `then`: the earlier step."""
+    """What the board shows, in a sentence (Markdown). `then`: the earlier step."""
     both_then, features_now, heads_now, both_now = found.ious
     shown = untrusted.markdown(name)
     if found.annotated and not (found.truth == cls).any():
@@ -150,19 +150,19 @@ def reading(found: Board, name: str, cls: int, then: int) -> str:
         return f"Step {then}'s network does not find {shown} here: choose another picture to see what was lost."
     lost = both_then - both_now
     if lost < 0.1 * both_then:
-        return f"{shown} is still found by the network of today."
+        return f"The present network still finds {shown}."
     by_features, by_heads = both_then - features_now, both_then - heads_now
     gone = both_now < 0.5 * both_then
     it = "it" if gone else "a part of it"
     if by_heads > 0.5 * lost and by_features < 0.25 * lost:
-        return f"With the heads of then, {shown} is still found in the features of today: the heads lost {it}."
+        return f"The old heads still find {shown} in the new features: the heads lost {it}."
     if by_features > 0.5 * lost and by_heads < 0.25 * lost:
-        return f"With the features of then, {shown} is still found by the heads of today: the features lost {it}."
+        return f"The new heads still find {shown} in the old features: the features lost {it}."
     if not gone:
-        return f"The network of today finds less of {shown}, but still most of it: features and heads both changed."
+        return f"The present network finds less of {shown}, but still most of it: features and heads both changed."
     if max(features_now, heads_now) < 0.5 * both_then:
-        return f"Neither the features nor the heads of today find {shown} with the other half of then: both changed."
-    return f"Features or heads of today alone still find {shown}, both together do not."
+        return f"Neither new features with old heads nor old features with new heads find {shown}: both changed."
+    return f"New features or new heads alone still find {shown}, both together do not."
 
 
 def _points(value: float) -> str:

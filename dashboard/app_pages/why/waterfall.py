@@ -25,9 +25,9 @@ from lag_core.explain.shares import (
 )
 
 LOSS, GAIN = "#D55E00", "#0072B2"
-"""Parts that took points, and parts that gave some (Okabe and Ito's palette)."""
+"""Parts that lost points, and parts that gained some (Okabe and Ito's palette)."""
 ROW = 30
-"""Pixels of a bar with its room."""
+"""Pixels of a bar with its spacing."""
 
 _NAMES = {
     NEWLY: "newly counted pixels",
@@ -50,7 +50,7 @@ def part_name(part: str) -> str:
 
 
 def height_of(bars: Sequence[Bar]) -> int:
-    """Pixels that a waterfall wants."""
+    """Pixels that a waterfall needs."""
     return 64 + ROW * len(bars)
 
 

@@ -282,7 +282,9 @@ def test_a_step_is_drawn_before_its_random_channels(page, in_a_browser):
     """They take seconds: the page stands meanwhile, and is drawn anew when they are there."""
     at = page.run()
     assert not at.exception and not at.error
-    assert "Whether that is more than chance needs the random channels" in text_of(at) and "(p = " not in text_of(at)
+    assert "Only the random channels show whether that is more than chance" in text_of(at) and "(p = " not in text_of(
+        at
+    )
     assert len(at.get("progress")) == 1
     in_a_browser.set()
     BACKGROUND.settle()
@@ -336,7 +338,7 @@ def test_a_frozen_extractor_is_said_in_a_sentence(page):
 
 def test_step_0_and_hostile_links(page):
     page.query_params["step"] = "0"
-    assert any("Step 0 has no step before it" in i.value for i in page.run().info)
+    assert any("Step 0 is the first step, so no channel" in i.value for i in page.run().info)
     page.query_params.update({"step": "2", "channel": "-3", "rho": "nan", "metric": "<b>", "k": "1e9", "since": "7"})
     at = page.run()
     assert not at.exception and not at.error
@@ -353,7 +355,7 @@ def test_settings_of_a_link_hold(page):
     assert not at.exception and not at.error
     text = text_of(at)
     assert "##### Without channel 3" in text and "From step 0 to 2" in text
-    assert "**4 most moved** channels from step 0" in text and "needs the random channels" in text
+    assert "**4 most moved** channels from step 0" in text and "Only the random channels show" in text
 
 
 def test_another_channel_by_its_number(page):

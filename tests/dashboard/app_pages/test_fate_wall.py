@@ -166,14 +166,14 @@ def test_ticked_pictures_become_the_part(app):
 def test_a_run_without_a_survey_says_so_in_its_place(app):
     app.query_params["run"] = "unseen"
     at = app.run()
-    assert not at.exception and "`python -m lag_core survey` with its folder does so" in text(at)
+    assert not at.exception and "run `python -m lag_core survey` once with its folder" in text(at)
 
 
 def test_an_earlier_survey_has_a_wall_and_no_parts(app, root, pictures):
     app.query_params["run"] = "earlier"
     app.query_params["pictures"] = measured_on.encode(pictures, np.arange(8) < 3)
     at = app.run()
-    assert not at.exception and "made by an earlier version" in text(at) and "measured on **" not in text(at)
+    assert not at.exception and "An earlier version made this survey" in text(at) and "measured on **" not in text(at)
 
 
 def test_the_wall_and_a_part_of_the_pictures_need_no_torch(root, pictures):

@@ -93,7 +93,7 @@ def test_the_sentence_follows_from_the_numbers(story, run):
     nowhere = fate_words.ClassLoss(0, 0, 0, 0, None, float("nan"), -1, float("nan"))
     assert fate_words.loss_sentence(nowhere, run, 1, 2).startswith("There is no **building**")
     kept = fate_words.ClassLoss(10, 4, 0, 0, None, float("nan"), -1, float("nan"))
-    assert "none of the **building** pixels" in fate_words.loss_sentence(kept, run, 1, 2)
+    assert "every **building** pixel that was ever right" in fate_words.loss_sentence(kept, run, 1, 2)
 
 
 def test_where_nothing_was_ever_right_nothing_is_said_to_be_kept(story, run):
@@ -266,7 +266,7 @@ def test_counting_on_the_validation_set_and_on_one_class(app):
     app.query_params.update({"counted-on": "set", "pixels-of": "class"})
     at = app.run()
     assert not at.exception and not at.error and not at.info
-    assert any("over the validation set" in t for t in texts(at))
+    assert any("in the validation set" in t for t in texts(at))
     assert any("By lost building pixels" in t for t in texts(at))
 
 
@@ -274,7 +274,7 @@ def test_images_that_are_not_here_stand_by_name(app, run, monkeypatch):
     monkeypatch.setattr(loaders, "ids_here", lambda run, root: ())
     at = app.run()
     assert not at.exception and not at.error
-    assert any("their names stand for them" in text for text in texts(at))
+    assert any("so you see their names" in text for text in texts(at))
     (names,) = [table.value for table in at.dataframe if list(table.value.columns) == ["image", "lost"]]
     assert set(names["image"]) <= set(run.open_dataset().ids("val")) and (names["lost"] > 0).all()
 
@@ -311,7 +311,7 @@ def test_an_upload_shows_changes_instead(app):
     assert not at.exception and not at.error
     assert "no annotation" in headline(at) and "Step 2 changed" in headline(at)
     assert any("Where predictions changed" in t for t in texts(at))
-    assert any("over the validation set" in t for t in texts(at))
+    assert any("in the validation set" in t for t in texts(at))
 
 
 def test_names_from_a_run_are_text(app, tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ def test_the_class_that_lost_most_is_no_background_and_stands_on_the_same_pixels
 
 def test_old_leads_without_the_background() -> None:
     page, found = told("animals-3-1-finetune")
-    assert "background apart, stand at a mean IoU of **0.0 %**" in overview._answer(page, found, None)  # type: ignore[arg-type]
+    assert "without background, have a mean IoU of **0.0 %**" in overview._answer(page, found, None)  # type: ignore[arg-type]
     now = found.headline(page.step)
     assert overview._beside("old_without_background", now, True) == "with background 20.3"
 

@@ -248,7 +248,7 @@ def test_a_step_back_changes_the_answer(app):
     next(b for b in at.button if b.key == "step.back").click().run()
     assert "From step 0 to 1" in headline(at)
     next(b for b in at.button if b.key == "step.back").click().run()
-    assert "its way begins here" in headline(at)
+    assert "its path begins here" in headline(at)
 
 
 def test_stored_ones_say_that_they_do_not_move(app):

@@ -89,8 +89,8 @@ def explained(values, conservation=None, score=1.0, absorbed=0.0):
         (0.4, "integrated-gradients", "40 % of the score over the mean colour's is not accounted for; read"),
         (np.inf, "lrp", "The score is 0"),
         (None, "occlusion", "promises no conservation"),
-        (0.4, "grad-cam", ", at the cells of Z and after ReLU, add up to the explained score but for 40 % of it"),
-        (1.7, "gradient-x-input", "its values add up to the explained score but for 170 % of it"),
+        (0.4, "grad-cam", "its sum, at the cells of Z and after ReLU, misses the explained score by 40 % of it"),
+        (1.7, "gradient-x-input", "its sum misses the explained score by 170 % of it"),
     ],
 )
 def test_the_conservation_error_is_put_in_words(error, method, words):

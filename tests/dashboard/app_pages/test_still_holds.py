@@ -75,7 +75,7 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
     surveyed(path, whole=False)
     at = drawn(path)
     assert any("No probe" in c.value for c in at.caption)
-    assert any("training images were not here" in info.value for info in at.info)
+    assert any("training images were not available" in info.value for info in at.info)
 
 
 def test_lines_of_a_class(tmp_path: Path) -> None:

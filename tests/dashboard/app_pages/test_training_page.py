@@ -332,7 +332,7 @@ def test_steps_of_which_the_same_is_said_share_a_line(tmp_path):
 def test_without_norms_nothing_is_claimed(tmp_path):
     (step,) = effects(history_of(tmp_path, [event(0, 1), event(0, 3)]), Findings(), 1)
     assert step.names(Effect.UNMEASURED) == ("segmentation",)
-    assert "nothing can be said" in terms.verdict(step) and terms.sign(step) == "worked"
+    assert "effect on them is unknown" in terms.verdict(step) and terms.sign(step) == "worked"
 
 
 @pytest.mark.parametrize(
@@ -534,7 +534,7 @@ def test_a_frozen_run_is_answered_and_other_warnings_stay_literal(page):
     assert not at.exception and not at.error
     assert "spm has no gradient" in text_of(at) and "the extractor is frozen" in text_of(at)
     assert [w.value for w in at.warning] == [r"It was \*\*hot\*\*\."]
-    assert "step 2: the journal holds no event of it" in text_of(at)
+    assert "step 2: the journal has no events of this step" in text_of(at)
 
 
 def test_settings_come_from_the_link_and_hostile_ones_fall_back(page):

@@ -55,10 +55,10 @@ def test_every_fate_has_its_icon():
         (True, True, (0.0, 0.0, 0.0, 0.0), "Step 1's network does not find cat here"),
         (False, False, (np.nan, np.nan, np.nan, np.nan), "Step 1's network does not find cat here"),
         (True, True, (60.0, 58.0, 0.0, 0.0), "the heads lost it"),
-        (True, True, (60.0, 58.0, 57.0, 59.0), "still found by the network of today"),
+        (True, True, (60.0, 58.0, 57.0, 59.0), "The present network still finds cat"),
         (True, False, (100.0, 80.0, 82.0, 89.0), "finds less of cat, but still most of it"),
         (True, True, (60.0, 59.0, 40.0, 40.0), "the heads lost a part of it"),
-        (True, True, (60.0, 10.0, 12.0, 0.0), "Neither the features nor the heads"),
+        (True, True, (60.0, 10.0, 12.0, 0.0), "Neither new features with old heads"),
         (True, True, (60.0, 40.0, 40.0, 0.0), "both together do not"),
     ],
 )
