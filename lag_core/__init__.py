@@ -1,4 +1,4 @@
-"""Train, evaluate and explain incremental segmentation models. Everything is loaded when it is first used."""
+"""Train, evaluate and explain incremental segmentation models. Everything is loaded on first use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What analysis_NN.safetensors may hold (docs/run-format.md): shape and range of every array, by group.
 
-A group (`prototypes`, `statistics`, `channels`) of which one array is wrong counts as absent as a whole: its arrays are
-used together. Pure NumPy.
+If one array of a group (`prototypes`, `statistics`, `channels`) is wrong, the whole group counts as absent: its arrays
+are used together. Pure NumPy.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Boundary IoU: the IoU of what lies near the outlines. Pure NumPy.
+"""Boundary IoU: the IoU of pixels near the outlines. Pure NumPy.
 
-Source: Cheng et al., "Boundary IoU" (CVPR 2021): of truth and prediction only the pixels within a distance d of the own
-mask's outline count; d is 2 % of the image's diagonal. Distances are of squares (largest of both axes), as there.
+Source: Cheng et al., "Boundary IoU" (CVPR 2021): in truth and prediction, only pixels within a distance d of their own
+mask's outline count; d is 2 % of the image's diagonal. Distances are the larger of both axes, as in the paper.
 """
 
 from __future__ import annotations
@@ -57,6 +57,6 @@ class BoundaryCounts:
             self.any[step, cls] += (true | called).sum()
 
     def iou(self) -> np.ndarray:
-        """Boundary IoU as a fraction, NaN where a class is not there. Shape: float64 [T, K]."""
+        """Boundary IoU as a fraction, NaN for an absent class. Shape: float64 [T, K]."""
         found = np.full(self.any.shape, np.nan)
         return np.asarray(np.divide(self.both, self.any, out=found, where=self.any > 0))

@@ -1,4 +1,4 @@
-"""The bounds of a number in a frozen dataclass: they stand in the field's metadata, beside its default."""
+"""The bounds of a number in a frozen dataclass: they are in the field's metadata, beside its default."""
 
 from __future__ import annotations
 

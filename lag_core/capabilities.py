@@ -1,7 +1,7 @@
-"""What the networks of a run can be asked for, and how a run without something gets it. Imports no torch.
+"""What the networks of a run can do, and how to supply what one lacks. Imports no torch.
 
-A run says in run.json ("network") what kind its networks are. Pages and commands look here before they ask: what a
-network lacks is said in its place. Source: ours (docs/adr/0006-the-interface-of-a-network.md).
+A run says in run.json ("network") what kind its networks are. Pages and commands check here first, and
+say what a network lacks. Source: ours (docs/adr/0006-the-interface-of-a-network.md).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST: dict[str, frozenset[str]] = {
     "adapter": frozenset(CAPABILITIES),
     "stored": frozenset({"labels"}),
 }
-"""Kind of a run's networks -> what they can at most."""
+"""Kind of a run's networks -> the most that they can do."""
 
 NAMES: dict[str, str] = {
     "labels": "label maps",
@@ -34,18 +34,18 @@ NAMES: dict[str, str] = {
 
 
 class Lacks(RunError):
-    """A run's networks cannot be asked this; the sentence says what they lack and how to supply it."""
+    """A run's networks cannot do this; the message says what they lack and how to supply it."""
 
 
 def capabilities(run: Run) -> frozenset[str]:
-    """What the networks of `run` can be asked for."""
+    """What the networks of `run` can do."""
     most = MOST[run.kind]
     said = run.network.get("can")
     return most if run.kind == "segmenter" else most & frozenset(said if isinstance(said, list) else ())
 
 
 def trained_here(run: Run) -> bool:
-    """Whether this project trained the run: one that was imported has no journal, and no setting of ours made it."""
+    """Whether this project trained the run. An imported one has no journal and no configuration of ours."""
     return run.kind == "segmenter" and "imported" not in run.info
 
 
@@ -64,7 +64,7 @@ def lacking(run: Run, needs: Iterable[str]) -> str:
         return (
             f"There is no LRP for the network of {run.name}: "
             f"{str(run.network.get('without_lrp') or 'it was adopted without')[:200]}. "
-            "The gradient methods and Grad-CAM at Z are offered."
+            "The gradient methods and Grad-CAM at Z are available."
         )
     return (
         f"The adapter of {run.name} gives no {names}. Name the module whose output is Z as `latent` in the adapter, "
@@ -73,7 +73,7 @@ def lacking(run: Run, needs: Iterable[str]) -> str:
 
 
 def require(run: Run, *needs: str) -> None:
-    """`Lacks`, unless the networks of `run` can be asked for all of `needs`."""
+    """Raise `Lacks` unless the networks of `run` can do all of `needs`."""
     sentence = lacking(run, needs)
     if sentence:
         raise Lacks(sentence)

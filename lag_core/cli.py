@@ -14,7 +14,7 @@ from lag_core.sentences import OUTPUT, naming_stream, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. 0: done; 2: a user's mistake, said in one sentence; 1: a mistake of ours; 130, 143: a signal."""
+    """Run one command. 0: done; 2: a user's mistake, with a one-sentence message; 1: our bug; 130, 143: a signal."""
     from lag_core.config import ConfigError
     from lag_core.data.dataset import DatasetMissing
     from lag_core.data.pictures import DataError
@@ -43,13 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say_no_more() -> None:
-    """Drop what standard output still holds: Python would try again at its end, and complain in its own words."""
+    """Drop what is left in standard output: Python would try to write it again at exit, and print its own error."""
     with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Shows each option's default where it has one."""
+    """Shows each option's default, if it has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="lag", description="Train, evaluate and explain incremental segmentation.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for module in COMMANDS:
-        name = module.__name__.rpartition(".")[2].rstrip("_").replace("_", "-")  # import is a word of Python's
+        name = module.__name__.rpartition(".")[2].rstrip("_").replace("_", "-")  # import is a Python keyword
         text = (module.__doc__ or "").strip()
         own = commands.add_parser(
             name,

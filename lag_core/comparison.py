@@ -1,4 +1,4 @@
-"""Runs in numbers, side by side: what `evaluate` and `compare` print and the dashboard's tables show."""
+"""The numbers of runs, side by side, as `evaluate` and `compare` print them and the dashboard's tables show them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ COLUMNS: Mapping[str, str] = {
 NOTES = (
     "old: classes of step 0 without the background; old+bg: with it, as in the papers (also in all and harmonic).",
     "forgetting, bwt: each class on the same pixels at both steps, those whose class the earlier step knows.",
-    "* as in the papers: each step on all pixels that it knows, so newly counted pixels pass for forgetting.",
+    "* as in the papers: each step on all pixels that it knows, so newly counted pixels look like forgetting.",
 )
-"""What the headings of `COLUMNS` mean, a sentence each."""
+"""The meaning of the headings of `COLUMNS`, one sentence each."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Row:
     name: str
     method: str
     old_without_background: float
-    """Mean IoU of the classes of step 0, background apart."""
+    """Mean IoU of the classes of step 0, without background."""
     old: float
     """The same with the background: the convention of the papers."""
     new: float

@@ -30,12 +30,12 @@ LARGEST_TILE = 1024
 
 
 class ConfigError(Said, ValueError):
-    """A user's mistake in the configuration, said in one sentence."""
+    """A user's mistake in the configuration, with a one-sentence message."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images, which task, how they are cut."""
+    """Which images, which task, and how images are cut."""
 
     dataset: Literal["aerial", "folder", "voc", "ade20k", "isprs", "cityscapes", "coco"] = "aerial"
     root: str = ""
@@ -51,13 +51,13 @@ class DataConfig:
     """Side of the square that the network sees; see `fit`."""
     fit: Literal["pad", "crop", "windows"] = "pad"
     """"pad": longer images are scaled down, shorter ones padded. "crop": an image is scaled so that its shorter side is
-    `size`, and its centre is cut out: that is the picture then, and its mask is cut alike. "windows": larger images are
+    `size`, and its centre is cut out, with its mask. "windows": larger images are
     not scaled; their windows of `size` are images of their own (lag_core/data/windows.py)."""
     overlap: float = bounded(0.25, 0.0, 0.9)
-    """"windows": share of their side by which validation windows overlap; training windows do not."""
+    """"windows": overlap of validation windows as a share of their side; training windows do not overlap."""
     bands: tuple[int, ...] = ()
     """Three bands of an image file, counted from 1, in the order in which the network takes them; empty: the first
-    three. Of a TIFF they are read by the extra [tiff]."""
+    three. TIFF files need the extra [tiff] for this."""
     range: tuple[float, ...] = ()
     """Of images with 16 bits a channel: the values [low, high] that become 0 and 255. Empty: percentiles 0.5 and 99.5
     of the training images, which are then stored here (lag_core/data/deep_pixels.py)."""
@@ -73,11 +73,11 @@ class DataConfig:
     """Views of each training image that are drawn once and kept with their trunk features; 0: drawn afresh in every
     epoch, with nothing kept (for datasets that do not fit in memory)."""
     workers: int = bounded(0, 0, 256)
-    """Processes that read and augment images ahead of the training; 0: none. Has no influence on any bit."""
+    """Processes that read and augment images ahead of the training; 0: none. The results do not depend on it."""
     holdout: float = bounded(0.1, 0.0, 0.9)
     """Share of the training images kept aside for choices; the validation set is never used for one."""
     measure: Literal["val", "held"] = "val"
-    """What the metrics are taken on: the validation set, or the images held out of training (to choose settings)."""
+    """What the metrics are measured on: the validation set, or the images held out of training (to choose settings)."""
     tiles: int = bounded(300, 1, 100_000)
     """`aerial`: training tiles of each domain."""
 
@@ -98,11 +98,11 @@ class ModelConfig:
     depth: Literal["layer3", "layer4"] = "layer4"
     """Last stage that the backbone has. "layer3" leaves the deepest one out: it is the most work at stride 8."""
     skip: Literal["none", "layer1", "layer2", "layer3"] = "none"
-    """From this stage on, the trunk keeps what each stage returns: the later ones enlarged and put beside it, so that
+    """From this stage on, the trunk keeps every stage's output: later ones are enlarged and concatenated, so that
     the latent map is as fine as this stage's."""
     shared: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4"] = "layer4"
-    """Last backbone stage of the trunk: what is frozen after step 0 and so shared by all steps. "none": nothing is, the
-    whole network can train at each step."""
+    """Last backbone stage of the trunk, the part that is frozen after step 0 and shared by all steps. "none": no trunk,
+    the whole network can train at each step."""
     latent: int = bounded(128, 4, 4096)
     """Channels of the latent map Z (the ASPP's output)."""
     head_width: int = bounded(64, 1, 4096)
@@ -118,9 +118,9 @@ class ModelConfig:
     dilated_first_block: bool = False
     """Whether the first block of a dilated stage is dilated like its others; torchvision's has half the rate."""
     pooling_window: int = bounded(0, 0, 4096)
-    """Side, in cells, of the window that the ASPP's image pooling takes the mean of; 0: the whole map."""
+    """Side, in cells, of the window over which the ASPP's image pooling averages; 0: the whole map."""
     checkpointing: bool = False
-    """Whether each backbone stage that trains is computed a second time on the way back instead of being kept: less
+    """Whether each trained backbone stage is recomputed in the backward pass instead of being kept: less
     memory, about a third more time, the same bits."""
     head: Literal["conv", "linear"] = "conv"
     """A head: convolution, norm, activation, 1x1 convolution; or the 1x1 convolution alone."""
@@ -136,7 +136,7 @@ class OptimConfig:
     min_iterations_first: int = bounded(0, 0, 10_000_000)
     """Lower bound of step 0's iterations."""
     min_iterations: int = bounded(0, 0, 10_000_000)
-    """Lower bound of a later step's iterations: a step with few images hardly trains else (docs/method.md#tried)."""
+    """Lower bound of a later step's iterations: else a step with few images hardly trains (docs/method.md#tried)."""
     batch: int = bounded(16, 1, 4096)
     lr_head: float = bounded(0.01, 0.0, 100.0)
     """Heads at step 0."""
@@ -152,23 +152,23 @@ class OptimConfig:
     lr_stage_later: float = bounded(0.0, 0.0, 100.0)
     """Stages behind the trunk after step 0 (needs an earlier model.shared than "layer4")."""
     batch_norm: Literal["first", "always", "never"] = "first"
-    """When what trains normalises by its batch instead of by running statistics: at step 0 alone, at every step, or at
-    none."""
+    """At which steps trained layers normalise by their batch instead of by running statistics: the first, all
+    or none."""
     extractor_delay: float = bounded(0.3, 0.0, 1.0)
     """Share of a later step's iterations before ASPP and stage join: a transferred head starts with a large loss."""
     warmup: float = bounded(0.0, 0.0, 1.0)
-    """Share of a later step over which a part's learning rate grows from 0, from when it joins."""
+    """Share of a later step over which a part's learning rate grows from 0 after it joins."""
     clip: float = bounded(0.0, 0.0, 1e6)
     """Largest norm of all gradients together after step 0; 0: no limit."""
     steadiness: float = bounded(0.0, 0.0, 1.0)
-    """Bound of the rate of what joins the heads after step 0, as a share of the largest one at which the loss, as steep
-    as it is when the part joins, is stable; 0: no bound. 0.5 is a good value (lag_core/training/sharpness.py)."""
+    """Bound on the learning rate of a part that joins after step 0, as a share of the largest rate that is stable for
+    the loss's curvature at that moment; 0: no bound. 0.5 is a good value (lag_core/training/sharpness.py)."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
     """Optimiser of step 0. Later steps always use SGD: the shares of the loss terms follow its updates."""
     momentum: float = bounded(0.9, 0.0, 1.0)
     weight_decay: float = bounded(1e-4, 0.0, 10.0)
     sync_batch_norm: bool = False
-    """Whether batch norm takes the batch of all processes together (with torchrun) instead of each its own part."""
+    """Whether batch norm uses the batch of all processes together (with torchrun), not each process's own part."""
     decay_norms: bool = True
     """Whether weight decay acts on biases and on batch norm's scales, too, as it does in the literature."""
     power: float = bounded(0.9, 0.0, 100.0)
@@ -179,16 +179,16 @@ class OptimConfig:
     """Mixed precision; "auto": bf16 where the device computes in it, else off. "fp16" scales the loss, leaves out
     updates whose gradients overflow, and records no shares of the terms."""
     accumulate: int = bounded(1, 1, 4096)
-    """Parts of equal size that a batch is cut into, to be run one after another before the update: less memory. Means
+    """Number of equal parts of a batch that run one after another before the update: less memory. Means
     over pixels, prototypes and batch norm are then those of the parts."""
     channels_last: bool = False
-    """Memory layout with the channels innermost, which a GPU's convolutions want; other bits."""
+    """Memory layout with the channels innermost, which suits a GPU's convolutions; changes the bits."""
     fused: bool = False
-    """One kernel for the whole update instead of one for each tensor; other bits."""
+    """One kernel for the whole update instead of one per tensor; changes the bits."""
     tf32: bool = False
     """Whether a GPU may round the factors of float32 products to 10 bits of mantissa."""
     compile: bool = False
-    """Whether torch.compile makes kernels of its own for the student (needs a compiler; the first iterations wait)."""
+    """Whether torch.compile compiles the student (needs a compiler; the first iterations wait)."""
     seed: int = bounded(0, 0, 2**32 - 1)
     deterministic: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -205,25 +205,25 @@ class MethodConfig(TermWeights):
 
     name: str = "reference"
     loss: Literal["bce", "ce", "mib", "bce_foreground"] = "bce"
-    """What was trained, and so how to predict. "bce_foreground": classes by their sigmoid, and the background, which
-    has no logit of its own, where none is above 0.5 (DKD, STAR)."""
+    """The loss, and thus how to predict. "bce_foreground": classes by their sigmoid; the background has
+    no logit of its own and is predicted where no class is above 0.5 (DKD, STAR)."""
     positive: float = bounded(1.0, 0.0, 1e6)
     """"bce_foreground": weight of a channel's loss at its own pixels."""
     unknown: bool = False
-    """Model the unknown class in a channel of its own (datasets without background always do)."""
+    """Model the unknown class in its own channel (always on for datasets without background)."""
     extractor: Literal["frozen", "live"] = "frozen"
     """Whether ASPP and stage train after step 0."""
     old_heads: Literal["frozen", "live"] = "frozen"
     transfer: bool = False
     """Initialise a new head from an old one."""
     transfer_from: Literal["unknown", "nearest"] = "unknown"
-    """The unknown's head (else the background's), or that of the old class which the teacher takes the new one for."""
+    """The unknown's head (else the background's), or that of the old class that the teacher predicts on the new one."""
     init_from_background: bool = False
     """MiB's initialisation: the new classes share the background's probability."""
     pseudo: Literal["off", "hard", "soft", "adaptive", "entropy"] = "off"
     pseudo_threshold: float = bounded(0.7, 0.0, 1.0)
     pseudo_margin: float = bounded(0.0, 0.0, 1.0)
-    """Least difference of the teacher's two best scores (uncertainty rule); 0: not asked."""
+    """Least difference of the teacher's two best scores (uncertainty rule); 0: not used."""
     pseudo_keep: float = bounded(0.5, 0.0, 1.0)
     """"adaptive": share of each class's candidate pixels that is accepted."""
     kd_unknown: bool = True
@@ -232,7 +232,7 @@ class MethodConfig(TermWeights):
     """Distillation is multiplied by kd_decay ** progress."""
     spm_separation: float = bounded(0.5, 0.0, 1e6)
     nsc_threshold: float = bounded(0.7, 0.0, 1.0)
-    """Least score of the teacher on the pixels whose relevance is kept."""
+    """Least score of the teacher on the pixels whose relevance is preserved."""
     nsc_every: int = bounded(2, 1, 1_000_000)
     nsc_classes: int = bounded(4, 1, 1000)
     rho: float = bounded(0.5, 0.0, 1.0)
@@ -245,17 +245,17 @@ class MethodConfig(TermWeights):
     """Where statistics are kept and replay begins: at Z, or at the frozen trunk's output."""
     replay_maps: Literal["drawn", "carried", "stored"] = "drawn"
     """"trunk": maps drawn from the statistics; or the step's own images with their new objects carried over to the old
-    classes (needs replay_covariance = "full"); or the images of earlier steps, which no method may keep: a bound."""
+    classes (needs replay_covariance = "full"); or the images of earlier steps: a bound, as no method may keep them."""
     replay_domain: Literal["stored", "step"] = "stored"
-    """"carried": new objects take on the statistics that the old class's own step stored, or those of the pixels that
-    the teacher calls so in this step's images: for a step of another domain."""
+    """"carried": new objects take on the statistics that the old class's own step stored, or those of this step's
+    pixels that the teacher predicts as that class: for a step of another domain."""
     replay_kd: float = bounded(1.0, 0.0, 1e6)
-    """"trunk": weight of the teacher's answers on the replayed maps."""
+    """"trunk": weight of distillation on the replayed maps."""
     replay_samples: int = bounded(8, 1, 100_000)
     """Of each old class in an iteration: patches at "latent", whole maps at "trunk"."""
     replay_covariance: Literal["mean", "diagonal", "rectified", "full"] = "diagonal"
     replay_balance: bool = False
-    """STAR's amounts: as many replayed features, and background pixels as often, as in all steps' data together."""
+    """STAR's balance: replayed features and background pixels as frequent as in all steps' data together."""
     labels: Literal["setting", "all"] = "setting"
     """"all": every class is annotated at every step and all steps are trained as one (joint)."""
 
@@ -315,7 +315,7 @@ def parse_override(text: str) -> dict[str, Any]:
 
 
 def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Nested tables laid over one another, the later ones on top."""
+    """Nested tables merged; later ones win."""
     result: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -338,7 +338,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def neutral(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """`to_dict` without this machine's folders: of data.root and model.weights, only the last part is left."""
+    """`to_dict` without this machine's folders: only the last part of data.root and model.weights is left."""
     data, model = dict(tables["data"]), dict(tables["model"])
     data["root"] = PurePath(data["root"]).name
     model["weights"] = PurePath(model["weights"]).name
@@ -427,7 +427,7 @@ def _check(config: Config) -> None:
 
 
 def _check_method(method: MethodConfig) -> None:
-    """Parts that need one another."""
+    """Options that depend on one another."""
     if method.replay_maps == "carried" and (method.replay_at, method.replay_covariance) != ("trunk", "full"):
         raise ConfigError('method.replay_maps = "carried" needs replay_at = "trunk" and replay_covariance = "full"')
     if method.replay_domain == "step" and method.replay_maps != "carried":
@@ -443,7 +443,7 @@ def _check_method(method: MethodConfig) -> None:
 
 
 def _check_depth(model: ModelConfig) -> None:
-    """What goes with a backbone that ends early, or that joins two of its stages."""
+    """Options for a backbone that ends early, or that joins two of its stages."""
     if model.depth == "layer3" and model.shared == "layer3":
         raise ConfigError('model.shared = "layer3" needs model.depth = "layer4": no stage is left behind the trunk')
     if model.skip != "none" and model.shared != "layer4":
@@ -453,7 +453,7 @@ def _check_depth(model: ModelConfig) -> None:
 
 
 def _check_protocol(config: Config) -> None:
-    """Keys of the data and the optimiser that ask something of one another."""
+    """Keys of the data and the optimiser that depend on one another."""
     scales = config.data.scales
     if len(scales) != 2 or not 0.01 <= scales[0] <= scales[1] <= 100:
         raise ConfigError(f"data.scales = {list(scales)}: expected the smallest and the largest scale, 0.01 to 100")

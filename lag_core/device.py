@@ -8,7 +8,7 @@ NAMES = ("auto", "cpu", "cuda")
 
 
 def device_named(name: str) -> str:
-    """`auto`: a GPU where torch sees one. ConfigError for another name, or for a GPU that is not there."""
+    """`auto`: a GPU if torch sees one. ConfigError for another name, or for a missing GPU."""
     import torch
 
     if name not in NAMES:

@@ -1,7 +1,7 @@
 """The events of a run in other formats: CSV, and TensorBoard's event files (written here: no package is needed).
 
 A file holds one series for each quantity: loss, each term, its gradient, learning rates, and after each step the IoU of
-each class. The place of a number is its iteration, counted on over all steps.
+each class. The position of a number is its iteration, counted over all steps.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Runs that differ in their seed alone, taken together: mean, spread, and paired tests between methods.
+"""Groups of runs that differ only in their seed: mean, spread, and paired tests between methods.
 
-Rules, ours. A group is the runs whose configurations are equal but for the seed and where files lie. Two groups are
+The rules are ours. A group is the runs with equal configurations except for seed and folders. Two groups are
 compared on the seeds that both have, each seed a pair: the mean difference with its 95 % t interval, and the exact
 two-sided sign-flip test: p is the share of the 2^n ways to swap the two runs of pairs that make the mean difference as
 large. So p is at least 2 / 2^n: 0.25 with three seeds, 0.0625 with five.
@@ -32,7 +32,7 @@ class Group:
     """In the order of their seeds."""
     seeds: tuple[int, ...]
     places: tuple[int, ...] = ()
-    """Where the runs stand in what was given to `grouped`."""
+    """Indices of the runs in the argument of `grouped`."""
 
     def values(self, column: str) -> np.ndarray:
         """One number of each run, as fractions. Shape: float [n]."""
@@ -79,7 +79,7 @@ def grouped(runs: Sequence[Run], rows: Sequence[Row]) -> list[Group]:
 
 
 def _tables(run: Run) -> Mapping[str, Mapping[str, object]]:
-    """The configuration without what seeds and machines may change."""
+    """The configuration without values that seeds and machines may change."""
     tables = configuration.neutral(configuration.to_dict(run.config))
     left_out = {"optim": {"seed", "threads", "device"}, "log": set(tables["log"])}
     return {
@@ -91,7 +91,7 @@ def _tables(run: Run) -> Mapping[str, Mapping[str, object]]:
 def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
     """The settings in which the runs differ, the method first: "section.key" -> the value of each run, as text.
 
-    What seeds and machines may change is left out.
+    Values that seeds and machines may change are left out.
     """
     tables = [_tables(run) for run in runs]
     names = dict.fromkeys((section, key) for table in tables for section, own in table.items() for key in own)
@@ -181,7 +181,7 @@ def other_images(runs: Sequence[Run]) -> list[str]:
         if differing:
             sentences.append(
                 f"{run.name} was measured on other images than {first.name}: true pixels of {', '.join(differing[:3])}"
-                f"{' and others' if len(differing) > 3 else ''} differ, so their numbers do not compare"
+                f"{' and others' if len(differing) > 3 else ''} differ, so their numbers cannot be compared"
             )
     return sentences
 

@@ -1,8 +1,8 @@
-"""How sure an IoU is: pixel counts of each image, drawn again with replacement. Pure NumPy. Ours.
+"""Intervals of an IoU: pixel counts of each image, resampled with replacement. Pure NumPy. Ours.
 
 The windows of a tile are drawn together (lag_core/tiles.py). One tile alone has no interval: NaN. The interval says how
-much an IoU would change with other images of the same kind. It says nothing of another training: for that, train with
-several seeds and group them (`lag compare --group`).
+much an IoU would change with other images of the same kind. It says nothing about another training: for that, train
+with several seeds and group them (`lag compare --group`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ImageCounts:
         return Intervals(whole, *_bounds(drawn))
 
     def _ious(self, sums: np.ndarray) -> np.ndarray:
-        """IoU of each class, and behind them the mean over the known ones. Shape: [B, T, 3, K] -> [B, T, K + 1]."""
+        """IoU of each class, then the mean over the known ones. Shape: [B, T, 3, K] -> [B, T, K + 1]."""
         right, true, called = (sums[:, :, i].astype(np.float64) for i in range(3))
         union = true + called - right
         ious = np.divide(right, union, out=np.full(union.shape, np.nan), where=union > 0)

@@ -1,9 +1,9 @@
-"""Two methods on the same images: how sure their difference is if other images of the kind had been measured. Ours.
+"""Two methods on the same images: the uncertainty of their difference over images of the same kind. Ours.
 
-`lag evaluate RUN --write` keeps each image's pixel counts in the run. A draw takes the images again with replacement,
-the same for all runs, the windows of a tile together (lag_core/tiles.py); of each draw comes the mean over a method's
+`lag evaluate RUN --write` keeps each image's pixel counts in the run. A draw resamples the images with replacement,
+the same for all runs, the windows of a tile together (lag_core/tiles.py). Each draw gives the mean over a method's
 seeds, and the difference of two methods. p is twice the smaller share of draws on one side of 0, at least
-2 / (draws + 1). It says nothing of another training: the paired test over seeds does (lag_core/groups.py).
+2 / (draws + 1). It says nothing about another training; the paired test over seeds does (lag_core/groups.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lag_core.tiles import by_tile, tiles_of
 
 FILE = "image_counts.safetensors"
 MEASURES = ("old_without_background", "old", "new", "all", "harmonic", "average")
-"""What can be computed of right, true and called pixels; forgetting on fixed pixels needs whole matrices."""
+"""What can be computed from right, true and predicted pixels; forgetting on fixed pixels needs whole matrices."""
 MOST = 2**46
 """Largest count."""
 
@@ -45,7 +45,7 @@ class ImagePairing:
     first: str
     second: str
     images: int
-    """What is drawn: pictures, or tiles where windows were measured."""
+    """The number of drawn units: pictures, or tiles if windows were measured."""
     difference: float
     """Of the means over seeds, first - second, on all images."""
     low: float
@@ -54,7 +54,7 @@ class ImagePairing:
 
 
 def keep(run: Run, found: ImageCounts) -> None:
-    """Write the counts into the run. OSError where they cannot be written."""
+    """Write the counts into the run. OSError if they cannot be written."""
     ids = np.frombuffer("\n".join(found.by_image).encode("utf-8", "surrogateescape"), np.uint8)
     write_tensors(run.path / FILE, {"ids": ids, "counts": found.counts()})
 
@@ -106,7 +106,7 @@ def image_pairings(
     tiles = tiles_of(every[0].images)
     number = int(tiles.max()) + 1
     weights = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), draws)
-    weights = np.concatenate([np.ones((1, number), np.int64), weights])  # the images as they are come first
+    weights = np.concatenate([np.ones((1, number), np.int64), weights])  # the undrawn images come first
     drawn = [
         np.mean([_of_draws(one, by_tile(one.counts, tiles), weights, measure) for one in group], 0) for group in counted
     ]

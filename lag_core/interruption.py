@@ -12,13 +12,13 @@ from lag_core.sentences import say
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where the program was, as Ctrl-C is: what cleans up after the one does so after the other."""
+    """SIGTERM as an exception, like Ctrl-C, so that the same code cleans up after both."""
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM raise Terminated inside; the handler from before comes back at the end."""
-    if threading.current_thread() is not threading.main_thread():  # only it may set handlers, and gets them
+    """Let SIGTERM raise Terminated inside; the previous handler is restored at the end."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
 
@@ -34,6 +34,6 @@ def ended_by_signals() -> Iterator[None]:
 
 def interrupted(ended: KeyboardInterrupt, *, trains: bool = False) -> int:
     """Say so in one sentence; returns the exit code."""
-    rest = "; `lag train … --resume` goes on from the last saved point" if trains else ""
+    rest = "; `lag train … --resume` continues from the last saved point" if trains else ""
     say(f"lag: {'terminated' if isinstance(ended, Terminated) else 'interrupted'}{rest}", sys.stderr)
     return 128 + (signal.SIGTERM if isinstance(ended, Terminated) else signal.SIGINT)

@@ -1,8 +1,8 @@
 """Every loss term that preserves something, once: its weight key, bounds, schedule, words and formula. No torch.
 
 A term is a field of `TermWeights`, which `MethodConfig` inherits: the field's name is the term's name in logs and its
-key in the configuration, its default is the weight without a preset. What the term computes stands under the same name
-in lag_core/method/terms.py. Nothing else has to be touched for a new term (docs/extending.md).
+key in the configuration, its default is the weight without a preset. The computation has the same name
+in lag_core/method/terms.py. A new term needs no other change (docs/extending.md).
 
 The segmentation term is not here: every method has it, with weight 1.
 """
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from lag_core.bounds import bounded
 
 Schedule = Literal["constant", "decayed", "ramped"]
-"""How the weight goes over a step: as it is; times kd_decay ** progress; from 0 over the first `ramp` of the step.
+"""The weight over a step: constant; times kd_decay ** progress; growing from 0 over the first `ramp` of the step.
 docs/method.md#schedule."""
 
 LARGEST = 1e6
@@ -27,7 +27,7 @@ class LossTerm:
     """One loss term in words."""
 
     short: str
-    """What it is called in a sentence."""
+    """Its name in a sentence."""
     meaning: str
     """One sentence for the Training page."""
     formula: str
@@ -36,11 +36,11 @@ class LossTerm:
     """#RRGGBB of its curves: Okabe and Ito's palette, and a violet."""
     schedule: Schedule = "constant"
     needs_split: bool = False
-    """Whether it looks at the split of the channels."""
+    """Whether it uses the split of the channels."""
     sparse: bool = False
     """Whether it is taken on every nsc_every-th iteration only."""
     needs_teacher: bool = True
-    """Whether it is defined only where there is a network of the step before."""
+    """Whether it is defined only if there is a network of the previous step."""
     heads_only: bool = False
     """Whether it reaches the heads alone, whatever else trains."""
 
@@ -90,14 +90,14 @@ class TermWeights:
     )
     kd_latent: float = _weight(
         "distillation of Z",
-        "Distillation of the latent map: the features before the heads stay what they were.",
+        "Distillation of the latent map: the features before the heads stay the same.",
         r"\lVert Z - Z^{old} \rVert^2 / \lVert Z^{old} \rVert^2",
         "#56B4E9",
         schedule="decayed",
     )
     kd_stages: float = _weight(
         "distillation of the stages",
-        "Distillation of the backbone's output: its features stay what they were.",
+        "Distillation of the backbone's output: its features stay the same.",
         r"\lVert F - F^{old} \rVert^2 / \lVert F^{old} \rVert^2",
         "#CC79A7",
         schedule="decayed",
@@ -110,39 +110,38 @@ class TermWeights:
     )
     pod: float = _weight(
         "local POD",
-        "PLOP's local POD: features pooled over strips, at several scales, stay what they were.",
+        "PLOP's local POD: features pooled over strips, at several scales, stay the same.",
         r"\textstyle\sum_F \lVert \mathrm{pooled}(F) - \mathrm{pooled}(F^{old}) \rVert",
         "#009E73",
     )
     dkd: float = _weight(
         "DKD",
-        "DKD's decomposed distillation: what speaks for an old class stays what it was, and so does what speaks "
+        "DKD's decomposed distillation: the evidence for an old class stays the same, and so does the evidence "
         "against it.",
         r"\mathrm{BCE}(z^+, \sigma(z^{+old})) + \mathrm{BCE}(z^-, \sigma(z^{-old}))",
         "#D55E00",
     )
     ocfm: float = _weight(
         "OCFM",
-        "STAR's old-class features: the latent map stays what it was where an old class is.",
+        "STAR's old-class features: the latent map stays the same where an old class is.",
         r"\lVert Z - Z^{old} \rVert^2 / \lVert Z^{old} \rVert^2 \text{ where an old class is}",
         "#56B4E9",
     )
     sad: float = _weight(
         "SAD",
-        "STAR's discriminative term: a new class is pushed from the old class that it resembles most.",
+        "STAR's discriminative term: a new class is pushed away from the old class that it resembles most.",
         r"\mathrm{mean}_{new\,n} \cos(\mu_n, p_{k(n)}), \quad k(n) = \arg\max_{old\,k} \cos(\mu_n^{old}, p_k)",
         "#D55E00",
     )
     replay: float = _weight(
         "replay",
-        "Replay: features made of the old classes' statistics are still told apart.",
+        "Replay: features drawn from the old classes' statistics are still told apart.",
         r"L(y(z), k), \quad z \sim N(m_k, S_k),\ k \text{ old}",
         "#8C6BB1",
     )
     auxiliary: float = _weight(
         "auxiliary classifier",
-        "DKD's auxiliary classifier learns that nothing seen so far is what it looks for; the next step's new head "
-        "starts from it.",
+        "DKD's auxiliary classifier learns to reject everything seen so far; the next step's new head starts from it.",
         r"\mathrm{BCE}(h, 0)",
         "#E69F00",
         needs_teacher=False,

@@ -17,10 +17,10 @@ NAME = 200
 
 
 def checked_matrices(content: Mapping[str, Any], steps: int, classes: int) -> tuple[dict[str, np.ndarray], list[str]]:
-    """({"": int64 [T, K, K], domain: the same}, what of the domains is wrong and left out).
+    """({"": int64 [T, K, K], domain: the same}, faults in the domains, which are left out).
 
-    ValueError, KeyError or TypeError where the whole set's matrices are none. A training that was stopped while it
-    finished a step may have measured one step more than there is: it is cut off.
+    ValueError, KeyError or TypeError if the whole set's matrices are invalid. A training that was stopped while it
+    finished a step may have measured one step too many: it is cut off.
     """
     entries = content["steps"]
     if not isinstance(entries, list) or len(entries) < steps:
@@ -31,7 +31,7 @@ def checked_matrices(content: Mapping[str, Any], steps: int, classes: int) -> tu
     faults = []
     named = entries[0].get("by_domain", {})
     if not isinstance(named, dict) or len(named) > DOMAINS:
-        return measured, [f"steps[0].by_domain is no table of at most {DOMAINS} domains; it is left out"]
+        return measured, [f"steps[0].by_domain is not a table of at most {DOMAINS} domains; it is left out"]
     for name in named:
         try:
             if not 0 < len(name) <= NAME:
@@ -47,5 +47,5 @@ def _matrices(given: list[Any], key: str, classes: int) -> np.ndarray:
     if found.shape != (len(given), classes, classes):
         raise ValueError(f"{key} has the shape {found.shape}, expected {(len(given), classes, classes)}")
     if found.dtype.kind not in "iu" or found.min() < 0 or found.max() > MOST:
-        raise ValueError(f"{key} holds what are no whole numbers from 0 to {MOST}")
+        raise ValueError(f"{key} does not hold whole numbers from 0 to {MOST}")
     return found.astype(np.int64)

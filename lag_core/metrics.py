@@ -21,7 +21,7 @@ import numpy as np
 from lag_core.protocol import IGNORE, LabelSpace
 
 _AT_ONCE = 4 * 2**20
-"""Pixels that are counted at once: their numbers take 8 bytes each on the way."""
+"""Pixels that are counted at once, at 8 bytes each."""
 
 
 def confusion(truth: np.ndarray, prediction: np.ndarray, n: int) -> np.ndarray:
@@ -29,7 +29,7 @@ def confusion(truth: np.ndarray, prediction: np.ndarray, n: int) -> np.ndarray:
 
     Shape: integers [...], [...] -> int64 [n, n]; rows truth, columns prediction. Truth 255 is ignored.
     ValueError for any other label outside 0..n-1, also for a prediction of 255 on a pixel that counts: a
-    model must answer everywhere, and labels that it has not learned are dropped by `seen_only`, not here.
+    model must predict everywhere, and `seen_only` drops labels that it has not learned.
     """
     if truth.shape != prediction.shape:
         raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}: they must be equal")
@@ -46,7 +46,7 @@ def confusion(truth: np.ndarray, prediction: np.ndarray, n: int) -> np.ndarray:
 
 
 def added(counted: Sequence[list[dict[str, np.ndarray]]]) -> list[dict[str, np.ndarray]]:
-    """The sum of what several processes counted: confusion matrices of each step by domain."""
+    """The sum of several processes' counts: confusion matrices of each step by domain."""
     first, *others = counted
     for other in others:
         for total, more in zip(first, other, strict=True):

@@ -1,4 +1,4 @@
-"""Tensors of few values as one byte per element: an index, and the values that it points to. Nothing is lost.
+"""Lossless storage of tensors with few values, one byte per element: an index, and the values that it points to.
 
 Weights that come from an 8-bit network have at most 256 values each, whatever they are stored in. In a file the
 tensor NAME is then two: NAME@index, uint8 of the tensor's shape, and NAME@values, its values in ascending bit pattern.
@@ -13,7 +13,7 @@ import numpy as np
 INDEX, VALUES = "@index", "@values"
 
 WORTHWHILE = 4096
-"""Bytes from which on a tensor is looked at."""
+"""Smaller tensors (in bytes) are not indexed."""
 
 
 def indexed(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
-"""Label maps that any framework made, kept in a run folder: `predictions/step_NN/<image>.png`, in dataset ids.
+"""Label maps from any framework, stored in a run folder: `predictions/step_NN/<image>.png`, in dataset ids.
 
-Beside a label map may lie `<image>.safetensors` with `scores`, float32 [K, h, w] (a probability a class, in order of
+A label map may come with `<image>.safetensors`: `scores`, float32 [K, h, w] (a probability per class, in order of
 introduction) and `latent`, float32 [C, h, w]. Both cover the picture. Imports no torch. Source: ours
 (docs/open-your-own.md).
 """
@@ -32,19 +32,19 @@ ARRAYS = ("scores", "latent")
 
 
 def step_folder(step: int) -> str:
-    """Where the label maps of a step lie in the run folder."""
+    """The folder of a step's label maps in the run folder."""
     return f"{FOLDER}/step_{step:02d}"
 
 
 class StoredPredictions:
-    """The label maps of a run. RunError for a picture that it has none of, or a file that cannot be read."""
+    """The label maps of a run. RunError for a picture without one, or a file that cannot be read."""
 
     def __init__(self, run: Run):
         self.run = run
 
     @property
     def _root(self) -> tuple[Path, ...]:
-        """Where its files may lie once links are followed."""
+        """The folder that must contain its files after links are followed."""
         return reading.run_folder(self.run.path / FOLDER)
 
     @cached_property
@@ -73,15 +73,15 @@ class StoredPredictions:
         safe = name in self.images and "/" not in name and "\\" not in name and not name.startswith(".")
         if not safe:
             raise RunError(
-                f"{self.run.name} holds label maps of its validation images alone, none of this picture; `lag import` "
-                "or `lag adopt` open the networks themselves, which answer for any picture"
+                f"{self.run.name} has label maps only of its validation images, not of this picture; `lag import` "
+                "or `lag adopt` open the networks themselves, which work on any picture"
             )
         return self.run.path / step_folder(self.run.checked_step(step)) / f"{name}.{ending}"
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What was put into a run folder."""
+    """What was stored in a run folder."""
 
     images: tuple[str, ...]
     digest: str
@@ -93,7 +93,7 @@ class Stored:
 def store(folders: Sequence[Path], dataset: Dataset, labels: LabelSpace, out: Path) -> Stored:
     """Check the label maps of every step and put them into the run folder `out`.
 
-    `folders`: one a step, each with `<image>.png` for every validation image. DataError names the first file that is
+    `folders`: one per step, each with `<image>.png` for every validation image. DataError names the first file that is
     missing, has another size than its image, or holds an id that its step does not know.
     """
     names, digest = dataset.ids("val"), hashlib.sha256()
@@ -112,7 +112,7 @@ def store(folders: Sequence[Path], dataset: Dataset, labels: LabelSpace, out: Pa
 
 
 def _check(path: Path, size: tuple[int, ...], labels: LabelSpace, step: int) -> None:
-    """DataError unless the label map is of its image's size and holds classes that the step knows alone."""
+    """DataError unless the label map has its image's size and only classes that the step knows."""
     found = picture_size(path)
     if found != size:
         raise DataError(f"{path} has {found[1]} x {found[0]} pixels, its image {size[1]} x {size[0]}")
@@ -148,8 +148,8 @@ def read_arrays(path: Path, classes: int) -> dict[str, np.ndarray]:
             found = {name: np.asarray(arrays[name], np.float32) for name in ARRAYS if name in arrays.files}
     except DataError:
         raise
-    except Exception as error:  # a damaged or hostile file: whatever its reader stumbles over
-        raise DataError(f"{path} is no readable npz file: {error}") from None
+    except Exception as error:  # a damaged or hostile file: its reader may raise anything
+        raise DataError(f"{path} is not a readable npz file: {error}") from None
     for name, array in found.items():
         if array.ndim != 3 or not np.isfinite(array).all() or not array.size:
             raise DataError(f"{path}: {name} must be finite numbers [n, h, w], found {array.shape}")

@@ -1,6 +1,6 @@
 """Processes that work on one task together, each on its share; `torchrun` starts them.
 
-Without torchrun there is one process, and everything here hands back what it was given.
+Without torchrun there is one process, and every function here returns its argument.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lag_core.sentences import Said
 Item = TypeVar("Item")
 
 PATIENCE = timedelta(minutes=30)
-"""How long a process waits for the others before it gives up: one may measure or write meanwhile."""
+"""How long a process waits for the others before it gives up: one may be measuring or writing."""
 
 _LOST = ("gloo", "nccl", "connection", "timed out")
 """Words in what torch says when another process is gone."""
@@ -42,11 +42,11 @@ class Processes:
     rank: int = 0
     count: int = 1
     sums: Any = None
-    """What sums inside a loss travel through: not the channel of DDP, whose order is its own."""
+    """The process group of sums inside a loss: not DDP's group, which has its own order of calls."""
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
@@ -54,12 +54,12 @@ class Processes:
         return items[self.rank :: self.count]
 
     def block(self, items: Sequence[Item]) -> Sequence[Item]:
-        """This process's run of neighbouring items; those of all processes, one behind the other, are `items`."""
+        """This process's consecutive items; those of all processes, concatenated, are `items`."""
         first, last = (len(items) * rank // self.count for rank in (self.rank, self.rank + 1))
         return items[first:last]
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes are here."""
         if self.count > 1:
             dist.barrier()
 
@@ -86,7 +86,7 @@ _apart = False
 
 
 def first() -> bool:
-    """Whether this is the process that speaks; known before any has joined the others."""
+    """Whether this is the process that prints; known before the processes have joined."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -99,7 +99,7 @@ def current() -> Processes:
 def together(device: str) -> Iterator[Processes]:
     """Join the processes that torchrun has started, on "cpu" (gloo) or "cuda" (NCCL, a GPU each).
 
-    ConfigError where there are fewer GPUs than processes on this host, ProcessLost if another process ends.
+    ConfigError if there are fewer GPUs than processes on this host, ProcessLost if another process ends.
     """
     global _current
     count = int(os.environ.get("WORLD_SIZE", "1"))
@@ -110,7 +110,7 @@ def together(device: str) -> Iterator[Processes]:
         local = int(os.environ.get("LOCAL_RANK", "0"))
         gpus = torch.cuda.device_count()
         if local >= gpus:
-            raise ConfigError(f"process {local} of this host has no GPU of its own: there are {gpus}")
+            raise ConfigError(f"process {local} of this host has no GPU: there are {gpus}")
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
     before = signal.signal(signal.SIGTERM, _told_to_stop)
@@ -138,18 +138,18 @@ def lost_is_said() -> Iterator[None]:
 
 
 def _leave_in_peace() -> None:
-    """From now on, torchrun's request to end is passed over: what is being written about the loss is finished."""
+    """From now on, ignore torchrun's request to end, so that the message about the loss is written."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _told_to_stop(number: int, frame: FrameType | None) -> None:
     _leave_in_peace()
-    raise ProcessLost("the process was told to end, as another one of the task did")
+    raise ProcessLost("the process was told to end, because another one of the task ended")
 
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """Within, `mean` and `total` stay in this process: for what only some processes compute."""
+    """Inside, `mean` and `total` use this process only: for values that only some processes compute."""
     global _apart
     before, _apart = _apart, True
     try:
@@ -212,7 +212,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
 
 
 def sync_batch_norm(model: nn.Module) -> None:
-    """Let every batch norm of `model` see the batch of all processes; names and tensors stay as they are."""
+    """Let every batch norm of `model` see the batch of all processes; names and tensors do not change."""
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SyncedBatchNorm

@@ -1,7 +1,7 @@
-"""Which classes belong to which step, and what their ids are called on the way through the program.
+"""Which classes belong to which step, and the three kinds of class ids in the program.
 
 A class has three names: the *dataset id* found in mask files, the *class index* 0..K-1 in order of
-introduction (what is displayed and measured), and the *training channel* of the network. `LabelSpace` owns
+introduction (used for display and measurement), and the *training channel* of the network. `LabelSpace` owns
 all three; `lag_core.data.remap` applies it to arrays. Nothing else adds or subtracts one.
 """
 
@@ -18,7 +18,7 @@ from typing import Literal, get_args
 import numpy as np
 
 IGNORE = 255
-"""Label of pixels that take part in nothing: neither in training nor in evaluation."""
+"""Label of pixels that are ignored in training and evaluation."""
 
 Setting = Literal["overlapped", "disjoint", "sequential", "partitioned"]
 SETTINGS: tuple[str, ...] = get_args(Setting)
@@ -48,7 +48,7 @@ def parse_task(name: str, classes: Sequence[int], background: int | None = None)
     """The task `name` over `classes` (dataset ids in order of introduction, without the background).
 
     "a-b" puts `a` classes into step 0 and `b` into each later one; "a-b-c" gives every step its own number
-    and repeats the last; "offline" is one step. The last step takes what is left. A suffix "_b" to "_w"
+    and repeats the last; "offline" is one step. The last step takes the rest. A suffix "_b" to "_w"
     introduces the classes in another order (see `class_order`). ValueError says what is wrong.
     """
     if not classes:
@@ -60,7 +60,7 @@ def parse_task(name: str, classes: Sequence[int], background: int | None = None)
     if not match:
         raise ValueError(
             f"task {name!r}: expected 'offline' or numbers such as '15-1' or '2-2-1', "
-            "with '_b' to '_w' behind them for another order of the classes"
+            "with '_b' to '_w' after them for another order of the classes"
         )
     numbers, letter = match.groups()
     sizes = list(_step_sizes([int(part) for part in numbers.split("-")], len(classes), name))
@@ -71,7 +71,7 @@ def parse_task(name: str, classes: Sequence[int], background: int | None = None)
 
 
 def class_order(classes: Sequence[int], letter: str) -> list[int]:
-    """The other order of `classes` that a task's letter b..w stands for: a fixed shuffle of their positions.
+    """The other order of `classes` for a task's letter b..w: a fixed shuffle of their positions.
 
     Ours: the letters are those of the reference code's 22 orders of 15-1, the orders are not. The background,
     which is not among `classes`, stays first in step 0.
@@ -182,7 +182,7 @@ class LabelSpace:
         return self.order.index(dataset_id)
 
     def labelled(self, step: int, setting: str) -> tuple[int, ...]:
-        """Dataset ids that are annotated at `step`, background apart."""
+        """Dataset ids that are annotated at `step`, without background."""
         shown = self.steps[: step + 1] if setting == "sequential" else (self.steps[step],)
         return tuple(i for s in shown for i in s if i != self.background)
 

@@ -1,8 +1,8 @@
-"""The one door that files are read through: regular files of bounded size, and text of bounded depth.
+"""All files are read here: regular files of bounded size, and text of bounded depth.
 
-A run folder or a dataset may come from a stranger. A named pipe has no end to wait for, a device no end to read to, a
+A run folder or a dataset may come from a stranger. A named pipe may never end, a device is endless, a
 link may lead anywhere, and JSON may be nested deeper than Python can follow. So nothing in this project opens a file in
-another way (tests/lag_core/test_reading.py holds that). Libraries that open files by name themselves get one from
+another way (tests/lag_core/test_reading.py checks this). Libraries that open files by name themselves get one from
 `checked`.
 """
 
@@ -25,7 +25,7 @@ MIB = 2**20
 
 
 class Kind(NamedTuple):
-    """What a file is read as, and how much of it at most."""
+    """The kind of a file, and its largest size."""
 
     name: str
     most: int
@@ -71,15 +71,15 @@ def opened(path: str | Path, kind: Kind, inside: Sequence[Path] = ()) -> Buffere
     """A regular file of at most `kind.most` bytes, open for reading.
 
     `inside`: folders, one of which the file must lie in once links are followed; empty: anywhere.
-    Refused (an OSError) for whatever else it is, OSError where it cannot be opened. Never waits.
+    Refused (an OSError) for anything else, OSError if it cannot be opened. Never waits.
     """
     real = os.path.realpath(path) if inside else os.fspath(path)
     if inside and not any(_lies_in(real, folder) for folder in inside):
         raise Refused(path, f"it is a link that leads out of {inside[-1]}")
-    _check(path, os.stat(real), kind)  # before it is opened: to open a device may do something
+    _check(path, os.stat(real), kind)  # before it is opened: opening a device may have an effect
     handle = os.open(real, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
-        _check(path, os.fstat(handle), kind)  # it may have been replaced meanwhile
+        _check(path, os.fstat(handle), kind)  # it may have been replaced in the meantime
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
@@ -109,7 +109,7 @@ def checked(path: str | Path, kind: Kind, inside: Sequence[Path] = ()) -> Path:
 
 
 def run_folder(path: Path) -> tuple[Path, ...]:
-    """What the links of a file in a run folder may lead to: its own folder, and the one that the runs lie in."""
+    """The folders that links in a run folder may lead to: its own folder, and the one that contains the runs."""
     folder = Path(os.path.abspath(path)).parent
     return folder, folder.parent
 
@@ -126,26 +126,26 @@ def read_bytes(path: str | Path, kind: Kind, inside: Sequence[Path] = ()) -> byt
 def read_text(
     path: str | Path, kind: Kind, inside: Sequence[Path] = (), *, encoding: str = "utf-8", errors: str = "strict"
 ) -> str:
-    """The whole file as text, its line ends as they are. OSError as `opened`, UnicodeDecodeError."""
+    """The whole file as text, line ends unchanged. OSError as `opened`, UnicodeDecodeError."""
     return read_bytes(path, kind, inside).decode(encoding, errors)
 
 
 def read_json(path: str | Path, kind: Kind = JSON, inside: Sequence[Path] = ()) -> Any:
-    """What a JSON file holds, with or without a byte-order mark. OSError as `opened`, ValueError as `from_json`."""
+    """The content of a JSON file, with or without a byte-order mark. OSError as `opened`, ValueError as `from_json`."""
     return from_json(read_text(path, kind, inside, encoding="utf-8-sig"))
 
 
 def from_json(text: str) -> Any:
-    """What a JSON text says. ValueError if it says nothing, or is nested deeper than DEEPEST.
+    """The content of a JSON text. ValueError if it is invalid, or nested deeper than DEEPEST.
 
-    Halves of a character (lone surrogates), which no text can be written with, become U+FFFD.
+    Lone surrogates, which cannot be written as text, become U+FFFD.
     """
     found = _parsed(json.loads, text)
     return _without_halves(found) if _SURROGATE.search(text) else found
 
 
 def from_toml(text: str) -> dict[str, Any]:
-    """What a TOML text says. ValueError if it says nothing, or is nested deeper than DEEPEST."""
+    """The content of a TOML text. ValueError if it is invalid, or nested deeper than DEEPEST."""
     found = _parsed(tomllib.loads, text)
     _check_depth(found)
     return found
@@ -171,7 +171,7 @@ def _brackets_open(text: str) -> int:
 
 
 def _check_depth(found: object) -> None:
-    """ValueError where tables lie deeper than DEEPEST; dotted keys of TOML nest without a bracket."""
+    """ValueError if tables are nested deeper than DEEPEST; dotted keys of TOML nest without a bracket."""
     level: list[object] = [found]
     for _ in range(DEEPEST):
         level = [inner for one in level for inner in _inside(one)]

@@ -1,4 +1,4 @@
-"""Recipes: settings for a kind of data, laid below a method's own and below the file's. Ours."""
+"""Recipes: settings for a kind of data, overridden by a method's own and by the file's. Ours."""
 
 from __future__ import annotations
 

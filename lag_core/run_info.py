@@ -1,7 +1,7 @@
-"""run.json, checked when a run is opened: whatever is drawn of it later has the type and range that pages count on.
+"""run.json, checked when a run is opened, so that all values have the type and range that pages expect.
 
-A required value that is missing or wrong refuses the run. An optional one counts as absent, and a sentence says which
-it was. Source: docs/run-format.md.
+A required value that is missing or wrong refuses the run. An optional one counts as absent, and a sentence names
+it. Source: docs/run-format.md.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def text(longest: int = NAME, least: int = 0) -> Check:
 
 
 def whole(low: int = 0, high: int = COUNT) -> Check:
-    """An integer within bounds; true and false are none."""
+    """An integer within bounds; true and false are not integers."""
 
     def check(value: Any) -> int:
         if type(value) is not int or not low <= value <= high:
@@ -86,7 +86,7 @@ def table(inner: Check, most: int = MANY) -> Check:
 
 
 def either(*checks: Check) -> Check:
-    """What one of the checks takes."""
+    """A value that one of the checks accepts."""
 
     def check(value: Any) -> Any:
         reasons = []
@@ -152,7 +152,7 @@ NETWORK: dict[str, Check] = {
     "images": listed(text(TEXT, 1), IMAGES),
     "checkpoints": listed(table(_PLAIN), 255),
 }
-"""Of what run.json says of networks that are none of this project's; all optional, none may be wrong."""
+"""Entries of run.json for networks that are not this project's; all optional, none may be wrong."""
 
 CLASS: dict[str, Check] = {"id": whole(0, 254), "name": text(NAME, 1), "color": listed(whole(0, 255), 3, 3)}
 
@@ -195,7 +195,7 @@ def _check_network(network: Any) -> None:
     if not network:
         return
     if not isinstance(network, dict):
-        raise InfoError("network is no table")
+        raise InfoError("network is not a table")
     for key, check in NETWORK.items():
         if key in network:
             _require({"network": network}, f"network.{key}", f"network.{key}", check)
@@ -206,7 +206,7 @@ def _require(place: Mapping[str, Any], key: str, name: str, check: Check) -> Non
     if outer:
         place = place.get(outer)  # type: ignore[assignment]
         if not isinstance(place, dict):
-            raise InfoError(f"{outer} is no table" if place is not None else f"{outer} is missing")
+            raise InfoError(f"{outer} is not a table" if place is not None else f"{outer} is missing")
     if inner not in place:
         raise InfoError(f"{name} is missing")
     try:
@@ -235,7 +235,7 @@ def _leave_out(place: dict[str, Any], key: str, name: str, check: Check) -> list
 
 
 def _shown(value: Any) -> str:
-    """A value in a few words: a long one is not written out first."""
+    """A value in a few words; a long one is never written out."""
     if isinstance(value, str):
         return repr(value if len(value) <= 40 else value[:40] + "…")
     if isinstance(value, list | dict):

@@ -33,22 +33,22 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 KINDS = ("segmenter", "adapter", "stored")
-"""What the networks of a run can be: this project's, an adapter's, stored label maps."""
+"""Kinds of a run's networks: this project's, an adapter's, stored label maps."""
 SHARED = "shared"
 """Folder beside the runs that holds tensors used by several of them, named by their digest."""
 _STEP_FILE = re.compile(r"step_\d{2,3}\.safetensors")
 _SHARED_FILE = re.compile(r"shared/[0-9a-f]{16}\.safetensors")
 _DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
-"""What reading JSON of another form than expected may raise."""
+"""Errors that unexpected JSON may raise."""
 
 
 class RunError(Said, ValueError):
-    """A run folder that cannot be read; the sentence names the file and what to do."""
+    """A run folder that cannot be read; the message names the file and what to do."""
 
 
 @dataclass(frozen=True)
 class StepInfo:
-    """What run.json says of one finished step."""
+    """The entry of one finished step in run.json."""
 
     step: int
     classes: tuple[int, ...]
@@ -76,7 +76,7 @@ class BrokenRun:
 
 
 class Run:
-    """A run folder, opened and checked. Tensors are read when they are asked for."""
+    """A run folder, opened and checked. Tensors are read on demand."""
 
     def __init__(self, path: Path, info: Mapping[str, Any]):
         self.path = path
@@ -107,7 +107,7 @@ class Run:
 
     @property
     def network(self) -> Mapping[str, Any]:
-        """What run.json says of networks that are none of this project's own; empty for a Segmenter."""
+        """The entry of run.json for networks that are not this project's; empty for a Segmenter."""
         return self.info.get("network") or {}
 
     @property
@@ -123,7 +123,7 @@ class Run:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def confusions(self, domain: str | None = None) -> np.ndarray | None:
-        """Confusion matrices on the validation set, int64 [T, K, K], rows truth; None where there are none.
+        """Confusion matrices on the validation set, int64 [T, K, K], rows truth; None if there are none.
 
         K counts the classes of all steps: rows of classes that come later are there too (see metrics.seen_only).
         """
@@ -131,7 +131,7 @@ class Run:
             return None
         measured, _ = self._read_metrics()
         if domain is not None and domain not in measured:
-            raise RunError(f"{self.path / 'metrics.json'} has no sound measures of the domain {domain!r}")
+            raise RunError(f"{self.path / 'metrics.json'} has no valid measures of the domain {domain!r}")
         return measured[domain or ""] if self.steps else None
 
     @property
@@ -145,12 +145,12 @@ class Run:
             return ()
 
     def _read_metrics(self) -> tuple[dict[str, np.ndarray], list[str]]:
-        """metrics.json: matrices int64 [T, K, K] of each domain and of all as "", and what of the domains is wrong."""
+        """metrics.json: matrices int64 [T, K, K] of each domain and of all as "", and faults in the domains."""
         path, shape = self.path / "metrics.json", (len(self.steps), len(self.classes))
         try:
             return checked_matrices(read_json(path), *shape)
         except _DAMAGE as error:
-            raise RunError(f"{path} is damaged ({error}); `lag evaluate {self.path} --write` writes it anew") from None
+            raise RunError(f"{path} is damaged ({error}); `lag evaluate {self.path} --write` writes it again") from None
 
     def events(self) -> list[dict[str, Any]]:
         """Lines of events.jsonl, oldest first. A last line that is still being written is left out."""
@@ -167,7 +167,7 @@ class Run:
                 event = reading.from_json(line)
             except ValueError:
                 continue
-            if isinstance(event, dict):  # half a line may be a whole number
+            if isinstance(event, dict):  # half a line may still be a valid number
                 events.append(event)
         return events
 
@@ -182,18 +182,18 @@ class Run:
         return step
 
     def class_index(self, cls: str | int) -> int:
-        """Index of the class of that name (an index passes); RunError lists the classes that there are."""
+        """Index of the class of that name (an index passes); RunError lists the classes."""
         names = [one.name for one in self.classes]
         if isinstance(cls, str):
             if cls not in names:
-                raise RunError(f"{cls!r} is no class of {self.name}; it has {', '.join(names)}")
+                raise RunError(f"{cls!r} is not a class of {self.name}; it has {', '.join(names)}")
             return names.index(cls)
         if not 0 <= cls < len(names):
-            raise RunError(f"class {cls} is no class of {self.name}; it has classes 0 to {len(names) - 1}")
+            raise RunError(f"{self.name} has no class {cls}; it has classes 0 to {len(names) - 1}")
         return int(cls)
 
     def tensors(self, step: int) -> dict[str, np.ndarray]:
-        """Every tensor of the network after `step`, float32: the steps' deltas laid over one another."""
+        """Every tensor of the network after `step`, float32: the steps' deltas merged in order."""
         self.checked_step(step)
         merged: dict[str, np.ndarray] = {}
         for t in range(step + 1):
@@ -207,7 +207,7 @@ class Run:
             result.update(read_tensors(self._file(entry)))
         wrong = next((n for n, v in result.items() if v.dtype.kind != "f" or not np.isfinite(v).all()), None)
         if wrong is not None:
-            raise RunError(f"step {step} of {self.path}: tensor {wrong} holds what are no finite numbers; restore it")
+            raise RunError(f"step {step} of {self.path}: tensor {wrong} holds values that are not finite; restore it")
         return {name: value.astype(np.float32, copy=False) for name, value in result.items()}
 
     def delta_names(self, step: int) -> set[str]:
@@ -225,7 +225,7 @@ class Run:
         return path
 
     def _place(self, entry: Mapping[str, Any]) -> Path:
-        """Path of a listed file. RunError where it is not there or has another size."""
+        """Path of a listed file. RunError if it is missing or has another size."""
         name = str(entry["name"])
         home = Path(os.path.abspath(self.path)).parent if name.startswith(f"{SHARED}/") else self.path
         path = home / name
@@ -242,7 +242,7 @@ class Run:
     def analysis(self, step: int) -> dict[str, np.ndarray]:
         """Arrays of analysis_NN.safetensors (prototypes, statistics, channel distances) that are sound; empty if none.
 
-        `faults` says what is not; training goes on from `whole_analysis` alone.
+        `faults` names the others; training resumes only from `whole_analysis`.
         """
         return self._analysis(step)[0]
 
@@ -265,7 +265,7 @@ class Run:
         return sound, [f"{path}: {fault}" for fault in faults]
 
     def faults(self) -> list[str]:
-        """What of the run's optional parts is wrong and therefore counts as absent, each with its file and key."""
+        """Faulty optional parts of the run, which count as absent, each with its file and key."""
         found = list(self._left_out)
         try:
             if os.path.lexists(self.path / "metrics.json"):
@@ -279,7 +279,7 @@ class Run:
     def open_dataset(self, root: str | Path | None = None) -> Dataset:
         """The dataset that the run was trained on; `root` replaces the stored folder.
 
-        DatasetMissing says what lacks, also where a dataset of other classes lies in its place.
+        DatasetMissing says what is missing, also if the folder holds a dataset of other classes.
         """
         from dataclasses import replace
 
@@ -305,13 +305,13 @@ def open_run(path: str | Path) -> Run: ...
 @overload
 def open_run(path: str | Path, kind: type[RunKind]) -> RunKind: ...
 def open_run(path: str | Path, kind: type[Run] = Run) -> Run:
-    """Open a run folder. RunError if it is none, is damaged, or was written by a newer version.
+    """Open a run folder. RunError if it is not a run, is damaged, or was written by a newer version.
 
-    `kind`: the class of what is returned (explain.explained_run adds questions to it).
+    `kind`: the class of the result (explain.explained_run adds methods to it).
     """
     path = Path(path)
     if not (path / "run.json").is_file():
-        raise RunError(f"{path} is not a run folder: it holds no run.json")
+        raise RunError(f"{path} is not a run folder: it contains no run.json")
     info = read_json(path / "run.json")
     schema = info.get("schema")
     if type(schema) is not int or schema < 1:
@@ -324,13 +324,13 @@ def open_run(path: str | Path, kind: type[Run] = Run) -> Run:
 
 
 def list_runs(root: str | Path) -> list[Run | BrokenRun]:
-    """Every run folder directly under `root`, by name; a damaged one says why and hides no other."""
+    """Every run folder directly under `root`, by name; a damaged one says why and does not hide others."""
     found: list[Run | BrokenRun] = []
     for path in sorted(Path(root).iterdir()) if Path(root).is_dir() else []:
         try:
             if not (path / "run.json").is_file():
                 continue
-        except OSError:  # a folder that may not be looked into
+        except OSError:  # a folder that cannot be read
             continue
         try:
             found.append(open_run(path))
@@ -346,7 +346,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read as JSON ({error}); restore it") from None
     if not isinstance(content, dict):
-        raise RunError(f"{path} holds no JSON object; restore it")
+        raise RunError(f"{path} contains no JSON object; restore it")
     return content
 
 
@@ -397,12 +397,12 @@ def append_event(path: Path, event: Mapping[str, Any]) -> None:
 
 
 def keep_events(path: Path, keep: Iterable[Mapping[str, Any]]) -> None:
-    """Replace events.jsonl by the lines to keep (of a run that goes on, takes a step over, or ships)."""
+    """Replace events.jsonl by the lines to keep (of a run that resumes, copies a step, or ships)."""
     write_atomically(path, "".join(json.dumps(event) + "\n" for event in keep).encode())
 
 
 def labels_to_json(labels: LabelSpace) -> dict[str, Any]:
-    """A LabelSpace as it stands in run.json."""
+    """A LabelSpace in the form of run.json."""
     return {
         "steps": [list(s) for s in labels.steps],
         "background": labels.background,
@@ -415,10 +415,10 @@ def _label_space(content: Mapping[str, Any]) -> LabelSpace:
 
 
 def _check_entry(entry: Mapping[str, Any]) -> None:
-    """ValueError unless an entry of a step's `files` names a file that may belong to a run."""
+    """ValueError unless an entry of a step's `files` names a file that can belong to a run."""
     name, size, digest = str(entry["name"]), entry["bytes"], entry["sha256"]
     if not (_STEP_FILE.fullmatch(name) or _SHARED_FILE.fullmatch(name)):
-        raise ValueError(f"it lists {name!r}, which is no file of a run")
+        raise ValueError(f"it lists {name!r}, which is not a file of a run")
     if not isinstance(size, int) or not isinstance(digest, str):
         raise ValueError(f"{name} has no size in bytes or no SHA-256")
 
@@ -426,7 +426,7 @@ def _check_entry(entry: Mapping[str, Any]) -> None:
 def _step_info(content: Mapping[str, Any], place: int, labels: LabelSpace) -> StepInfo:
     step = content["step"]
     if step != place:
-        raise ValueError(f"step {step} stands in the place of step {place}")
+        raise ValueError(f"step {step} is in the place of step {place}")
     for entry in content["files"]:
         _check_entry(entry)
     return StepInfo(

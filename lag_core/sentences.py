@@ -1,4 +1,4 @@
-"""What a person is told: one line, of bounded length, without a character that a terminal would obey.
+"""Messages for a person: one line, of bounded length, without control characters for a terminal.
 
 Names, paths and values come from files that strangers may have written. `Said` is the base of every exception whose
 text is for a person; `say` is how commands print. Source: ours.
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 LONGEST = 1500
-"""Characters of a sentence; of a longer one both ends are kept, as the end says what to do."""
+"""Characters of a sentence; a longer one keeps both ends, as the end says what to do."""
 _END = 400
 OUTPUT = "standard output"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -35,9 +35,9 @@ def counted(number: int, one: str, several: str = "") -> str:
 
 
 def sentence(text: object, longest: int = LONGEST) -> str:
-    """`plain`, and at most `longest` characters: what is longer loses its middle."""
+    """`plain`, and at most `longest` characters: a longer one loses its middle."""
     whole = str(text)
-    if len(whole) > 4 * longest:  # nothing of what lies between is looked at
+    if len(whole) > 4 * longest:  # the middle is not read
         whole = whole[: 2 * longest] + whole[-2 * longest :]
         cut = True
     else:

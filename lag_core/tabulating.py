@@ -17,7 +17,7 @@ _LATEX = {
 
 
 def tabulated(heading: Sequence[str], rows: Sequence[Sequence[str]], form: Format = "text") -> str:
-    """A table whose first column is words and whose others are numbers."""
+    """A table with words in the first column and numbers in the others."""
     return {"text": _text, "markdown": _markdown, "latex": _latex, "csv": _csv}[form](heading, rows)
 
 

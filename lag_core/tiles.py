@@ -1,7 +1,7 @@
 """Windows by the tile that they were cut from. Pure NumPy. Ours.
 
 A large picture is measured window by window (`data.fit = "windows"`, lag_core/data/windows.py). Windows of one tile
-resemble one another, so whatever asks how a number would change with other pictures draws whole tiles: Davison and
+resemble one another, so intervals over pictures resample whole tiles: Davison and
 Hinkley, "Bootstrap Methods and their Application" (1997), section 3.8.
 """
 
@@ -16,7 +16,7 @@ _NAME = re.compile(r"(.+)@(\d+),(\d+)", re.DOTALL)
 
 
 def window_name(tile: str, top: int, left: int) -> str:
-    """What a window is called."""
+    """A window's name."""
     return f"{tile}@{top},{left}"
 
 

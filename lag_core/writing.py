@@ -1,6 +1,6 @@
-"""The one door for writing: a file appears whole or not at all, and what cannot be written is named.
+"""All files are written here: a file appears whole or not at all, and an error names the file.
 
-Whoever writes goes through a function of this module, or stands inside `naming`; a test over the syntax tree holds it.
+Code that writes uses a function of this module, or runs inside `naming`; a test over the syntax tree checks this.
 Caches are the exception: they do without a file that cannot be written. Source: ours.
 """
 
@@ -18,14 +18,14 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class NotWritten(OSError):
-    """A file that could not be written; it says which, and how much room it needs. What was there before still is."""
+    """A file that could not be written; the message names it and the space it needs. The previous file is unchanged."""
 
 
 @contextmanager
 def naming(path: Path, needed: int | None = None, *, at_least: bool = False) -> Iterator[None]:
     """NotWritten, which names `path`, for an OSError inside.
 
-    `needed`: bytes that are to be written; `at_least`: there is more to come.
+    `needed`: bytes to be written; `at_least`: more will follow.
     """
     try:
         yield
@@ -45,7 +45,7 @@ def _mebibytes(size: int) -> str:
 
 
 def _free(path: Path) -> str:
-    """Room on the disk of the nearest folder that there is."""
+    """Free space on the disk of the nearest existing folder."""
     for folder in path.absolute().parents:
         with suppress(OSError):
             return _mebibytes(shutil.disk_usage(folder).free)
@@ -74,7 +74,7 @@ class Partial:
 
 @contextmanager
 def partial_file(path: Path, needed: int | None = None) -> Iterator[Partial]:
-    """A file that appears at `path` when all of it is written and flushed to the disk. NotWritten if it cannot be."""
+    """A file that appears at `path` when it is completely written and flushed to disk. NotWritten if that fails."""
     with naming(path, needed):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
@@ -108,7 +108,7 @@ def append(path: Path, text: str) -> None:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder with all that is in it; files that are at `target` already are replaced."""
+    """Copy a folder with its content; files that already exist at `target` are overwritten."""
     size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
     with naming(target, size):
         try:
@@ -126,7 +126,7 @@ def _first_reason(error: shutil.Error) -> OSError:
 
 @contextmanager
 def whole_folder(out: Path) -> Iterator[None]:
-    """Fill a folder that was empty, or not there: if that fails, nothing of it is left behind."""
+    """Fill an empty or new folder: if that fails, nothing of it is left behind."""
     existed = out.exists()
     try:
         yield

@@ -1,7 +1,7 @@
 """Figures far below the window are drawn when the reader comes near them: a page appears sooner, and steps faster.
 
-The rest of the page is drawn after the first picture of a session: Plotly alone is 4.7 MB of script, and the browser would
-read it before it draws the picture.
+The rest of the page is drawn after the first picture of a session: Plotly alone is 4.7 MB of script, and the browser
+would read it before it draws the picture.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Networks of any framework in PyTorch, opened by a small class that their owner writes (docs/open-your-own.md)."""
+"""Any PyTorch networks, opened by a small class that their owner writes (docs/open-your-own.md)."""
 
 from lag_core.adapters.adapter import Adapter, AdapterError
 

@@ -1,4 +1,4 @@
-"""One step's network behind an adapter, in the form in which explanations ask for it."""
+"""One step's network behind an adapter, with the interface that explanations need."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from lag_core.relevance.tape import NoRule, TapedPass
 from lag_core.relevance.target import Target
 
 SIDE = 128
-"""Side of the pictures of the self-test, where the network takes such; else the adapter's own."""
+"""Side of the self-test's pictures, if the network accepts it; else the adapter's own."""
 TOLERANCE = 1e-4
-"""Largest difference of the self-test, of the largest logit."""
+"""Largest difference in the self-test, as a share of the largest logit."""
 CONSERVED = 1e-3
 """Largest conservation error with which LRP is offered."""
-OTHERS = "the logits of Z are not those of the network"
-UNMOVED = "the logits stay as they are when Z changes"
-"""What the self-test finds wrong: `UNMOVED` says that no logit depends on what the adapter calls Z."""
+OTHERS = "the logits decoded from Z differ from the network's"
+UNMOVED = "the logits do not change when Z changes"
+"""Faults that the self-test finds. `UNMOVED`: no logit depends on what the adapter calls Z."""
 NEVER = -1e4
 """Logit of the unknown class, which a network without a background has no channel for."""
 
@@ -43,7 +43,7 @@ class HeadDecoder:
         return self.complete(self.head(latent.clone()))
 
     def linear_heads(self) -> list[LinearStart]:
-        """The head where it begins with a convolution; see `HasLinearHeads`."""
+        """The head, if it begins with a convolution; see `HasLinearHeads`."""
         modules = list(self.head) if isinstance(self.head, nn.Sequential) else [self.head]
         first, rest = modules[0], nn.Sequential(*modules[1:])
         if not sums_up(first):
@@ -55,7 +55,7 @@ class HeadDecoder:
 class AdaptedStep(nn.Module):
     """The network of one step. Images are normalised by ImageNet's values; its own normalisation is applied here.
 
-    Shape: [B, 3, S, S] -> `Output`. AdapterError if the network does not do what the adapter says.
+    Shape: [B, 3, S, S] -> `Output`. AdapterError if the network does not fit the adapter's description.
     """
 
     def __init__(self, adapter: Adapter, net: nn.Module, step: int, labels: LabelSpace):
@@ -85,7 +85,7 @@ class AdaptedStep(nn.Module):
         return type(self.adapter).__name__
 
     def trunk(self, images: Tensor) -> Tensor:
-        """An adapter says nothing of what steps share: the images themselves."""
+        """The images themselves: an adapter does not say what steps share."""
         return images
 
     def behind_trunk(self, images: Tensor) -> Output:
@@ -130,7 +130,7 @@ class AdaptedStep(nn.Module):
         return ""
 
     def _logits(self, images: Tensor) -> Tensor:
-        """One logit a training channel."""
+        """One logit per training channel."""
         return self._with_unknown(self.adapter.logits(self.net, self._normalised(images).contiguous()))
 
     def _with_unknown(self, logits: Any) -> Tensor:
@@ -162,7 +162,7 @@ class AdaptedStep(nn.Module):
             self._early = upstream(self.net, self._target, self._logits, images)
             if not self._fault(images):
                 return
-            self._early = []  # the batch cannot be told apart in what is remembered: the whole pass is replayed
+            self._early = []  # the remembered outputs cannot be split by picture: the whole pass is replayed
         if fault := self._fault(images):
             what = "head" if self._head is not None else "latent"
             raise AdapterError(
@@ -172,8 +172,8 @@ class AdaptedStep(nn.Module):
 
     def _remedy(self, fault: str) -> str:
         if fault == UNMOVED and self._head is None:
-            return "name a module whose output is all that the logits are made of"
-        return "leave `head` out, and the pass is replayed" if self._head is not None else "name another module"
+            return "name a module whose output determines the logits"
+        return "leave `head` out to replay the pass" if self._head is not None else "name another module"
 
     def _pictures(self) -> Tensor:
         """Two pictures of noise that the network takes, on its device."""
@@ -186,7 +186,7 @@ class AdaptedStep(nn.Module):
                 self.behind_trunk(images)
             except AdapterError:
                 raise
-            except Exception as error:  # a network that takes one size alone fails as it likes
+            except Exception as error:  # a network that accepts only one size may raise anything
                 if side == sides[-1]:
                     raise AdapterError(f"adapter {self.name}, step {self.step}: a pass failed ({error})") from error
                 continue

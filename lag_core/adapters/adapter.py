@@ -1,4 +1,4 @@
-"""What an owner says of a network so that it can be explained: a class of under 30 lines.
+"""How an owner describes a network so that it can be explained: a class of under 30 lines.
 
     class Mine(Adapter):
         classes = ("background", "road", "roof", "tree")
@@ -26,14 +26,14 @@ from lag_core.runs import RunError
 
 
 class AdapterError(RunError):
-    """An adapter that cannot be used; the sentence says what does not fit."""
+    """An adapter that cannot be used; the message says why."""
 
 
 class Adapter:
-    """Opens the step checkpoints of a network. Subclasses say the attributes and `load`, and often `logits`."""
+    """Opens the step checkpoints of a network. Subclasses define the attributes and `load`, and often `logits`."""
 
     classes: tuple[str, ...] = ()
-    """Names of the classes in the order of the logits' channels, which is that of their introduction. They are looked
+    """Names of the classes in the order of the logits' channels and of their introduction. They are looked
     up in the dataset. A class called "background" must be the first."""
     steps: tuple[int, ...] = ()
     """How many classes each step introduces, the background counted in step 0."""
@@ -44,10 +44,10 @@ class Adapter:
     head: str = ""
     """Path of the module that makes the logits of Z alone; empty: the pass is replayed with Z replaced."""
     rule: Literal["softmax", "sigmoid"] = "softmax"
-    """How probabilities are made of logits; the highest wins."""
+    """How logits become probabilities; the highest wins."""
     mean: tuple[float, ...] = tuple(map(float, MEAN))
     std: tuple[float, ...] = tuple(map(float, STD))
-    """Of RGB in [0, 1], what the network's input is normalised by; ImageNet's if not said."""
+    """Standard deviation of RGB in [0, 1] that normalises the network's input; default: ImageNet's."""
 
     def load(self, path: Path, step: int, device: str) -> nn.Module:
         """The network of a step from its checkpoint, on `device`. Read tensors alone: `weights_only=True`."""
@@ -68,7 +68,7 @@ def check(adapter: Adapter) -> None:
             f"adapter {name} has {len(adapter.classes)} classes, but its steps introduce {list(adapter.steps)}"
         )
     if len(set(adapter.classes)) != len(adapter.classes) or "background" in adapter.classes[1:]:
-        raise AdapterError(f'adapter {name}: a class stands twice, or "background" is not the first')
+        raise AdapterError(f'adapter {name}: a class appears twice, or "background" is not the first')
     if adapter.rule not in ("softmax", "sigmoid"):
         raise AdapterError(f"adapter {name}: rule = {adapter.rule!r}; allowed are 'softmax' and 'sigmoid'")
     if adapter.head and not adapter.latent:

@@ -18,7 +18,7 @@ from lag_core.runs import SCHEMA, Run, RunError, file_digest, labels_to_json, op
 
 
 def load_step(adapter: Adapter, run: Run, step: int, device: str) -> AdaptedStep:
-    """The network of a step of a run that names an adapter. RunError for a checkpoint that is not the run's."""
+    """The network of a step of a run that names an adapter. RunError if the checkpoint is not the run's."""
     try:
         entry = run.network["checkpoints"][step]
         path, digest = Path(str(entry["path"])), str(entry["sha256"])
@@ -28,7 +28,7 @@ def load_step(adapter: Adapter, run: Run, step: int, device: str) -> AdaptedStep
     if not path.is_file():
         raise RunError(f"the checkpoint of step {step} is missing: looked for {path}; `lag adopt` names another place")
     if file_digest(path) != digest:
-        raise RunError(f"{path} is not the checkpoint that {run.name} was made of; adopt the checkpoints again")
+        raise RunError(f"{path} is not the checkpoint that {run.name} was made from; adopt the checkpoints again")
     return adapted(adapter, path, step, run.labels, device)
 
 
@@ -36,10 +36,10 @@ def adapted(adapter: Adapter, path: Path, step: int, labels: LabelSpace, device:
     """The network in a checkpoint, tested. AdapterError for whatever the adapter's `load` raises."""
     try:
         net = adapter.load(path, step, device)
-    except Exception as error:  # the owner's code: whatever it stumbles over
+    except Exception as error:  # the owner's code: it may raise anything
         raise AdapterError(f"adapter {type(adapter).__name__} cannot load {path}: {error}") from error
     if not isinstance(net, torch.nn.Module):
-        raise AdapterError(f"adapter {type(adapter).__name__}: load returned {type(net).__name__}, no network")
+        raise AdapterError(f"adapter {type(adapter).__name__}: load returned {type(net).__name__}, not a network")
     return AdaptedStep(adapter, net.to(device), step, labels)
 
 
@@ -106,9 +106,9 @@ def _width(step: AdaptedStep) -> int:
 def write_foreign_run(
     out: Path, config: Config, labels: LabelSpace, dataset: DatasetInfo, network: dict[str, Any], steps: int
 ) -> Run:
-    """run.json of a run whose networks are none of this project's. ConfigError if the folder holds files already."""
+    """run.json of a run whose networks are not this project's. ConfigError if the folder already contains files."""
     if out.exists() and (not out.is_dir() or any(path.name != "predictions" for path in out.iterdir())):
-        raise ConfigError(f"{out} holds files already, and none is replaced; choose another --out")
+        raise ConfigError(f"{out} already contains files, which are never overwritten; choose another --out")
     known: dict[int, ClassInfo] = {one.id: one for one in dataset.classes}
     classes = [{"id": i, "name": known[i].name, "color": list(known[i].color)} for i in labels.order]
     nothing = {"files": [], "images": 0, "iterations": 0, "seconds": 0.0, "images_per_second": 0.0}

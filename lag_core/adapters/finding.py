@@ -1,4 +1,4 @@
-"""Which adapter a name means. A name alone never brings code: only what is installed or was allowed is imported.
+"""Finds the adapter with a name. A name alone never runs code: only installed or allowed adapters are imported.
 
 A name is that of an entry point of the group `lag.adapters` in an installed package, or `module:Class`. The second is
 imported only if the option --adapter or the environment's LAG_ADAPTERS (names with commas between) allows it, and then
@@ -24,7 +24,7 @@ _allowed: set[str] = set()
 
 
 def allow(name: str) -> str:
-    """Let `module:Class` be imported in this process: whoever runs it has asked for it. Returns the name."""
+    """Allow the import of `module:Class` in this process: the user has asked for it. Returns the name."""
     _allowed.add(name)
     return name
 
@@ -36,7 +36,7 @@ def allowed() -> frozenset[str]:
 
 
 def find_adapter(name: str) -> Adapter:
-    """The adapter of that name. AdapterError if it is not installed, not allowed, or none."""
+    """The adapter with that name. AdapterError if it is not installed, not allowed, or not an adapter."""
     installed = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name in installed:
         found = _imported(name, installed[name].load)
@@ -46,7 +46,7 @@ def find_adapter(name: str) -> Adapter:
     elif name not in allowed():
         raise AdapterError(
             f"the adapter {name!r} is code and was not allowed here: pass --adapter {name}, set {VARIABLE}={name}, "
-            "or install a package that brings it"
+            "or install a package that contains it"
         )
     else:
         found = _imported(name, lambda: _attribute(name))
@@ -54,7 +54,7 @@ def find_adapter(name: str) -> Adapter:
 
 
 def _attribute(name: str) -> Any:
-    """What `module:Class` names; the working folder is looked through last."""
+    """The object that `module:Class` names; the working folder is searched last."""
     module, _, attribute = name.partition(":")
     here = os.getcwd()
     if here not in sys.path:
@@ -65,7 +65,7 @@ def _attribute(name: str) -> Any:
 def _imported(name: str, load: Any) -> Any:
     try:
         return load()
-    except Exception as error:  # an import runs the module: whatever it stumbles over
+    except Exception as error:  # an import runs the module, which may raise anything
         raise AdapterError(f"the adapter {name!r} cannot be imported: {error}") from error
 
 

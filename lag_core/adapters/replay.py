@@ -1,7 +1,7 @@
-"""From a changed Z to logits through a network that offers no such function: its forward pass is replayed.
+"""From a changed Z to logits through a network that has no such function: its forward pass is replayed.
 
 The module that makes Z returns the given map instead. What ran before it need not run again: modules whose calls all
-ended before Z was made give what they gave for the same picture. Only the modules that lie highest are remembered,
+ended before Z was made return the same output for the same picture. Only the outermost modules are remembered,
 with their output cloned, as later layers may write into it. Source: ours (docs/adr/0006-the-interface-of-a-network.md).
 """
 
@@ -34,7 +34,7 @@ Calls = list[Any]
 
 
 def latent_and_logits(target: nn.Module, run: Run, images: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """What the module `target` puts out in a pass, and the logits. AdapterError unless it is one map [B, C, h, w]."""
+    """The output of the module `target` in a pass, and the logits. AdapterError unless it is one map [B, C, h, w]."""
     found: list[Any] = []
     handle = target.register_forward_hook(lambda _, __, output: found.append(_cloned(output)))
     try:
@@ -50,7 +50,7 @@ def latent_and_logits(target: nn.Module, run: Run, images: Tensor, name: str) ->
 
 
 def upstream(net: nn.Module, target: nn.Module, run: Run, images: Tensor) -> list[nn.Module]:
-    """The highest modules whose calls all ended before `target` began, and did not happen within one another."""
+    """The outermost modules whose calls all ended before `target` began, and that are not inside one another."""
     stack: list[nn.Module] = []
     parents: dict[nn.Module, list[nn.Module | None]] = {}
     late: set[nn.Module] = set()
@@ -82,7 +82,7 @@ def upstream(net: nn.Module, target: nn.Module, run: Run, images: Tensor) -> lis
 
 @contextmanager
 def answering(module: nn.Module, answer: Callable[[], Any]) -> Iterator[None]:
-    """`module` gives what `answer` returns, whatever it is called with; afterwards it is as it was."""
+    """Make `module` return `answer`'s value for any input; restored afterwards."""
     before = module.__dict__.get("forward")
     module.__dict__["forward"] = lambda *args, **named: answer()
     try:
@@ -119,7 +119,7 @@ class Replay:
 
     @torch.no_grad()
     def _remembered(self, row: int) -> list[Calls]:
-        """What each early module gives for one picture."""
+        """The output of each early module for one picture."""
         if row not in self._kept:
             found: list[Calls] = [[] for _ in self.early]
             hooks = [m.register_forward_hook(_keeper(calls)) for m, calls in zip(self.early, found, strict=True)]
@@ -136,19 +136,19 @@ class Replay:
 
 
 def rows_of(rows: Tensor | Sequence[int] | None, maps: int, pictures: int) -> Tensor:
-    """Which picture each map belongs to: as said, else in the batch's order as often as it fits. Shape: int64 [N]."""
+    """Which picture each map belongs to: as given, else the batch's order, repeated as needed. Shape: int64 [N]."""
     if rows is not None:
         found = torch.as_tensor(rows, dtype=torch.int64).cpu()
         if len(found) != maps:
-            raise ValueError(f"{maps} maps, but {len(found)} rows that say which picture each is of")
+            raise ValueError(f"{maps} maps, but {len(found)} rows that say which picture each belongs to")
         return found
     if maps % pictures:
-        raise ValueError(f"{maps} maps of {pictures} pictures: say which picture each map is of")
+        raise ValueError(f"{maps} maps of {pictures} pictures: say which picture each map belongs to")
     return torch.arange(maps) % pictures
 
 
 def _keeper(calls: Calls) -> Callable[[Any, Any, Any], None]:
-    """A hook that keeps what a module puts out."""
+    """A hook that keeps a module's output."""
     return lambda _, __, output: calls.append(_cloned(output))
 
 
@@ -157,7 +157,7 @@ def _cloned(output: Any) -> Any:
 
 
 def _stacked(ones: list[Calls]) -> Calls:
-    """Outputs of single pictures as those of a batch: tensors that begin with the picture, joined; others once."""
+    """Outputs of single pictures as those of a batch: tensors with a picture axis are joined; others appear once."""
     found = []
     for call in zip(*ones, strict=True):
         flat = [trees.tree_flatten(output)[0] for output in call]

@@ -1,4 +1,4 @@
-"""Write a run folder of your own network's checkpoints, opened by an adapter (docs/open-your-own.md).
+"""Write a run folder for your own network's checkpoints, opened by an adapter (docs/open-your-own.md).
 
 One checkpoint per step, in order. Each is loaded and tested, and all are measured on the dataset's validation images.
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def place(text: str) -> Path:
-    """A file or folder. An empty text would silently mean the working directory: it is refused."""
+    """A file or folder. An empty text is refused: it would silently mean the working directory."""
     if not text.strip() or "\0" in text:
-        raise argparse.ArgumentTypeError("it is empty, name a file or folder")
+        raise argparse.ArgumentTypeError("it is empty; name a file or folder")
     return Path(text)

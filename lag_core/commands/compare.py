@@ -1,7 +1,7 @@
 """One table over runs: old, new, all, harmonic mean, average, forgetting and BWT, from their stored metrics.
 
-With --group, runs that differ in their seed alone are one line: mean and standard deviation, every seed below, and a
-paired test between the methods on the seeds that they share. Where every run keeps its images' pixel counts
+With --group, runs that differ only in their seed share a line: mean and standard deviation, every seed below, and a
+paired test between the methods on their common seeds. If every run keeps its images' pixel counts
 (`lag evaluate RUN --write`), a second test is over the images.
 
 --verdicts adds what became of each class by the last step, --settings the settings in which the runs differ.
@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from lag_core.tabulating import FORMATS
 
     parser.add_argument("runs", type=place, nargs="+", help="run folders")
-    parser.add_argument("--group", action="store_true", help="runs that differ in their seed alone are one line")
-    parser.add_argument("--measure", default="all", choices=tuple(COLUMNS), help="what the paired tests are about")
+    parser.add_argument("--group", action="store_true", help="runs that differ only in their seed share a line")
+    parser.add_argument("--measure", default="all", choices=tuple(COLUMNS), help="measure of the paired tests")
     parser.add_argument("--verdicts", action="store_true", help="what became of each class, by run")
     parser.add_argument("--settings", action="store_true", help="the settings in which the runs differ, by run")
     parser.add_argument("--format", default="text", choices=("json", *FORMATS), help="how the tables are written")
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _of_groups(opened: list[Run], rows: list[Row], options: argparse.Namespace) -> tuple[Any, str]:
-    """The tables of the groups as text, or what JSON says of them; and why there is no test over images."""
+    """The tables of the groups as text or for JSON; and why there is no test over images."""
     from lag_core.groups import grouped, pairings
     from lag_core.runs import RunError
 
@@ -87,20 +87,20 @@ def _of_groups(opened: list[Run], rows: list[Row], options: argparse.Namespace) 
 
 
 def _besides(opened: list[Run], options: argparse.Namespace) -> dict[str, Any]:
-    """The parts that were asked for besides the numbers: text, or what JSON says of them."""
+    """The requested parts besides the numbers, as text or for JSON."""
     asked = {"verdicts": verdicts, "settings": settings}
     return {name: make(opened, options.format) for name, make in asked.items() if getattr(options, name)}
 
 
 def _with_parts(found: Any, parts: dict[str, Any]) -> Any:
-    """JSON of runs is a list, as ever; with further parts it is one of them."""
+    """JSON of runs alone is a list, as always; with further parts the list is one of them."""
     if not parts:
         return found
     return (found if isinstance(found, dict) else {"runs": found}) | parts
 
 
 def verdicts(runs: list[Run], form: str) -> Any:
-    """What became of each class by the last step, a line a run; for JSON a list with both IoUs as fractions."""
+    """What became of each class by the last step, one line per run; for JSON a list with both IoUs as fractions."""
     from lag_core.explain.class_fates import class_fates
     from lag_core.tabulating import tabulated
 
@@ -128,7 +128,7 @@ def verdicts(runs: list[Run], form: str) -> Any:
 
 
 def settings(runs: list[Run], form: str) -> Any:
-    """The settings in which the runs differ, a line a setting; for JSON a list of them."""
+    """The settings in which the runs differ, one line per setting; for JSON a list."""
     from lag_core.groups import differing
     from lag_core.tabulating import tabulated
 
@@ -136,7 +136,7 @@ def settings(runs: list[Run], form: str) -> Any:
     if form == "json":
         return [{"setting": name, "values": values} for name, values in found.items()]
     if not found:
-        return "The runs have the same settings, the seed apart." if form == "text" else ""
+        return "The runs have the same settings except for the seed." if form == "text" else ""
     lines = [[name, *values] for name, values in found.items()]
     return tabulated(["setting", *(run.name for run in runs)], lines, form)  # type: ignore[arg-type]
 
@@ -147,7 +147,7 @@ def _number(value: float) -> float | None:
 
 
 def _over_images(runs: list[Run], groups: list[Group], measure: str) -> tuple[list[ImagePairing], str]:
-    """The tests over images, or why there is none; neither where there is nothing to compare."""
+    """The tests over images, or why there is none; neither if there is nothing to compare."""
     from lag_core.image_pairs import image_pairings, kept
 
     if len(groups) < 2:
@@ -159,7 +159,7 @@ def _over_images(runs: list[Run], groups: list[Group], measure: str) -> tuple[li
 
 
 def _of_runs(rows: list[Row], options: argparse.Namespace) -> Any:
-    """The table of the runs as text, or what JSON says of them."""
+    """The table of the runs as text or for JSON."""
     from lag_core.comparison import COLUMNS, percent, table
     from lag_core.tabulating import tabulated
 
@@ -209,7 +209,7 @@ def _note(groups: list[Group], tests: list[Pairing]) -> list[str]:
 def _note_on_images(over_images: list[ImagePairing]) -> list[str]:
     if not over_images:
         return []
-    return ["over images: bootstrap, the same images drawn for both methods, each the mean over its seeds."]
+    return ["over images: bootstrap; the same images are drawn for both methods, each averaged over its seeds."]
 
 
 def _json(groups: list[Group], tests: list[Pairing], over_images: list[ImagePairing], measure: str) -> Any:

@@ -17,8 +17,8 @@ from lag_core.runs import RunError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runs", type=place, help="folder of run folders, in place of the runs that ship")
-    parser.add_argument("--data", type=place, help="dataset folder, in place of those that the runs name")
+    parser.add_argument("--runs", type=place, help="folder of run folders, instead of the runs that ship")
+    parser.add_argument("--data", type=place, help="dataset folder, instead of those that the runs name")
     parser.add_argument("streamlit", nargs="*", help="options of `streamlit run`, after --")
 
 
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def command() -> list[str]:
-    """How Streamlit starts the app. RunError where the dashboard is not installed."""
+    """How Streamlit starts the app. RunError if the dashboard is not installed."""
     found = importlib.util.find_spec("dashboard")
     if found is None or not found.submodule_search_locations:
         raise RunError("the dashboard is not installed beside lag_core: install the whole project")

@@ -1,7 +1,7 @@
 """Look at a dataset before training on it: `lag data check ROOT`.
 
-Counts, sizes, ids, class shares, images of each step, what is in both splits, and what to fix; with a contact sheet.
-Nothing of the dataset is changed. Ends with 1 if a file cannot be read or a step cannot be trained.
+Reports counts, sizes, ids, class shares, images of each step, images in both splits, and what to fix; can write a
+contact sheet. The dataset is never changed. Ends with 1 if a file cannot be read or a step cannot be trained.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from lag_core.protocol import SETTINGS
 
-    parser.add_argument("what", choices=("check",), help="look at it, and say what to fix")
+    parser.add_argument("what", choices=("check",), help="inspect a dataset and say what to fix")
     parser.add_argument("root", type=place, help="folder of the dataset")
     parser.add_argument("--dataset", default="folder", help="folder, voc, ade20k, isprs, cityscapes or coco")
     parser.add_argument("--task", help='such as "3-1": the images of each step, too')
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     from lag_core.writing import write_atomically
 
     if options.out is not None and options.out.exists():
-        raise ConfigError(f"{options.out} exists and is not replaced; choose another --out")
+        raise ConfigError(f"{options.out} exists and is never overwritten; choose another --out")
     dataset, labels = _opened(options)
     found = inspect(dataset, labels, options.size, Reporter(options.quiet).bar, options.setting)
     say(_table(dataset, found))

@@ -1,6 +1,6 @@
-"""Show the device, the versions, and the datasets and runs in sight, with what is wrong with each.
+"""Show the device, the versions, the datasets and the runs, and what is wrong with each.
 
-Every file that a run lists is read and held against its digest. Nothing is changed.
+Every file that a run lists is read and compared with its digest. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lag_core.sentences import counted, say, sentence
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=place, default=Path("checkpoints"), help="folder of run folders")
-    parser.add_argument("--data", type=place, help="dataset folder, in place of those that the runs name")
+    parser.add_argument("--data", type=place, help="dataset folder, instead of those that the runs name")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -81,12 +81,12 @@ def _problems(opened: Run) -> Iterator[str]:
 
 
 def _nothing(_: object) -> tuple[str, ...]:
-    """No sentence: what was asked for came."""
+    """No message: the result is there."""
     return ()
 
 
 def _tried(look: Callable[[], Iterable[str]]) -> Iterator[str]:
-    """What `look` finds, and a sentence where it fails: one run must not hide the others, whatever its files hold."""
+    """The result of `look`, or a sentence if it fails: a broken run must not hide the others."""
     try:
         yield from look()
     except RunError as error:
@@ -96,7 +96,7 @@ def _tried(look: Callable[[], Iterable[str]]) -> Iterator[str]:
 
 
 def _datasets(found: list[Run | BrokenRun], data: Path | None) -> Iterator[dict[str, Any]]:
-    """Every dataset that a run names, and what opening it says."""
+    """Every dataset that a run names, and the result of opening it."""
     seen = set()
     for one in found:
         if isinstance(one, BrokenRun):

@@ -1,6 +1,6 @@
-"""Measure every step of a run on its validation set, and hold it against the stored numbers.
+"""Measure every step of a run on its validation set, and compare the result with the stored numbers.
 
-Below the means stands each class at each step: its IoU with a 95 % bootstrap interval over the images.
+Below the means, each class's IoU at each step is listed with a 95 % bootstrap interval over the images.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=place, help="dataset folder (default: the one that the run names)")
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--boundary", action="store_true", help="boundary IoU of each class, too")
+    parser.add_argument("--boundary", action="store_true", help="also measure each class's boundary IoU")
     parser.add_argument(
         "--windows",
         type=float,
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _join(everywhere: Processes, counts: ImageCounts, edges: BoundaryCounts | None, names: Sequence[str]) -> None:
-    """Put together what the processes counted, in the order of the images."""
+    """Join the processes' counts in the order of the images."""
     found = everywhere.gathered((counts.by_image, edges and (edges.both, edges.any)))
     by_image = {name: one for images, _ in found for name, one in images.items()}
     counts.by_image = {name: by_image[name] for name in names if name in by_image}
@@ -104,7 +104,7 @@ def _tell(
     counts: ImageCounts,
     edges: BoundaryCounts | None,
 ) -> None:
-    """Print what was measured, and write it if that was asked for."""
+    """Print the measurements, and write them if requested."""
     from lag_core.comparison import step_rows, table
     from lag_core.image_pairs import keep
     from lag_core.training.evaluation import totals, write_metrics
@@ -139,12 +139,12 @@ def _tell(
 
 
 def _measured_on(images: Sequence[str]) -> str:
-    """What was measured, and over what its intervals are."""
+    """What was measured, and what its intervals are over."""
     tiles = tiles_in(images)
     if tiles == len(images):
-        alone = "which alone has no interval"
+        alone = "too few for an interval"
         return f"{counted(tiles, 'image')}, {alone if tiles == 1 else 'with its 95 % bootstrap interval over them'}"
-    over = "which alone has no interval" if tiles == 1 else "with its 95 % bootstrap interval over the tiles"
+    over = "too few for an interval" if tiles == 1 else "with its 95 % bootstrap interval over the tiles"
     return f"{counted(len(images), 'window')} of {counted(tiles, 'tile')}, {over}"
 
 
@@ -173,7 +173,7 @@ def _band_table(run: Run, bands: np.ndarray) -> str:
 
 
 def _announced(bar: Progress) -> Progress:
-    """`bar`, with a line before it: where no terminal shows bars, a minute without a word looks like a standstill."""
+    """`bar`, with a line before it: without a terminal no bar is shown, and a silent minute looks like a hang."""
 
     def begin(items: Sequence[Item], what: str) -> Iterator[Item]:
         say(f"{what}, {len(items)} batches …", flush=True)
@@ -183,13 +183,13 @@ def _announced(bar: Progress) -> Progress:
 
 
 ROUNDING = 1e-5
-"""Share of pixels between two classes that change sides when another machine, or number of threads, rounds."""
+"""Share of pixels that change class when another machine, or number of threads, rounds differently."""
 
 _SENTENCES = {
     "equal": "equal to the stored metrics, pixel by pixel",
-    "close": "equal to the stored metrics but for a few pixels in a million, as another machine rounds them",
+    "close": "equal to the stored metrics except for a few pixels in a million, where another machine rounds otherwise",
     "different": "different from the stored metrics",
-    "other images": "another dataset was measured than the stored one: the classes' true pixels differ",
+    "other images": "the dataset is not the one that the stored metrics measured: the classes' true pixels differ",
     "unreadable": "the stored metrics are missing or damaged; --write replaces them",
     "written": "written as the stored metrics",
 }

@@ -1,7 +1,7 @@
 """Explain a picture: arrays, pictures and the verdict's words, as files.
 
-Written are arrays.npz (every number, NumPy), PNG pictures of the size of the image, and summary.json (verdict,
-conservation errors, what is missing and why, digests, versions, command). The folder must not hold files yet.
+Writes arrays.npz (every number, NumPy), PNG pictures of the size of the image, and summary.json (verdict,
+conservation errors, what is missing and why, digests, versions, command). The folder must be empty or new.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     from lag_core.writing import whole_folder, write_atomically
 
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-        raise ConfigError(f"{options.out} holds files already, and none is replaced; choose another --out")
+        raise ConfigError(f"{options.out} already contains files, which are never overwritten; choose another --out")
     opened, found = subject.explain(options)
     summary = _summary(opened, found, subject.command("explain", options, opened, found))
     numbers, drawn = arrays(found), 0
@@ -76,7 +76,7 @@ def _against(found: Apart) -> dict[str, object]:
 
 
 def pictures(run: Run, found: Explanation) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, picture uint8 [H, W, 3]), one made after the other: of a large photograph each takes some 12 MiB."""
+    """(name, picture uint8 [H, W, 3]), made one after the other: for a large photograph each takes about 12 MiB."""
     from lag_core.explain import rendering
 
     image, clear = found.subject.image, run.labels.background

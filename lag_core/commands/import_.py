@@ -1,6 +1,6 @@
 """Turn another system's step checkpoints into a run folder: SSUL, LAG, DKD, STAR, MiB, PLOP, RCIL, CSSegmentation.
 
-One checkpoint per step, in order, from step 0 on. Nothing in a checkpoint can run: tensors alone are read.
+One checkpoint per step, in order, from step 0 on. No code in a checkpoint can run: only tensors are read.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoints",
         nargs="+",
         metavar="[FORMAT] CHECKPOINT",
-        help=f"{', '.join(NAMES)} (left out: it is recognised where it can be), then one file per step, in order",
+        help=f"{', '.join(NAMES)} (if left out, it is recognised where possible), then one file per step, in order",
     )
     parser.add_argument("--task", required=True, help="sizes of the steps, as in 15-1 (without the background)")
-    parser.add_argument("--dataset", choices=DATASETS, help="whose classes it was trained on, in the order of ids")
+    parser.add_argument("--dataset", choices=DATASETS, help="dataset of its classes, in the order of ids")
     parser.add_argument("--classes", type=place, help="JSON: the classes in the order of introduction")
     parser.add_argument("--data", type=place, help="folder of the dataset, to evaluate and explain on")
     parser.add_argument("--out", type=place, required=True, help="run folder to write; must not exist")
-    parser.add_argument("--size", type=int, help="side of the square to look at (default: its authors', 512 or 513)")
-    parser.add_argument("--setting", choices=SETTINGS, default="overlapped", help="what later steps' images show")
+    parser.add_argument("--size", type=int, help="side of the input square (default: its authors', 512 or 513)")
+    parser.add_argument("--setting", choices=SETTINGS, default="overlapped", help="protocol of later steps' images")
     parser.add_argument("--norm", choices=("iabn", "abn"), help="norm_act of MiB, PLOP, RCIL and CSSegmentation")
     parser.add_argument("--output-stride", type=int, choices=(8, 16), default=16, help="of the backbone")
 
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     first, *rest = options.checkpoints
     form, paths = (first, rest) if first in NAMES else (None, options.checkpoints)
     if not paths:
-        raise ConfigError(f"lag import {form}: name one checkpoint per step behind it, in order")
+        raise ConfigError(f"lag import {form}: name one checkpoint per step after it, in order")
     if options.classes is None and options.dataset is None:
         raise ConfigError("lag import: say what it was trained on, with --dataset voc or --classes classes.json")
     classes = (

@@ -1,7 +1,7 @@
 """Write a run folder of label maps that any framework made (docs/open-your-own.md).
 
-STEP0, STEP1 … are folders, one a step, each with `<image>.png` (dataset ids) for every validation image, and if you
-like `<image>.npz` with `scores` [K, h, w] or `latent` [C, h, w].
+STEP0, STEP1 … are folders, one per step, each with `<image>.png` (dataset ids) for every validation image, and
+optionally `<image>.npz` with `scores` [K, h, w] or `latent` [C, h, w].
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lag_core.sentences import counted, say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folders", type=place, nargs="+", metavar="STEP", help="folder of label maps, one a step, in order"
+        "folders", type=place, nargs="+", metavar="STEP", help="folder of label maps, one per step, in order"
     )
     parser.add_argument("--dataset", default="folder", help="folder, voc, ade20k, isprs, cityscapes or coco")
     parser.add_argument("--root", required=True, help="folder of the dataset")
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
             f"{counted(len(labels.steps), 'step')}"
         )
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-        raise ConfigError(f"{options.out} holds files already, and none is replaced; choose another --out")
+        raise ConfigError(f"{options.out} already contains files, which are never overwritten; choose another --out")
     with whole_folder(options.out):
         stored = store(options.folders, dataset, labels, options.out)
         network = {"kind": "stored", "images": list(stored.images), "sha256": stored.digest}

@@ -26,7 +26,7 @@ def measured(
 ) -> list[dict[str, np.ndarray]]:
     """Confusion matrices int64 [K, K] by domain, of each step, on the images that the run measures on.
 
-    `windows`: overlap of windows at an image's own resolution; None: as the run measures.
+    `windows`: overlap of windows at an image's own resolution; None: the run's own way.
     """
     from lag_core.explain.measuring import confusions, window_confusions
     from lag_core.training.evaluation import evaluate, measured_ids

@@ -1,7 +1,7 @@
 """Write finished runs as they ship (for maintainers): float16, shared tensors once, with a model card.
 
-Tensors that several of the given runs share are stored once, in OUT/shared. The metrics are measured anew
-with the rounded weights, so the datasets must be there. Nothing is replaced.
+Tensors that several of the given runs share are stored once, in OUT/shared. The metrics are measured again
+with the rounded weights, so the datasets must be available. No file is overwritten.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=place, nargs="+", metavar="RUN", help="run folder")
     parser.add_argument("--out", type=place, required=True, help="folder that the packed runs are written to")
     parser.add_argument("--data", type=place, help="dataset folder (default: the one that each run names)")
-    parser.add_argument("--note", default="", help="what the model cards add on the data and the weights")
-    parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
+    parser.add_argument("--note", default="", help="text that the model cards add about the data and the weights")
+    parser.add_argument("--quiet", action="store_true", help="print nothing")
 
 
 def run(options: argparse.Namespace) -> int:

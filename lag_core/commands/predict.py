@@ -1,7 +1,7 @@
 """Predict images: index masks in dataset ids, and overlays.
 
 For each image NAME two files are written: NAME.mask.png, a palette PNG whose values are dataset ids, and
-NAME.overlay.png. Files that are already there are never replaced.
+NAME.overlay.png. An existing file is never overwritten.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(0.5 if none is given); else a large picture is scaled down",
     )
     add_device(parser)
-    parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
+    parser.add_argument("--quiet", action="store_true", help="print nothing")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             predict(networks, source, step, options, sources[source])
         except NotWritten:
-            for path in sources[source]:  # neither of the two without the other
+            for path in sources[source]:  # both or neither
                 path.unlink(missing_ok=True)
             raise
     reporter.say(f"{counted(len(sources), 'image')}, step {step} of {opened.name} -> {options.out}")
@@ -115,7 +115,7 @@ def _by_windows(
 def _whole(
     networks: Networks, source: Path, step: int, options: argparse.Namespace, targets: tuple[Path, Path]
 ) -> None:
-    """Write the mask at the size of the file, the overlay at the size that is worked with."""
+    """Write the mask at the size of the file, the overlay at the working size."""
     from lag_core.data.painting import color_table, overlay_png
     from lag_core.data.pictures import read_small
     from lag_core.data.png_rows import png_file
@@ -144,11 +144,11 @@ def _outputs(given: Iterable[Path], out: Path) -> dict[Path, tuple[Path, Path]]:
             continue
         other = names.setdefault(source.stem, source)
         if other is not source:
-            raise ConfigError(f"{other} and {source} would both be written as {source.stem}; predict them apart")
+            raise ConfigError(f"{other} and {source} would both be written as {source.stem}; predict them separately")
         targets = out / f"{source.stem}.mask.png", out / f"{source.stem}.overlay.png"
         for target in targets:
             if target.exists():
-                raise ConfigError(f"{target} exists and is not replaced; choose another --out")
+                raise ConfigError(f"{target} exists and is never overwritten; choose another --out")
         found[source] = targets
     return found
 

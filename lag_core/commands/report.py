@@ -1,6 +1,6 @@
-"""Write one HTML file on a picture, a class and a step: pictures, plots, numbers, checksums, verdict.
+"""Write one HTML file about a picture, a class and a step: pictures, plots, numbers, checksums, verdict.
 
-The file opens offline and needs nothing else. A file that is already there is never replaced.
+The file opens offline and needs nothing else. An existing file is never overwritten.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     from lag_core.writing import write_atomically
 
     if options.out.exists():
-        raise ConfigError(f"{options.out} exists and is not replaced; choose another --out")
+        raise ConfigError(f"{options.out} exists and is never overwritten; choose another --out")
     opened, found = subject.explain(options)
     page = report(opened, found, subject.command("report", options, opened, found)).encode()
     write_atomically(options.out, page)

@@ -1,6 +1,6 @@
 """Count the training images of each step of a task.
 
-All training images are counted; `train` leaves data.holdout of them out before it forms the steps.
+All training images are counted. `train` first sets data.holdout of them aside.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--domains", nargs="+", default=[], help="domain of step 0, then of every later step")
     parser.add_argument("--fraction", type=float, default=1.0, help="share of each later step's images")
-    parser.add_argument("--selection", default="prefix", choices=("prefix", "random"), help="which images that is")
+    parser.add_argument("--selection", default="prefix", choices=("prefix", "random"), help="how they are chosen")
     parser.add_argument("--seed", type=int, default=0, help="of random selection and of `partitioned`")
     parser.add_argument(
         "--lists", type=place, help="file of lines 'image id id …' to count from, with --dataset voc or ade20k"

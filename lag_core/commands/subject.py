@@ -1,4 +1,4 @@
-"""What `explain` and `report` are asked about: run, picture, class, step, from the command line."""
+"""The subject of `explain` and `report`: run, picture, class and step, from the command line."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=place, help="run folder")
     parser.add_argument("--image", required=True, help="picture file, or the name of a validation image of the run")
     parser.add_argument("--mask", type=place, help="mask file of dataset ids, for a picture file")
-    parser.add_argument("--class", dest="cls", metavar="CLASS", help="name of the class (default: what was lost most)")
+    parser.add_argument("--class", dest="cls", metavar="CLASS", help="name of the class (default: what lost most)")
     parser.add_argument("--step", type=int, help="step of the network (default: the last one)")
-    parser.add_argument("--against", type=place, metavar="RUN", help="run to compare with: what sets the two apart")
+    parser.add_argument("--against", type=place, metavar="RUN", help="run to compare with: how the two differ")
     parser.add_argument("--data", type=place, help="dataset folder (default: the one that the run names)")
     parser.add_argument("--image-only", action="store_true", help="do not measure the class on the validation set")
     add_device(parser)
-    parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
+    parser.add_argument("--quiet", action="store_true", help="print nothing")
 
 
 def explain(options: argparse.Namespace) -> tuple[Run, Explanation]:
-    """Collect everything, with a progress bar. ConfigError, RunError and the like say what is wrong."""
+    """Collect everything, with a progress bar. Raises ConfigError, RunError and similar."""
     from lag_core.allocator import return_memory
     from lag_core.device import device_named
     from lag_core.explain.cache import ResultCache
@@ -67,7 +67,7 @@ def explain(options: argparse.Namespace) -> tuple[Run, Explanation]:
 
 
 def _against(run: Run, path: Path | None, subject: Subject, device: str) -> Networks | None:
-    """The networks of the run to compare with. RunError where it cannot be compared in this class."""
+    """The networks of the run to compare with. RunError if it cannot be compared in this class."""
     from lag_core.explain import apart
     from lag_core.explain.networks import Networks
     from lag_core.runs import open_run
@@ -89,7 +89,7 @@ def read_subject(run: Run, options: argparse.Namespace) -> Subject:
     image, truth = _read_picture(run, options)
     cls = run.class_index(options.cls) if options.cls is not None else telling_class(run, truth, step)
     if truth is not None and truth.shape != image.shape[:2]:
-        raise ConfigError(f"{options.mask} is of another size than {options.image}")
+        raise ConfigError(f"{options.mask} and {options.image} differ in size")
     return Subject(Path(options.image).name, image, truth, cls, step)
 
 
@@ -100,7 +100,7 @@ def _read_picture(run: Run, options: argparse.Namespace) -> tuple[np.ndarray, np
     window = named(str(options.image))
     files = [options.image, *(window[:1] if window else ())]
     if options.mask is not None and not any(Path(file).is_file() for file in files):
-        raise ConfigError(f"--mask belongs to a picture file; there is no file {options.image}")
+        raise ConfigError(f"--mask needs a picture file; there is no file {options.image}")
     return read_picture(run, options.image, options.mask, options.data)
 
 
@@ -119,7 +119,7 @@ def telling_class(run: Run, truth: np.ndarray | None, step: int) -> int:
 
 
 def command(verb: str, options: argparse.Namespace, run: Run, found: Explanation) -> str:
-    """The command line that makes the same again."""
+    """The command line that makes the same result again."""
     from lag_core.explain.report import command_line
 
     subject = found.subject

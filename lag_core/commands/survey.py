@@ -1,4 +1,4 @@
-"""Measure what the dashboard shows of the whole validation set, and keep it in the run.
+"""Measure what the dashboard shows about the whole validation set, and store it in the run.
 
 Under torchrun each process measures a part of the images, and the first one writes.
 """
@@ -20,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     parser.add_argument(
         "--operations", type=_tera, metavar="TERA",
-        help="10^12 operations a picture that shares may take: where all stages apart take more, the first ones are "
-        "one part (default: 20)",
+        help="10^12 operations per picture that the shares may take: if single stages take more, the first ones are "
+        "joined into one part (default: 20)",
     )  # fmt: skip
-    parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
+    parser.add_argument("--quiet", action="store_true", help="print nothing")
 
 
 def _tera(text: str) -> float:

@@ -9,10 +9,10 @@ A sweep file names a base configuration, seeds, and runs:
     method = "lag"
     set = ["method.spm=0"]
 
-and, if it likes, a recipe and `set` for all of them.
+and optionally a recipe and `set` for all of them.
 
-The results file gets a row for each run and seed. Rows that are there are not made again, and a run that was
-interrupted goes on: call the same command again, or name another --out to repeat everything. Runs of one seed that
+The results file gets a row for each run and seed. Existing rows are not made again, and an interrupted run
+is resumed: call the same command again, or name another --out to repeat everything. Runs of one seed that
 train step 0 alike share it, and all share their trunk features, also between workers.
 """
 
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sweep", type=place, help="TOML file, see configs/sweeps/")
     parser.add_argument("--out", type=place, help="results file (default: results/SWEEP.json)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key of every run")
-    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="runs whose name contains this")
+    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="only runs with this in their name")
     parser.add_argument("--seeds", type=int, nargs="+", help="these seeds instead of the file's")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time, each with one thread")
     parser.add_argument("--work", type=place, help="scratch folder (default: lag-sweep in the system's)")
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log", nargs="+", default=[], choices=FORMATS, help="with --keep: the events in other formats"
     )
-    parser.add_argument("--list", action="store_true", help="say what would be trained, and train nothing")
+    parser.add_argument("--list", action="store_true", help="print what would be trained, and train nothing")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Places:
-    """Where a sweep's files lie."""
+    """Where a sweep's files are."""
 
     results: Path
     work: Path
@@ -128,7 +128,7 @@ def jobs_of(sweep: Path, common: Sequence[str], seeds: Sequence[int] | None = No
     except (OSError, ValueError) as error:
         raise ConfigError(f"{sweep} cannot be read as a sweep: {error}") from None
     except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{sweep} is no sweep file: {error} is missing or of another kind") from None
+        raise ConfigError(f"{sweep} is not a sweep file: {error} is missing or of the wrong type") from None
     names = [(job.name, job.seed) for job in found]
     if len(set(names)) < len(names):
         raise ConfigError(f"{sweep} gives one name and seed to two runs")
@@ -145,7 +145,7 @@ def chosen(jobs: Sequence[Job], only: Sequence[str]) -> list[Job]:
 
 
 def first_of_each_beginning(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs with one of each kind of step 0 in front: the others then wait for no other worker.
+    """The jobs, first one of each kind of step 0, so that the others wait for no other worker.
 
     Reads every configuration, so a mistake in one is a ConfigError before the first run.
     """
@@ -181,21 +181,21 @@ def _train_all(jobs: Sequence[Job], places: Places, workers: int) -> bool:
 
 
 def _answers(pool: ProcessPoolExecutor, tasks: Sequence[tuple[Job, Places]]) -> Iterator[str]:
-    """What came of each job, as it ends. ConfigError where the system killed a worker: the rows so far are kept."""
+    """The result of each job, as it ends. ConfigError if the system killed a worker: the rows so far are kept."""
     try:
         for done in as_completed([pool.submit(attempt, task) for task in tasks]):
             yield done.result()
     except BrokenProcessPool:
-        raise ConfigError("a worker was killed, perhaps for lack of memory; the same command goes on") from None
+        raise ConfigError("a worker was killed, perhaps for lack of memory; the same command resumes") from None
     except NotWritten:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
 
 
 def attempt(task: tuple[Job, Places]) -> str:
-    """`do`, and what came of it in one line: a run that fails, as one whose loss leaves the numbers, stops no other.
+    """`do`, and its result in one line: a failed run, such as one whose loss became NaN, stops no other.
 
-    NotWritten passes: a disk that is full is so for every run.
+    NotWritten passes: a full disk is full for every run.
     """
     job, places = task
     try:
@@ -220,7 +220,7 @@ def do(job: Job, places: Places) -> dict[str, Any]:
     lock = FileLock(first.with_suffix(".lock"))
     with lock:
         adopted = (first / "run.json").exists()
-        if not adopted:  # others that begin alike wait for this one
+        if not adopted:  # others with the same step 0 wait for this one
             made = _trained(config, out, None, places)
             copy_folder(made.path, partial := first.with_suffix(f".{os.getpid()}"))
             with naming(first):
@@ -237,7 +237,7 @@ def do(job: Job, places: Places) -> dict[str, Any]:
 
 
 def _trained(config: Config, out: Path, first: Path | None, places: Places) -> Run:
-    """The finished run of a configuration: gone on with where it was interrupted, if it was begun alike."""
+    """The finished run of a configuration: resumed where it was interrupted, if it was begun with the same settings."""
     from lag_core.runs import open_run
     from lag_core.training.continual import train
     from lag_core.training.features import FeatureStore
@@ -250,7 +250,7 @@ def _trained(config: Config, out: Path, first: Path | None, places: Places) -> R
     }
     try:
         return train(config, out, resume=True, **settings)
-    except ConfigError:  # of an older state of the sweep
+    except ConfigError:  # from an older version of the sweep
         shutil.rmtree(out, ignore_errors=True)
         return train(config, out, **settings)
 
@@ -264,7 +264,7 @@ def _export(run: Path, formats: Sequence[str]) -> None:
 
 
 def first_step_key(config: Config) -> str:
-    """Digest of whatever step 0 depends on."""
+    """Digest of all that step 0 depends on."""
     from lag_core import config as configuration
     from lag_core.training.journal import first_step_keys
 
@@ -318,4 +318,4 @@ def read_rows(results: Path) -> list[dict[str, Any]]:
             raise ValueError("its rows have no name and seed")
         return rows
     except (ValueError, TypeError, OSError) as error:
-        raise ConfigError(f"{results} is no results file of a sweep: {error}") from None
+        raise ConfigError(f"{results} is not a results file of a sweep: {error}") from None

@@ -21,12 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--config", type=place, required=True, help="TOML file, see configs/")
     parser.add_argument("--method", help="a method by name, instead of the file's [method] name")
-    parser.add_argument("--recipe", choices=tuple(RECIPES), help="settings for what the file leaves open")
+    parser.add_argument("--recipe", choices=tuple(RECIPES), help="settings for keys that the file leaves out")
     parser.add_argument("--out", type=place, help="run folder (default: checkpoints/CONFIG-METHOD)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    parser.add_argument("--log", nargs="+", default=[], choices=FORMATS, help="write the events in these formats, too")
-    parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
+    parser.add_argument("--resume", action="store_true", help="resume an interrupted run")
+    parser.add_argument("--log", nargs="+", default=[], choices=FORMATS, help="also write the events in these formats")
+    parser.add_argument("--quiet", action="store_true", help="print nothing")
 
 
 def read_config(
@@ -34,7 +34,7 @@ def read_config(
 ) -> Config:
     """The resolved configuration: defaults < the recipe < the method's preset < the file < overrides.
 
-    A table [methods.NAME] in the file holds what is meant for that method alone.
+    A table [methods.NAME] in the file applies to that method alone.
     """
     from lag_core.method.presets import preset
     from lag_core.recipes import RECIPES
@@ -45,7 +45,7 @@ def read_config(
     changes = configuration.merge(configuration.parse_override(text) for text in overrides)
     named = {"method": {"name": method}} if method is not None else {}
     chosen = configuration.merge([{"method": {"name": "reference"}}, file, changes, named])
-    table = chosen["method"]  # other keys wait for the preset, which they may only make sense with
+    table = chosen["method"]  # other keys are checked after the preset, since they may depend on it
     early = {"name": table["name"]} if isinstance(table, dict) and "name" in table else table
     name = configuration.resolve({"method": early}).method.name
     own = special.get(name, {}) if isinstance(special, dict) else special
@@ -55,9 +55,9 @@ def read_config(
 
 
 def command_for(config: Config, folder: Path = Path("configs")) -> str:
-    """The shortest command that trains `config` from one of the files in `folder`; empty if none comes near.
+    """The shortest command that trains `config` from one of the files in `folder`; empty if none fits.
 
-    Of folders and files, only the last part is given: where they lie differs from machine to machine.
+    Only the last part of paths is given, since folders differ between machines.
     """
     wanted = configuration.neutral(configuration.to_dict(config))
     best: list[str] | None = None
@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _export(out: Path, formats: Sequence[str]) -> None:
-    """What there is of the run in other formats, also after an interruption."""
+    """Write the run so far in other formats, also after an interruption."""
     from lag_core.event_files import export
     from lag_core.runs import open_run
 

@@ -21,7 +21,7 @@ CLASSES = 150
 
 
 def open_ade20k(root: Path) -> FileDataset:
-    """ADE20K in `root`: ADEChallengeData2016 or the folder around it. DatasetMissing says what lacks."""
+    """ADE20K in `root`: ADEChallengeData2016 or the folder around it. DatasetMissing says what is missing."""
     home = find_home(root, ("", "ADEChallengeData2016"), "images", "ADE20K", SOURCE)
     classes = (ClassInfo(0, "void", (0, 0, 0)), *_read_classes(home / "objectInfo150.txt"))
     images: dict[str, Path] = {}
@@ -53,6 +53,6 @@ def _read_classes(path: Path) -> tuple[ClassInfo, ...]:
         raise DataError(f"{path} cannot be read: {error}") from error
     rows = [line.split("\t") for line in lines if line.strip()]
     if [row[0].strip() for row in rows] != [str(i) for i in range(1, CLASSES + 1)]:
-        raise DataError(f"{path} does not list the classes 1..{CLASSES}, one a line behind one heading")
+        raise DataError(f"{path} does not list the classes 1..{CLASSES}, one per line after one heading")
     names = [re.split("[,;]", row[-1])[0].strip() for row in rows]
     return tuple(ClassInfo(i, name, palette_color(i)) for i, name in enumerate(names, 1))

@@ -1,6 +1,6 @@
 """Procedural aerial tiles with exact masks, in the classes and colours of the ISPRS 2D labelling contest.
 
-Made for training and showing without any download: `rgb` looks like the Potsdam images, `irrg` (near
+For training and demonstration without any download: `rgb` looks like the Potsdam images, `irrg` (near
 infrared, red, green) like the Vaihingen ones, with another scale and another town. Nothing touches the
 disk. Ours.
 
@@ -76,7 +76,7 @@ def _recent(seed: int, domain: Domain, size: int) -> tuple[Image, Mask]:
 class AerialDataset:
     """A fixed set of tiles of both domains; an id such as "rgb-train-0007" names domain, split and index.
 
-    The few latest tiles are kept in memory, the others are made again when asked for.
+    The latest tiles are kept in memory, the others are made again when needed.
     """
 
     classes = CLASSES

@@ -13,8 +13,7 @@ from lag_core.protocol import IGNORE, ClassInfo
 
 
 class AerialTiles:
-    """`aerial.AerialDataset` with what the catalogue wants to know of it. Clutter is 255: ignored, as in
-    ISPRS."""
+    """`aerial.AerialDataset` with the `Dataset` interface. Clutter is 255: ignored, as in ISPRS."""
 
     def __init__(self, train_per_domain: int, val_per_domain: int, size: int, seed: int = 0):
         self._made_from = (train_per_domain, val_per_domain, size, seed)
@@ -45,6 +44,6 @@ def open_aerial(train_per_domain: int, val_per_domain: int, size: int) -> Aerial
 
 
 def _generator_digest() -> str:
-    """Of the generator's source: what it draws changes with it, and stored classes must not outlive that."""
+    """Digest of the generator's source: stored classes become invalid when the generator changes."""
     files = sorted(Path(aerial.__file__).parent.glob("aerial*.py"))
     return presence.digest(reading.read_text(path, reading.CONFIG) for path in files)

@@ -1,4 +1,4 @@
-"""A dataset by the name that the configuration gives it."""
+"""Opens a dataset by its name in the configuration."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LOADERS = {
 def open_dataset(config: DataConfig) -> Dataset:
     """The dataset of a configuration. DatasetMissing or DataError, each with one sentence, if it cannot be
     used."""
-    if config.dataset == "aerial":  # its tiles have the size that is asked for: nothing to pad or crop
+    if config.dataset == "aerial":  # its tiles already have the requested size: nothing to pad or crop
         try:
             return open_aerial(config.tiles, VAL_TILES, config.size)
         except ValueError as error:
@@ -40,9 +40,7 @@ def open_dataset(config: DataConfig) -> Dataset:
     try:
         root = Path(config.root).expanduser()
         if not root.is_dir():
-            raise DatasetMissing(
-                f"dataset {config.dataset!r}: there is no folder {root}; set data.root to where it lies"
-            )
+            raise DatasetMissing(f"dataset {config.dataset!r}: there is no folder {root}; set data.root to its folder")
         opened = _opened(config, root)
     except DatasetMissing:
         raise
@@ -62,7 +60,7 @@ def _opened(config: DataConfig, root: Path) -> FileDataset:
 
 
 def with_range(config: DataConfig, dataset: Dataset) -> DataConfig:
-    """The configuration with `range` filled in from the training images, where they need one and it names none."""
+    """The configuration with `range` filled in from the training images, if they need one and none is set."""
     if config.range or not isinstance(dataset, FileDataset | WindowedDataset):
         return config
     return replace(config, range=dataset.value_range())

@@ -1,4 +1,4 @@
-"""Cityscapes as unpacked: leftImg8bit/ and gtFine/, each with train/ and val/ and a folder a city.
+"""Cityscapes as unpacked: leftImg8bit/ and gtFine/, each with train/ and val/ and one folder per city.
 
 Masks are gtFine_labelIds; the 19 classes of the benchmark are counted, all others are ignored. Ids are the train ids,
 colours those of the benchmark (Cordts et al., CVPR 2016).
@@ -31,7 +31,7 @@ RULES = LabelRules(tuple(_TRAIN_ID.get(label, IGNORE) for label in range(256)))
 
 
 def open_cityscapes(root: Path) -> FileDataset:
-    """Cityscapes in `root`. DatasetMissing says what lacks."""
+    """Cityscapes in `root`. DatasetMissing says what is missing."""
     home = find_home(root, ("", "cityscapes"), "leftImg8bit", "Cityscapes", SOURCE)
     images: dict[str, Path] = {}
     masks: dict[str, Path] = {}

@@ -57,14 +57,14 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         stored = reading.read_json(path, ANNOTATIONS)
         if not all(isinstance(stored[key], list) for key in ("annotations", "categories")):
-            raise ValueError("annotations and categories are no lists")
+            raise ValueError("annotations and categories are not lists")
         if not all(isinstance(one, dict) and "file_name" in one for one in stored["annotations"]):
             raise ValueError("an annotation has no file_name")
         return stored
     except FileNotFoundError:
         raise DatasetMissing(f"COCO-panoptic has no {path.name}: looked for {path}; {SOURCE}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no panoptic annotation file: {error}") from error
+        raise DataError(f"{path} is not a panoptic annotation file: {error}") from error
 
 
 def _classes(stored: Mapping[str, Any]) -> tuple[ClassInfo, ...]:
@@ -76,7 +76,7 @@ def _classes(stored: Mapping[str, Any]) -> tuple[ClassInfo, ...]:
                 color = one.get("color") or palette_color(number + 1)
                 found.append(ClassInfo(number, name, (int(color[0]), int(color[1]), int(color[2]))))
             case _:
-                raise DataError(f"category {one!r} is no class; expected an id 0..{IGNORE - 1} and a name")
+                raise DataError(f"category {one!r} is not a class; expected an id 0..{IGNORE - 1} and a name")
     return tuple(sorted(found, key=lambda one: one.id))
 
 

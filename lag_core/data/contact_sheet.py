@@ -1,4 +1,4 @@
-"""A dataset on one page: what was found, what to fix, pictures with their masks. One HTML file, complete in itself."""
+"""A dataset on one page: what was found, what to fix, pictures with their masks. One self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _classes(dataset: Dataset, found: Inspection) -> str:
 
 
 def _pictures(dataset: Dataset, split: str) -> Iterator[str]:
-    """Each picture beside itself with its mask laid over."""
+    """Each picture beside a copy with its mask laid over."""
     for name in spread(dataset.ids(split), SHOWN):
         try:
             image, mask = dataset.image(name), dataset.mask(name)

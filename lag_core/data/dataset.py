@@ -1,4 +1,4 @@
-"""What a dataset is to the rest of the program, and the one kind that all loaders of files return."""
+"""The dataset interface of the program, and the one implementation that all file loaders return."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ SPLITS = ("train", "val")
 
 
 class DatasetMissing(Said, RuntimeError):
-    """A dataset, or a part of it, is not there: one sentence says what, where it was looked for, where to get
+    """A dataset, or a part of it, is missing: one sentence says what, where it was searched, and where to get
     it."""
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a dataset without reading a picture."""
+    """What is known about a dataset without reading a picture."""
 
     name: str
     classes: tuple[ClassInfo, ...]
@@ -105,7 +105,7 @@ class FileDataset:
         read: MaskReader = plain_ids,
         rules: str = "",
     ):
-        """`read` gives a mask file's ids; `rules` names what it does, for the cache of what is in which image."""
+        """`read` returns a mask file's ids; `rules` names what it does, for the cache of each image's classes."""
         self.info = info
         self._splits = {split: tuple(names) for split, names in splits.items()}
         self._images = images
@@ -130,7 +130,7 @@ class FileDataset:
         return other
 
     def _crop_of(self, name: str) -> int | None:
-        """Side of the square that is left of a picture; None: all of it."""
+        """Side of the square that a picture is cropped to; None: not cropped."""
         return self._crop if self._cropped is None or name in self._cropped else None
 
     def read_by(self, value_range: tuple[float, ...], bands: tuple[int, ...]) -> FileDataset:
@@ -145,7 +145,7 @@ class FileDataset:
         return name in self._images
 
     def picture_size(self, name: str) -> Size:
-        """(height, width) of the file's picture, whatever is cropped of it."""
+        """(height, width) of the file's picture before any crop."""
         return picture_size(self._images[name])
 
     def value_range(self) -> tuple[float, ...]:
@@ -180,17 +180,17 @@ class FileDataset:
         return is_turned(self._images[name])
 
     def readable(self, name: str) -> Readable:
-        """The image, to be read in parts where nothing is cropped."""
+        """The image, readable in parts if nothing is cropped."""
         if self._crop_of(name) is not None:
             return InMemory(self.image(name))
         return opened(self._images[name], self._range, self._bands)
 
     def image_file(self, name: str) -> Path:
-        """Where the picture lies."""
+        """The picture's file."""
         return self._images[name]
 
     def check(self) -> None:
-        """DataError for the first listed picture whose header tells that it cannot be used, or damaged mask."""
+        """DataError for the first listed picture whose header shows that it cannot be used, or for a damaged mask."""
         self.check_headers()
         for split in self._splits:
             self.present(split)
@@ -203,7 +203,7 @@ class FileDataset:
                 is_deep(self._images[name], bool(self._range))
 
     def decode_validation(self) -> None:
-        """DataError for the first validation image that cannot be decoded: it would come out when a step has trained.
+        """DataError for the first validation image that cannot be decoded: otherwise this would show only after a step.
 
         Done once for the same files; training images are decoded before the first iteration anyway.
         """
@@ -223,10 +223,10 @@ class FileDataset:
         if part is not None:
             self._check_sizes(name, picture_size(self._masks[name]))
         mask = self._read(self._masks[name], part)
-        foreign = mask.tobytes().translate(None, self._known_bytes)  # what is left: the quickest look at every pixel
+        foreign = mask.tobytes().translate(None, self._known_bytes)  # what is left: the fastest check of every pixel
         if foreign:
             raise DataError(
-                f"{self._masks[name]} holds id {min(foreign)}, which is no class of {self.info.name!r} "
+                f"{self._masks[name]} holds id {min(foreign)}, which is not a class of {self.info.name!r} "
                 f"(known: {_ranges(self._known)})"
             )
         if part is not None:
@@ -236,10 +236,10 @@ class FileDataset:
         return mask if crop is None else centre_square_of_mask(mask, crop)
 
     def _check_sizes(self, name: str, found: Size) -> None:
-        """DataError unless a mask is of the size of its image."""
+        """DataError unless a mask has the size of its image."""
         size = picture_size(self._images[name])
         if found != size:
-            turned = "; the image is turned by its EXIF orientation: turn the mask, too, or save the image upright"
+            turned = "; the image is turned by its EXIF orientation: turn the mask as well, or save the image upright"
             raise DataError(
                 f"{self._masks[name]} has {found[1]} x {found[0]} pixels, its image {size[1]} x {size[0]}"
                 f"{turned if found == size[::-1] and self.is_turned(name) else ''}"
@@ -256,7 +256,7 @@ class FileDataset:
     def present_of(
         self, split: str, names: Sequence[str], mask: Callable[[str], np.ndarray], how: str
     ) -> dict[str, frozenset[int]]:
-        """`present` of `names`, whose masks are made of the split's mask files; `how` says in which way."""
+        """`present` of `names`, whose masks are made from the split's mask files; `how` names the way."""
         files = [self._masks[name] for name in self.ids(split)]
         key = presence.key_of_files(self.info.name, f"{split}{how}{self._rules}", files)
         return presence.cached(self.info.name, key, names, mask)
@@ -271,7 +271,7 @@ def spread(names: Sequence[str], count: int) -> list[str]:
 
 def read_list(path: Path, dataset: str, source: str) -> list[str]:
     """The lines of a split list that are not blank, without the blanks around them; a byte-order mark is no part of
-    the first. DatasetMissing if the file is not there, DataError if it is empty, no UTF-8, or says a line twice."""
+    the first. DatasetMissing if the file is missing, DataError if it is empty, not UTF-8, or has a line twice."""
     try:
         lines = reading.read_text(path, reading.NAMES, encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
@@ -297,14 +297,13 @@ def require_once(names: Sequence[str], path: Path) -> None:
 
 
 def find_home(root: Path, below: tuple[str, ...], mark: str, dataset: str, source: str) -> Path:
-    """The first of root/below that holds the folder `mark`; DatasetMissing names all places that were
-    tried."""
+    """The first of root/below that contains the folder `mark`; DatasetMissing names all places tried."""
     places = [root / part for part in below]
     for place in places:
         if (place / mark).is_dir():
             return place
     tried = ", ".join(str(place / mark) for place in places)
-    raise DatasetMissing(f"{dataset} is not there: looked for {tried}; {source}")
+    raise DatasetMissing(f"{dataset} is missing: looked for {tried}; {source}")
 
 
 def files_in(
@@ -344,8 +343,8 @@ def _walk(folder: Path) -> Iterator[Path]:
 def require(
     names: Sequence[str], files: Mapping[str, Path], what: str, dataset: str, folder: Path, source: str
 ) -> None:
-    """DatasetMissing unless each name has its file: says how many lack it, the first, and a file of nearly that
-    name."""
+    """DatasetMissing unless each name has its file: says how many are missing, the first, and a file with a
+    similar name."""
     lacking = [name for name in names if name not in files]
     if lacking:
         hint = _suffix_hint(lacking, files, what) or _hint(lacking[0], files)
@@ -356,7 +355,7 @@ def require(
 
 
 def _suffix_hint(lacking: Sequence[str], files: Collection[str], what: str) -> str:
-    """What to say in classes.json where every name is there with the same ending of its own; else ""."""
+    """What to put into classes.json if every name exists with the same extra ending; else ""."""
     if what not in ("images", "masks"):
         return ""
     ends = [name.removeprefix(lacking[0]) for name in files if name.startswith(lacking[0])]
@@ -367,7 +366,7 @@ def _suffix_hint(lacking: Sequence[str], files: Collection[str], what: str) -> s
 
 
 def _hint(lacking: str, files: Collection[str]) -> str:
-    """What may have been meant by a name without file; "" if no file is called alike."""
+    """The file that a name may have meant; "" if no file has a similar name."""
     word = PurePosixPath(re.split(r"[\s,;]", lacking.strip("\"'").replace("\\", "/"))[0]).stem
     names = {name: PurePosixPath(name).name for name in files}
     near = [n for n, last in names.items() if last == word] or [

@@ -1,4 +1,4 @@
-"""Pictures with 16 bits a channel: read without loss, brought to 8 bits by one stated range for a whole dataset.
+"""Pictures with 16 bits per channel: read without loss, scaled to 8 bits by one stated range for a whole dataset.
 
 Each value v becomes 255 (v - low) / (high - low), rounded, with 0 below and 255 above the range. The range is
 `data.range`; where that is empty, it is taken from the training images (`range_of`) and stored in the run. Ours.
@@ -22,10 +22,10 @@ READ = 200
 """Training images that the range is taken from, spread over the list."""
 
 _OTHER_BYTE = {"16L": "16B", "16B": "16L", "16N": "16B" if sys.byteorder == "little" else "16L"}
-"""Pillow keeps one byte of each 16-bit value, which one is a matter of the byte order that it believes in."""
+"""Pillow keeps one byte of each 16-bit value; which one depends on the byte order that it assumes."""
 
 _PLAIN = ("I;16", "RGB;16", "RGBX;16", "RGBA;16")
-"""Raw modes whose two bytes can be read apart."""
+"""Raw modes whose two bytes can be read separately."""
 
 
 def can_be_read(image: Image.Image) -> bool:
@@ -58,7 +58,7 @@ def _swapped(arguments: str | tuple[object, ...]) -> str | tuple[object, ...]:
 
 
 def scaled(pixels: np.ndarray, by: Range) -> np.ndarray:
-    """Values brought to 8 bits. Shape: uint16 [...] -> uint8 [...]."""
+    """Values scaled to 8 bits. Shape: uint16 [...] -> uint8 [...]."""
     low, high = by
     table = np.clip((np.arange(65_536) - low) * (255 / (high - low)), 0, 255).round().astype(np.uint8)
     return table[pixels]

@@ -1,7 +1,7 @@
 """The literature's augmentation: random scale, random crop at full resolution, mirrored or not.
 
 Only what the crop shows is scaled: the scaled picture as a whole is never made (docs/adr/0008-the-input-pipeline.md).
-The draws come from a generator that is handed in, so that a view depends on nothing else. Source: docs/method.md#tasks
+The random draws come from a given generator, so a view depends on nothing else. Source: docs/method.md#tasks
 (scale 0.5 to 2.0, crop with padding, flip).
 """
 
@@ -57,8 +57,8 @@ def view(image: np.ndarray, mask: np.ndarray, size: int, one: Draw) -> tuple[np.
 
 
 def _scaled_crop(image: np.ndarray, one: Draw, height: int, width: int) -> np.ndarray:
-    """The part of the scaled picture that a view shows, mirrored where it is: bilinear, antialiased where it shrinks.
-    Pixels around the part take part at its borders. Shape: uint8 [H, W, 3] -> uint8 [height, width, 3]."""
+    """The part of the scaled picture that a view shows, mirrored if the view is: bilinear, antialiased if it shrinks.
+    Pixels around the part contribute at its borders. Shape: uint8 [H, W, 3] -> uint8 [height, width, 3]."""
     down, across = image.shape[0] / one.height, image.shape[1] / one.width
     bottom, right = (one.top + height) * down, (one.left + width) * across
     box = one.left * across, one.top * down, min(right, image.shape[1]), min(bottom, image.shape[0])

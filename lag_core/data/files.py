@@ -1,4 +1,4 @@
-"""What every reader of pictures needs of a file: its name in a sentence, its bytes, and the error for what is wrong."""
+"""What every picture reader needs from a file: its name for messages, its bytes, and the error for a bad file."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ Part = tuple[slice, slice]
 
 
 class DataError(Said, ValueError):
-    """A file of a dataset, or an uploaded one, that cannot be used: one sentence with its name and the
-    reason."""
+    """A file of a dataset, or an uploaded one, that cannot be used: one sentence with its name and the reason."""
 
 
 def file_of(source: Source, inside: Sequence[Path] = ()) -> BinaryIO:
@@ -43,12 +42,12 @@ def file_of(source: Source, inside: Sequence[Path] = ()) -> BinaryIO:
 
 
 def name_of(source: Source) -> str:
-    """How a sentence names it."""
+    """Its name in messages."""
     return "the picture" if isinstance(source, bytes) else str(source)
 
 
 def state_of(source: Source) -> Hashable | None:
-    """What changes when the file does; None for bytes and for files that cannot be looked at."""
+    """A value that changes when the file does; None for bytes and for files that cannot be read."""
     if isinstance(source, bytes):
         return None
     try:
@@ -64,7 +63,7 @@ def whole(size: Size) -> Part:
 
 
 class Kept:
-    """Decoded arrays by key, those asked for last, at most `most` bytes of them. Safe in several threads."""
+    """Decoded arrays by key: the most recently used ones, at most `most` bytes. Thread-safe."""
 
     def __init__(self, most: int):
         self.most = most
@@ -73,7 +72,7 @@ class Kept:
         self._lock = Lock()
 
     def get(self, key: Hashable | None, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array under `key`, made if it is not there; None keeps nothing. Nobody may write into it."""
+        """The array under `key`, made if missing; None keeps nothing. Read-only."""
         if key is None:
             return make()
         with self._lock:

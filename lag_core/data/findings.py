@@ -1,4 +1,4 @@
-"""What is likely a mistake in a dataset, though it can be trained on: sentences for a person, said before training."""
+"""Likely mistakes in a dataset that can still be trained on: sentences that are printed before training."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ COVERS = 0.5
 """Share of an image's labelled pixels above which a class covers it."""
 
 LOOKED_AT = 200
-"""Training masks that are looked at, spread over the list."""
+"""Training masks that are checked, spread over the list."""
 
 FEW_MASKS = 8
-"""Training masks that are looked at where one glance at all classes found a single id."""
+"""Training masks that are checked if the list of classes has a single id."""
 
 _ENDS = 65_536
-"""Bytes at either end of a file that, with its size, tell files apart."""
+"""Bytes at each end of a file that, with its size, distinguish files."""
 
 
 def findings(dataset: Dataset, labels: LabelSpace) -> list[str]:

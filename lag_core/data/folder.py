@@ -2,8 +2,8 @@
 
 A line of `train.txt` or `val.txt` is one id, blanks in it included; an id may lead through folders ("aachen/000") and
 may carry the image's ending. Masks have one 8-bit channel of class ids; 255 is ignored. `classes.json` is a list of
-classes, or an object whose "classes" is one; a class is {"id": 0..254, "name": "cat", "color": [R, G, B]}, or its name
-alone: its id is then its place in the list, and a colour that is not given is VOC's of that id. The class
+classes, or an object whose "classes" is one; a class is {"id": 0..254, "name": "cat", "color": [R, G, B]}, or only its
+name: its id is then its place in the list. A missing colour is VOC's for that id. The class
 called "background" (or "Background", "_background_", "bg") is the background; without one, every id is a real class.
 Masks with other ids, ids to ignore or colours: lag_core/data/labels.py.
 """
@@ -35,12 +35,12 @@ from lag_core.protocol import IGNORE, ClassInfo
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 MASK_ENDINGS = (".png", ".tif", ".tiff")
 BACKGROUND_NAMES = ("background", "bg")
-"""Names of the background, in lower case and without what is no letter."""
+"""Names of the background, in lower case and with letters only."""
 SOURCE = "a dataset folder holds images/, masks/, classes.json, train.txt and val.txt"
 
 
 def open_folder(root: Path, listed_in: Sequence[str] = SPLITS) -> FileDataset:
-    """The dataset in `root`, called by the folder's name; `listed_in`: the splits that it has, others are empty.
+    """The dataset in `root`, named after the folder; `listed_in`: the splits that it has, others are empty.
 
     DatasetMissing or DataError, each with one sentence."""
     name = root.resolve().name
@@ -56,7 +56,7 @@ def open_folder(root: Path, listed_in: Sequence[str] = SPLITS) -> FileDataset:
 
 
 def _names(path: Path, dataset: str, images: Mapping[str, Path]) -> list[str]:
-    """The ids of a split list; an image's ending is left out, unless a file is really called so."""
+    """The ids of a split list; an image's ending is dropped unless a file really has that name."""
     names = [_without_ending(line, images) for line in read_list(path, dataset, SOURCE)]
     require_once(names, path)
     return names
@@ -86,7 +86,7 @@ def _read_classes(path: Path, dataset: str) -> tuple[tuple[ClassInfo, ...], Labe
         raise DataError(f"{path} is not readable JSON: {error}") from error
     entries = stored.get("classes") if isinstance(stored, dict) else stored
     if not isinstance(entries, list) or not entries:
-        raise DataError(f"{path} holds no list of classes")
+        raise DataError(f"{path} contains no list of classes")
     classes = sorted((_class(entry, place, path) for place, entry in enumerate(entries)), key=lambda one: one.id)
     if len({one.id for one in classes}) != len(classes):
         raise DataError(f"{path} gives one id to two classes")
@@ -107,6 +107,6 @@ def _class(entry: Any, place: int, path: Path) -> ClassInfo:
             if type(number) is int and 0 <= number < IGNORE and name and all(0 <= value <= 255 for value in color):
                 return ClassInfo(number, name, color)
     raise DataError(
-        f"{path}: {entry!r} is no class; expected an id 0..{IGNORE - 1}, a name, and a color of three numbers 0..255, "
-        "or the name alone"
+        f"{path}: {entry!r} is not a class; expected an id 0..{IGNORE - 1}, a name, and a color of three numbers "
+        "0..255, or only the name"
     )

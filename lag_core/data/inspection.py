@@ -1,6 +1,6 @@
-"""What a colleague would look at in a dataset before training: counts, sizes, ids, shares, steps, and what to fix.
+"""A check of a dataset before training: counts, sizes, ids, shares, steps, and what to fix.
 
-Every listed image and mask is read once; one that cannot be read is named and does not end the look.
+Every listed image and mask is read once; an unreadable one is named and does not end the check.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from lag_core.protocol import IGNORE, LabelSpace
 from lag_core.sentences import counted
 
 FEW = 16
-"""Images of a step below which it hardly trains without a least number of iterations."""
+"""A step with fewer images hardly trains without a minimum number of iterations."""
 
 RARE = 10
 """Training images below which a class is called rare."""
 
 LARGE = 4
-"""An image whose side is this many times the network's loses its detail when it is scaled down."""
+"""An image loses its detail in scaling down if its side is this many times the network's."""
 
 Progress = Callable[[Sequence[str], str], Iterator[str]]
 
@@ -64,7 +64,7 @@ class Inspection:
 def inspect(
     dataset: Dataset, labels: LabelSpace | None, size: int, progress: Progress, setting: str = "overlapped"
 ) -> Inspection:
-    """Look at every image. `labels`: of the task, if there is one; `size`: side of the network's square."""
+    """Check every image. `labels`: of the task, if there is one; `size`: side of the network's square."""
     splits = {split: _look(dataset, split, progress) for split in SPLITS}
     steps = []
     if labels is not None:
@@ -106,7 +106,7 @@ def _look(dataset: Dataset, split: str, progress: Progress) -> SplitFacts:
 def _of_steps(steps: Sequence[int]) -> Iterator[str]:
     for step, count in enumerate(steps):
         if count == 0:
-            yield f"step {step} has no training image: it cannot be trained"
+            yield f"step {step} has no training image and cannot be trained"
         elif count < FEW:
             yield (
                 f"step {step} has {counted(count, 'training image')}: train with --recipe small, which gives "
@@ -124,7 +124,7 @@ def _of_classes(dataset: Dataset, splits: dict[str, SplitFacts]) -> Iterator[str
         elif not measured:
             yield f"class {one.name!r} is in no validation image: its IoU is not defined"
         elif seen < RARE:
-            yield f"class {one.name!r} is in {counted(seen, 'training image')} alone: its IoU will depend on chance"
+            yield f"class {one.name!r} is in only {counted(seen, 'training image')}: its IoU will depend on chance"
     for split, facts in splits.items():
         if facts.unlabelled:
             yield (

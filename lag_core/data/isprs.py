@@ -6,8 +6,8 @@ becoming a class.
 
 The areas are the benchmark's own: Potsdam 24 to train and 14 to test, Vaihingen 16 and 17. On a grid of 600
 pixels Potsdam gives 2400 and 1400 tiles, as in docs/method.md#tasks. Vaihingen's areas are no multiples of 600:
-the tiles at their right and lower edge are moved inwards and labelled only where no other tile is (ours;
-the paper's 272 and 256 tiles came of another cut, which is not published), so each pixel counts once.
+the tiles at their right and lower edge are moved inwards and labelled only where no other tile is, so each pixel
+counts once (ours; the paper's 272 and 256 tiles come from another, unpublished cut).
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ SOURCE = (
 
 @dataclass(frozen=True)
 class City:
-    """One domain: how its files are called, and which areas are for what."""
+    """One domain: the names of its files, and the areas of each split."""
 
     domain: str
     images: tuple[str, ...]
-    """Names of an image, the first that is there."""
+    """Possible names of an image; the first that exists is used."""
     labels: tuple[str, ...]
-    """Names of its labels; those without boundaries (black) stand in for the full ones."""
+    """Possible names of its labels; those without boundaries (black) replace missing full ones."""
     train: tuple[str, ...]
     val: tuple[str, ...]
 
@@ -117,8 +117,8 @@ def open_isprs(root: Path, tile: int = TILE, bands: tuple[int, ...] = ()) -> Fil
 
 
 def _find_sources(root: Path, bands: tuple[int, ...] = ()) -> dict[tuple[City, str], tuple[Path, Path]]:
-    """(city, area) -> (image, labels) for all areas, of images those with the `bands` first; DatasetMissing if one is
-    not there."""
+    """(city, area) -> (image, labels) for all areas, preferring images with the `bands`; DatasetMissing if one is
+    missing."""
     pictures, labels = _index(root)
     found: dict[tuple[City, str], tuple[Path, Path]] = {}
     for city in CITIES:
@@ -139,13 +139,12 @@ def _find_sources(root: Path, bands: tuple[int, ...] = ()) -> dict[tuple[City, s
 
 
 def _first(files: Mapping[str, Path], patterns: Sequence[str], area: str) -> Path | None:
-    """The file of an area by the first of the names that there is."""
+    """The file of an area, under the first of the names that exists."""
     return next((files[p.format(area)] for p in patterns if p.format(area) in files), None)
 
 
 def _index(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    """File name -> file, of images and of label pictures. Vaihingen's are called alike: only the folder
-    tells."""
+    """File name -> file, of images and of label pictures. Vaihingen's have equal names and differ by folder."""
     pictures: dict[str, Path] = {}
     labels: dict[str, Path] = {}
     for folder, _, names in os.walk(root):
@@ -157,7 +156,7 @@ def _index(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 
 def _cut_area(image: Path, label: Path, folder: Path, tile: int, bands: tuple[int, ...] = ()) -> None:
-    """Write the tiles of one area into `folder`, which appears when all of them are there."""
+    """Write the tiles of one area into `folder`, which appears when all of them are written."""
     picture, ids = opened(image, bands=bands), ids_of_colors(read_image(label), label)
     if picture.size != ids.shape:
         raise DataError(f"{label} and {image} differ in size")
@@ -205,12 +204,12 @@ def ids_of_colors(colors: np.ndarray, path: Path) -> np.ndarray:
     255.
 
     All colours are corners of the RGB cube; some published label files are a few levels off, so the nearest
-    corner counts. DataError if over 1 % of the pixels are near none: then it is no label picture.
+    corner counts. DataError if over 1 % of the pixels are near none: the file is then not a label picture.
     """
     blocks = [colors[top : top + ROWS] for top in range(0, len(colors), ROWS)]
     off = sum(int((np.minimum(one, 255 - one) > 64).any(-1).sum()) for one in blocks) / (colors.size // 3)
     if off > 0.01:
-        raise DataError(f"{path} is no ISPRS label picture: {off:.0%} of its pixels have none of the label colours")
+        raise DataError(f"{path} is not an ISPRS label picture: {off:.0%} of its pixels have none of the label colours")
     table = np.full(8, IGNORE, np.uint8)
     for one in CLASSES:
         table[_corner(np.array(one.color))] = one.id

@@ -1,4 +1,4 @@
-"""Masks as people have them, turned into ids: other ids, ids to ignore, colours, and images called differently.
+"""Turns masks into ids: other ids, ids to ignore, colours, and image files with other names.
 
 `classes.json` may be an object with, beside "classes":
 
@@ -6,13 +6,13 @@
 |---|---|
 | "ignore": [0, 34] | these ids of a mask are not annotated (255) |
 | "remap": {"7": 0, "8": 1} | ids of a mask -> ids of classes; those that are not named stay as they are |
-| "others": "ignore" | ids of a mask that are, in the end, no class are not annotated; without it they are an error |
+| "others": "ignore" | ids of a mask that belong to no class are not annotated; without it they are an error |
 | "reduce_zero_label": true | id 0 is not annotated, and all others are one less |
 | "palette": true | masks are RGB pictures in the classes' colours |
 | "order": ["car", "tree"] | names of classes in the order in which steps introduce them, then the others by id |
-| "image_suffix", "mask_suffix" | what stands behind the id in a file's name, as "_leftImg8bit" |
+| "image_suffix", "mask_suffix" | text after the id in a file's name, such as "_leftImg8bit" |
 
-Reducing comes first, then "ignore" and "remap", which speak of the ids after it; with a palette, of the ids of the
+Reducing comes first; "ignore" and "remap" use the ids after it. With a palette, they use the ids of the
 classes whose colours were found.
 """
 
@@ -31,7 +31,7 @@ from lag_core.data.pictures import DataError, opened, read_mask
 from lag_core.protocol import IGNORE, ClassInfo
 
 MaskReader = Callable[[Path, Part | None], np.ndarray]
-"""What reads a mask file, or a part of it. Shape: -> uint8 [H, W] ids of classes, 255 ignored."""
+"""Reads a mask file, or a part of it. Shape: -> uint8 [H, W] ids of classes, 255 ignored."""
 
 ROWS = 256
 """Rows of a coloured mask that are turned into ids at once."""
@@ -81,14 +81,14 @@ def ids_of_colours(path: Path, part: Part | None, colors: Mapping[int, int], oth
 
 
 def ids_of_palette(pixels: np.ndarray, colors: Mapping[int, int], others: bool, path: Path) -> np.ndarray:
-    """Ids of an RGB mask. DataError names the first colour that is none. Shape: uint8 [H, W, 3] -> uint8 [H, W]."""
+    """Ids of an RGB mask. DataError for a colour of no class. Shape: uint8 [H, W, 3] -> uint8 [H, W]."""
     packed = (pixels.astype(np.int32) << np.array([16, 8, 0], np.int32)).sum(-1)
     found, places = np.unique(packed, return_inverse=True)
     foreign = [value for value in found.tolist() if value not in colors]
     if foreign and not others:
         red, green, blue = foreign[0] >> 16, foreign[0] >> 8 & 255, foreign[0] & 255
         raise DataError(
-            f"{path} holds the colour [{red}, {green}, {blue}], which is no class's; give it to a class, or say "
+            f"{path} holds the colour [{red}, {green}, {blue}], which belongs to no class; give it to a class, or set "
             '"others": "ignore" in classes.json'
         )
     ids = np.array([colors.get(value, IGNORE) for value in found.tolist()], np.uint8)
@@ -96,7 +96,7 @@ def ids_of_palette(pixels: np.ndarray, colors: Mapping[int, int], others: bool, 
 
 
 def rules_of(stored: Any, classes: Sequence[ClassInfo], path: Path) -> LabelRules:
-    """The rules in a classes.json that was read. DataError for a key or value that cannot be meant."""
+    """The rules in a classes.json that was read. DataError for an invalid key or value."""
     if not isinstance(stored, dict):
         return LabelRules()
     for key in sorted(map(str, stored.keys() - KEYS)):  # others may be notes of the dataset's maker
@@ -106,9 +106,9 @@ def rules_of(stored: Any, classes: Sequence[ClassInfo], path: Path) -> LabelRule
         if not isinstance(stored.get(key, kind()), kind):
             raise DataError(f"{path}: {key} = {stored[key]!r}: expected {kind.__name__}")
     if stored.get("others", "ignore") != "ignore":
-        raise DataError(f'{path}: others = {stored["others"]!r}: "ignore" is all that is known')
+        raise DataError(f'{path}: others = {stored["others"]!r}: only "ignore" is allowed')
     if stored.get("palette") and stored.get("reduce_zero_label"):
-        raise DataError(f"{path}: reduce_zero_label is for masks of ids; with a palette, colours say what a pixel is")
+        raise DataError(f"{path}: reduce_zero_label is for masks of ids, not for a palette")
     others = "others" in stored
     return LabelRules(
         _table(stored, classes, others, path),
@@ -153,7 +153,7 @@ def _colors(classes: Sequence[ClassInfo], path: Path) -> dict[int, int]:
     for one in classes:
         value = one.color[0] << 16 | one.color[1] << 8 | one.color[2]
         if value in found:
-            raise DataError(f"{path}: with a palette, each class needs a colour of its own; {one.name!r} shares one")
+            raise DataError(f"{path}: with a palette, each class needs its own colour; {one.name!r} shares one")
         found[value] = one.id
     return found
 
@@ -166,7 +166,7 @@ def _order(names: Any, classes: Sequence[ClassInfo], path: Path) -> tuple[str, .
 
 
 def ordered(classes: Sequence[ClassInfo], order: Sequence[str]) -> tuple[ClassInfo, ...]:
-    """The classes with those of `order` in front, in its order; the others stay by id."""
+    """The classes: first those of `order`, in its order, then the others by id."""
     rank = {name: place for place, name in enumerate(order)}
     return tuple(sorted(classes, key=lambda one: (rank.get(one.name, len(rank)), one.id)))
 

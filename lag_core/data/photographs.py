@@ -1,8 +1,8 @@
-"""Photographs with masks and attribution that ship with the project, for runs whose own images may not.
+"""Photographs with masks and attribution that ship with the project, for runs whose own images may not ship.
 
 The layout is that of a dataset folder without train.txt: nothing is trained on them. Classes are found by *name*:
-`for_classes` hands the photographs out in a run's ids where every class of the run is among theirs, and not
-otherwise. A class of theirs that the run does not know is its background, or ignored where it has none.
+`for_classes` returns the photographs in a run's ids if they have every class of the run. A class of theirs
+that the run does not know becomes its background, or is ignored if it has none.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Photographs:
             raise DataError(f"{folder / ATTRIBUTION} does not say who made {lacking[0]!r}")
 
     def for_classes(self, classes: Sequence[ClassInfo], background: int | None) -> ClassedPhotographs | None:
-        """The photographs in the ids of these classes; None where one of them is not found by its name."""
+        """The photographs in the ids of these classes; None if one of them is not found by its name."""
         ids = {one.name: one.id for one in self._dataset.info.classes}
         if not all(one.name in ids for one in classes):
             return None
@@ -89,7 +89,7 @@ def _read_credits(path: Path) -> dict[str, Credit]:
         rows = list(csv.DictReader(io.StringIO(reading.read_text(path, reading.NAMES), newline="")))
         return {row["image"]: Credit(*(_filled(row, key) for key in ("author", "licence", "source"))) for row in rows}
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError) as error:
-        raise DataError(f"{path} is no table of image, author, licence and source ({error})") from error
+        raise DataError(f"{path} is not a table of image, author, licence and source ({error})") from error
 
 
 def _filled(row: dict[str, str], key: str) -> str:

@@ -44,7 +44,7 @@ _AT_ONCE = 2 * 2**20
 
 
 class Scaled(NamedTuple):
-    """A picture as it is worked with."""
+    """A picture at working size."""
 
     pixels: np.ndarray
     """uint8 [H, W, 3]."""
@@ -53,7 +53,7 @@ class Scaled(NamedTuple):
 
 
 class Readable(Protocol):
-    """A picture of which parts can be read."""
+    """A picture that can be read in parts."""
 
     @property
     def size(self) -> Size: ...
@@ -94,7 +94,7 @@ class InParts(NamedTuple):
 
 
 def opened(source: Source, value_range: Sequence[float] = (), bands: Sequence[int] = ()) -> Readable:
-    """A picture of which parts are read. A TIFF is not decoded before; others are, once, and kept for a while.
+    """A picture to read in parts. A TIFF is not decoded in advance; others are decoded once and kept for a while.
 
     DataError as `read_image`.
     """
@@ -108,9 +108,9 @@ def opened(source: Source, value_range: Sequence[float] = (), bands: Sequence[in
 
 
 def read_image(source: Source, value_range: Sequence[float] = (), bands: Sequence[int] = ()) -> np.ndarray:
-    """A picture, upright. Shape: -> uint8 [H, W, 3] RGB. DataError if it is not a sound picture of 8 bits a channel.
+    """A picture, upright. Shape: -> uint8 [H, W, 3] RGB. DataError if it is not a sound 8-bit picture.
 
-    With `value_range` (low, high) pictures of 16 bits are taken, too, and scaled by it (deep_pixels.scaled). `bands`:
+    With `value_range` (low, high), 16-bit pictures are also read, and scaled by it (deep_pixels.scaled). `bands`:
     three bands of the file, counted from 1; by default its colours.
     """
     found = _tiff(source, bands)
@@ -142,7 +142,7 @@ def _colours(image: Image.Image, source: Source, bands: Sequence[int]) -> np.nda
 
 
 def _banded(channels: np.ndarray, source: Source, bands: Sequence[int]) -> np.ndarray:
-    """Three channels of an array [H, W] or [H, W, n]. DataError for one that is not there."""
+    """Three channels of an array [H, W] or [H, W, n]. DataError for a missing one."""
     channels = channels if channels.ndim == 3 else channels[..., None]
     if max(bands) > channels.shape[-1]:
         raise DataError(
@@ -155,8 +155,8 @@ def _banded(channels: np.ndarray, source: Source, bands: Sequence[int]) -> np.nd
 def read_small(source: Source, value_range: Sequence[float] = (), bands: Sequence[int] = ()) -> Scaled:
     """As `read_image`, scaled down while it is decoded to at most LONGEST_SIDE and about MOST_PIXELS.
 
-    What is computed of a picture takes memory for each of its pixels, at every class and step; the network sees no more
-    than its own square. A JPEG is decoded at a fraction of its size, a TIFF some rows at a time, others are reduced
+    Results for a picture take memory per pixel, class and step, and the network sees only its own square.
+    A JPEG is decoded at a fraction of its size, a TIFF some rows at a time, others are reduced
     before anything is copied.
     """
     found = _tiff(source, bands)
@@ -257,7 +257,7 @@ def read_mask(source: Source, inside: Sequence[Path] = (), part: Part | None = N
     with _sound(source, inside) as image:
         if image.mode not in ("L", "P"):
             raise DataError(
-                f"{name_of(source)} is no mask: expected one 8-bit channel of ids, found {image.mode}"
+                f"{name_of(source)} is not a mask: expected one 8-bit channel of ids, found {image.mode}"
                 f"{_ON_MASKS.get(image.mode, '')}"
             )
         return np.array(image)
@@ -297,8 +297,8 @@ def _check_depth(bits: int, readable: bool, source: Source, accepted: bool) -> b
 
 
 def _bits(image: Image.Image) -> int:
-    """Bits of the deepest channel in the file. Pillow decodes 16-bit RGB to 8 bits without a word, so the mode is
-    not enough: TIFF says it in a tag, PNG in the raw mode of its tile."""
+    """Bits of the deepest channel in the file. Pillow silently decodes 16-bit RGB to 8 bits, so the mode is
+    not enough: TIFF has it in a tag, PNG in the raw mode of its tile."""
     if image.mode in ("I", "F"):
         return 32
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -321,7 +321,7 @@ def picture_size(source: Source) -> tuple[int, int]:
 
 
 def is_turned(source: Source) -> bool:
-    """Whether a tag says that the picture lies otherwise than its pixels do; it is turned when it is read."""
+    """Whether a tag says that the picture is stored rotated; it is turned when it is read."""
     if _tiff(source, ()) is not None:
         return False  # those that are read in parts are upright
     with _sound(source) as image:
@@ -329,7 +329,7 @@ def is_turned(source: Source) -> bool:
 
 
 def _tiff(source: Source, bands: Sequence[int]) -> tiff.Tiff | None:
-    """The header of a TIFF that is read in parts; None: Pillow reads the file. DataError where only the extra could."""
+    """The header of a TIFF that is read in parts; None: Pillow reads the file. DataError if only the extra could."""
     found = tiff.header(source)
     if found is None and bands and not tiff.installed() and tiff.is_tiff(source):
         raise DataError(
@@ -340,13 +340,13 @@ def _tiff(source: Source, bands: Sequence[int]) -> tiff.Tiff | None:
 
 @contextmanager
 def _sound(source: Source, inside: Sequence[Path] = ()) -> Iterator[Image.Image]:
-    """The picture while it is open; whatever goes wrong with it becomes a DataError."""
+    """The picture while it is open; any error in it becomes a DataError."""
     try:
         with file_of(source, inside) as file, _opened(file, source) as image:
             yield image
     except DataError:
         raise
-    # A broken file makes Pillow's decoders raise whatever they stumble over: OSError, SyntaxError,
+    # A broken file can make Pillow's decoders raise many errors: OSError, SyntaxError,
     # struct.error
     except Exception as error:
         raise DataError(f"{name_of(source)} is damaged: {error}") from error
@@ -384,6 +384,6 @@ def _too_large(source: Source) -> DataError:
 
 
 def _hint(source: Source) -> str:
-    """The extra, where it may help."""
+    """A hint at the extra, if it may help."""
     needed = not tiff.installed() and tiff.is_tiff(source)
     return f"; TIFF files of more kinds and sizes are read by {tiff.EXTRA}" if needed else ""

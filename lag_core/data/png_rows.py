@@ -1,4 +1,4 @@
-"""A PNG that is written some rows at a time: as large as a picture may be, at the memory of a few rows.
+"""A PNG that is written some rows at a time: of any size, with the memory of a few rows.
 
 Source: the PNG specification (ISO/IEC 15948): colour types 2 and 3, filters 0 and 2, one zlib stream over all rows.
 """
@@ -19,7 +19,7 @@ from lag_core.writing import Partial, partial_file
 _LEVEL = 4
 _RGB, _PALETTE = 2, 3
 _PLAIN, _UP = 0, 2
-"""Filters: the bytes themselves, and their difference to the row above, which is what photographs compress by."""
+"""Filters: the bytes themselves, and their difference to the row above, which compresses photographs well."""
 
 
 class PngRows:
@@ -44,7 +44,7 @@ class PngRows:
         self._chunk(b"IDAT", self._deflate.compress(np.concatenate([kinds, lines], 1).tobytes()))
 
     def end(self) -> None:
-        """Behind the last row."""
+        """Call after the last row."""
         self._chunk(b"IDAT", self._deflate.flush())
         self._chunk(b"IEND", b"")
 
@@ -57,7 +57,7 @@ class PngRows:
 
 @contextmanager
 def png_file(path: Path, size: Size, palette: bytes | None = None) -> Iterator[PngRows]:
-    """A PNG at `path`, which appears when all of it is written. `palette`: 768 bytes; None: an RGB picture.
+    """A PNG at `path`, which appears when it is complete. `palette`: 768 bytes; None: an RGB picture.
 
     NotWritten, which names `path`, if it cannot be written.
     """

@@ -1,7 +1,7 @@
 """Which classes are in which image: computed once from the masks, then kept in a small JSON file.
 
 The file is found by a digest of all it depends on, so it never has to be invalidated; an unreadable one is
-computed anew, and a cache that cannot be written costs time, nothing else.
+replaced, and a cache that cannot be written costs only time.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from lag_core.writing import write_atomically
 
 
 def cache_dir() -> Path:
-    """Folder of what can be made again: $LAG_CACHE, or ~/.cache/lag. Safe to delete."""
+    """Cache folder: $LAG_CACHE, or ~/.cache/lag. Safe to delete."""
     return Path(os.environ.get("LAG_CACHE") or Path.home() / ".cache" / "lag")
 
 
 def digest(parts: Iterable[object]) -> str:
-    """Short digest of anything that prints unambiguously."""
+    """Short digest of any value with an unambiguous repr."""
     text = "\0".join(str(part) for part in parts)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
@@ -49,7 +49,7 @@ def classes_in(mask: np.ndarray) -> frozenset[int]:
 def cached(
     dataset: str, key: str, names: Sequence[str], mask: Callable[[str], np.ndarray]
 ) -> dict[str, frozenset[int]]:
-    """Name -> ids in its mask, from the cache if it is there. `mask` reads one; its errors pass through."""
+    """Name -> ids in its mask, from the cache if present. `mask` reads one; its errors pass through."""
     path = cache_dir() / f"presence-{dataset}-{key}.json"
     found = _load(path, len(names))
     if found is None:
@@ -66,7 +66,7 @@ def is_marked(dataset: str, key: str) -> bool:
 
 
 def mark(dataset: str, key: str) -> None:
-    """Remember that the files of that key are sound; a cache that cannot be written costs time, nothing else."""
+    """Remember that the files of that key are sound; a cache that cannot be written costs only time."""
     with suppress(OSError):
         _marker(dataset, key).parent.mkdir(parents=True, exist_ok=True)
         _marker(dataset, key).touch()
@@ -77,7 +77,7 @@ def _marker(dataset: str, key: str) -> Path:
 
 
 def _load(path: Path, count: int) -> list[frozenset[int]] | None:
-    """The stored sets, or None if they are not there, damaged, or not as many as wanted."""
+    """The stored sets, or None if they are missing, damaged, or of another number."""
     try:
         stored = reading.read_json(path)
         found = [frozenset(ids) for ids in stored]

@@ -32,7 +32,7 @@ def dataset_ids(prediction: np.ndarray, labels: LabelSpace) -> np.ndarray:
 def class_scores(scores: Scores, labels: LabelSpace) -> Scores:
     """Scores per class index from scores per channel: unknown is folded into the background, else dropped.
 
-    The fold is a sum (docs/method.md#network: q_bg := q_0 + q_1), so it wants probabilities, not logits.
+    The fold is a sum (docs/method.md#network: q_bg := q_0 + q_1), so it needs probabilities, not logits.
 
     Shape: [channels, ...] -> [channels - unknown, ...]; NumPy array or tensor, never changed in place.
     """

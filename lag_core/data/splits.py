@@ -1,7 +1,7 @@
 """Which images a step trains on. Pure: names in, names out, always in file order.
 
-Draws are ordered by a digest of the name and the seed, so they depend on neither NumPy's generator nor on the
-other images, and stay what they are when images are added.
+Draws are ordered by a digest of the name and the seed, so they depend neither on NumPy's generator nor on the
+other images, and do not change when images are added.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 `tifffile` reads them; it comes with the project's extra `[tiff]`. Only the strips or tiles under the part that is asked
 for are decoded, so memory does not grow with the picture. Files of another kind (palettes, CMYK, JPEG inside) are left
-to Pillow. The first picture of a file is read; smaller copies of it behind it (overviews) are passed over, and a file
+to Pillow. The first picture of a file is read, its smaller copies (overviews) are skipped, and a file
 of several pictures is refused. Ours.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from lag_core.data.files import DataError, Kept, Part, Size, Source, file_of, name_of, state_of
 
 EXTRA = "pip install -e '.[tiff]' (tifffile)"
-"""What is told where tifffile is needed and not installed."""
+"""The hint if tifffile is needed and not installed."""
 
 MOST_PIXELS = 1_000_000_000
 """Of a picture that is read in parts."""
@@ -28,11 +28,11 @@ MOST_SEGMENT = 512 * 2**20
 """Bytes that one strip or tile unpacks to."""
 MOST_BANDS = 256
 MOST_PAGES = 32
-"""Directories of a file that are looked at."""
+"""Directories of a file that are read."""
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _COMPRESSIONS = frozenset({1, 5, 8, 32773, 32946, 34925, 50000})
-"""None, LZW, deflate (two numbers), PackBits, LZMA, Zstandard: those that give each value back."""
+"""None, LZW, deflate (two numbers), PackBits, LZMA, Zstandard: the lossless ones."""
 _BLACK_IS_ZERO, _RGB = 1, 2
 _ASSOCIATED_ALPHA = 1
 _SUBFILE_TYPE = 254
@@ -40,17 +40,17 @@ _REDUCED, _MASK = 1, 4
 """Bits of NewSubfileType: a smaller copy, and a mask of transparency."""
 
 _SEGMENTS = Kept(128 * 2**20)
-"""Strips and tiles that were decoded last: neighbouring windows lie in the same ones."""
+"""The most recently decoded strips and tiles: neighbouring windows share them."""
 
 
 def is_tiff(source: Source) -> bool:
-    """Whether a file begins as a TIFF does."""
+    """Whether a file begins like a TIFF."""
     with file_of(source) as file:
         return file.read(4) in _MAGIC
 
 
 def installed() -> bool:
-    """Whether the extra is there."""
+    """Whether the extra is installed."""
     try:
         import tifffile  # noqa: F401
     except ImportError:
@@ -82,7 +82,7 @@ class Tiff:
     def values(self, part: Part, bands: Sequence[int] = ()) -> np.ndarray:
         """The three bands, counted from 1, in a part; by default the first three, or the first one three times.
 
-        Shape: -> uint8 or uint16 [h, w, 3]. DataError for a band that is not there and a damaged file.
+        Shape: -> uint8 or uint16 [h, w, 3]. DataError for a missing band and a damaged file.
         """
         chosen = self._chosen(bands)
         rows, columns = part
@@ -156,7 +156,7 @@ class Tiff:
             file.seek(self.offsets[index])
             values = self.decode(file.read(self.counts[index]), index)[0]
             return np.array(values[0], f"uint{self.bits}")
-        except Exception as error:  # a damaged segment: whatever its decoder stumbles over
+        except Exception as error:  # a damaged segment: its decoder may raise anything
             raise DataError(f"{name_of(self.source)} is damaged: {error}") from error
 
 
@@ -184,7 +184,7 @@ def _header(source: Source, key: Any = None) -> Tiff | None:
             return _opened(file, source, key)
     except DataError:
         raise
-    except Exception as error:  # a hostile or damaged header: whatever its reader stumbles over
+    except Exception as error:  # a hostile or damaged header: its reader may raise anything
         raise DataError(f"{name_of(source)} is damaged: {error}") from error
 
 
@@ -208,7 +208,7 @@ def _opened(file: BinaryIO, source: Source, key: Any) -> Tiff | None:
 
 
 def _suits(page: Any) -> bool:
-    """Whether each value of a page is what the file says, and lies in strips or tiles of whole bands."""
+    """Whether a page stores its values losslessly, in strips or tiles of whole bands."""
     bits = page.bitspersample
     return (
         page.compression in _COMPRESSIONS
@@ -259,12 +259,12 @@ def _checked(found: Tiff) -> Tiff:
 
 
 def _check_pages(file: BinaryIO, source: Source) -> None:
-    """DataError for a file of several pictures: which one is meant cannot be known."""
+    """DataError for a file of several pictures: it is unclear which one is meant."""
     kinds = list(_subfile_types(file))
     others = [kind for kind in kinds[1:] if not kind & (_REDUCED | _MASK)]
     if others or len(kinds) > MOST_PAGES:
         count = f"more than {MOST_PAGES}" if len(kinds) > MOST_PAGES else str(1 + len(others))
-        raise DataError(f"{name_of(source)} holds several pictures ({count}): save each as a file of its own")
+        raise DataError(f"{name_of(source)} holds several pictures ({count}): save each as its own file")
 
 
 def _subfile_types(file: BinaryIO) -> Iterator[int]:

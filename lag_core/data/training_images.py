@@ -9,7 +9,7 @@ from lag_core.protocol import LabelSpace
 
 
 def held_out(config: Config, dataset: Dataset) -> list[str]:
-    """The training images that no step trains on; empty where the configuration holds none out."""
+    """The training images that no step trains on; empty if the configuration holds none out."""
     return hold_out(list(dataset.ids("train")), config.data.holdout, seed=0)[1]
 
 

@@ -1,4 +1,4 @@
-"""Pictures to the network's square and back, and augmentation. Pure: NumPy in, NumPy out."""
+"""Maps pictures to the network's square and back, and augments them. Pure: NumPy in, NumPy out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lag_core.protocol import IGNORE
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
-"""ImageNet's, of RGB in [0, 1]: what torchvision's weights were trained with."""
+"""ImageNet's, of RGB in [0, 1], as used to train torchvision's weights."""
 
 PADDING = np.round(MEAN * 255).astype(np.uint8)
 """Colour of padding: about 0 after normalisation."""
@@ -50,7 +50,7 @@ def small_mask(mask: np.ndarray, stride: int) -> np.ndarray:
 
 
 def centre_square(image: np.ndarray, size: int) -> np.ndarray:
-    """The centre of a picture whose shorter side is brought to `size`. Shape: uint8 [H, W, 3] -> uint8 [size, size, 3].
+    """The centre of a picture whose shorter side is scaled to `size`. Shape: uint8 [H, W, 3] -> uint8 [size, size, 3].
 
     Source: the validation of SSUL, MiB and their successors (torchvision's Resize and CenterCrop).
     """
@@ -59,7 +59,7 @@ def centre_square(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def centre_square_of_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """The mask of what `centre_square` leaves. Shape: uint8 [H, W] -> uint8 [size, size]."""
+    """The mask of the area that `centre_square` keeps. Shape: uint8 [H, W] -> uint8 [size, size]."""
     scaled = resize_labels(mask, _covering(mask.shape[0], mask.shape[1], size))
     return np.ascontiguousarray(scaled[_centre(scaled, size)])
 
@@ -88,7 +88,7 @@ def unfit_scores(scores: np.ndarray, content: Size, original: Size) -> np.ndarra
 
 
 def to_input(image: np.ndarray) -> np.ndarray:
-    """What the network takes. Shape: uint8 [..., H, W, 3] -> float32 [..., 3, H, W], normalised by ImageNet's
+    """The network's input. Shape: uint8 [..., H, W, 3] -> float32 [..., 3, H, W], normalised by ImageNet's
     values."""
     scaled = (image.astype(np.float32) / 255 - MEAN) / STD
     return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))

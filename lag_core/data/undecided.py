@@ -1,4 +1,4 @@
-"""Pixels for which no class stands out: what pictures show as "none". Metrics still take the most probable class."""
+"""Pixels for which no class stands out, which pictures show as "none". Metrics still use the most probable class."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ INFO = DatasetInfo("voc", tuple(ClassInfo(i, name, palette_color(i)) for i, name
 
 def open_voc(root: Path) -> FileDataset:
     """VOC 2012 in `root`: VOC2012 itself, VOCdevkit, or the folder around it. DatasetMissing says what
-    lacks."""
+    is missing."""
     home = find_home(root, ("", "VOC2012", "VOCdevkit/VOC2012"), "JPEGImages", "VOC 2012", SOURCE)
     lists = home / "ImageSets" / "Segmentation"
     masks = _masks(home)

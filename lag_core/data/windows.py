@@ -1,10 +1,10 @@
-"""Windows over large pictures: where they lie, and a dataset whose images are windows.
+"""Windows over large pictures: their positions, and a dataset whose images are windows.
 
-With `data.fit = "windows"` a picture larger than the network's square is not scaled down. It becomes windows of the
-square's side, images of their own called `tile@row,column` by the pixel at their upper left. Training windows do not
-overlap. Validation windows do (`data.overlap`), so that a pixel is judged with what surrounds it; each pixel is
-annotated in one window alone, where it lies deepest, so it counts once. Whatever goes by images (metrics, survey,
-gallery, explanations) goes by windows then; intervals alone draw whole tiles (lag_core/tiles.py). Source: ours;
+With `data.fit = "windows"` a picture larger than the network's square is not scaled down. It becomes windows with the
+square's side. Each is an image, called `tile@row,column` after the pixel at its upper left. Training windows do not
+overlap. Validation windows do (`data.overlap`), so that a pixel is judged with its surroundings. Each pixel is
+annotated only in the window where it lies deepest, so it counts once. Metrics, survey, gallery and explanations then
+use windows as images; only intervals draw whole tiles (lag_core/tiles.py). Source: ours;
 overlapping windows as the field predicts large pictures.
 """
 
@@ -42,7 +42,7 @@ def window_part(picture: str, size: Size, top: int, left: int, side: int) -> Par
 
 
 def readable(dataset: Dataset, name: str) -> Readable:
-    """An image of a dataset, read in parts where it lies whole in its file."""
+    """An image of a dataset, read in parts if its file holds the whole image."""
     if isinstance(dataset, FileDataset):
         return dataset.readable(name)
     return InMemory(dataset.image(name))
@@ -120,7 +120,7 @@ class WindowedDataset:
         """The mask with the pixels that lie deeper in another window not annotated."""
         tops, lefts = self._begins(size, "val")
         if top not in tops or left not in lefts:
-            return mask  # a place that somebody named: no window of the set
+            return mask  # a position that the user named: no window of the set
         first, last = own_range(tops, top, self.size, size[0])
         begin, end = own_range(lefts, left, self.size, size[1])
         kept = np.full_like(mask, IGNORE)
@@ -141,7 +141,7 @@ class WindowedDataset:
         return presence.digest(sorted(self._measured & set(self.pictures.ids(split)))) if split == "train" else ""
 
     def image_file(self, name: str) -> Path:
-        """Where the picture lies that a window is of."""
+        """The file of a window's picture."""
         return self.pictures.image_file(self._found(name)[0])
 
     def check(self) -> None:

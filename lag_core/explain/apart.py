@@ -1,9 +1,9 @@
 """Why one run kept what another lost: the difference between two runs in one class, by parts.
 
-Where both runs know the same classes and have step 0 in common to the bit, parts are swapped between their networks of
-one step, and every part counts (`swapped`). Elsewhere the heads of one run do not fit the features of the other, and
-only the difference of the runs' own shares fits; what the class had more or less to begin with is then a part of its
-own, `start`. Source: ours (docs/method.md).
+If both runs know the same classes and have bit-identical step 0, parts are swapped between their networks of
+one step, and every part counts (`swapped`). Otherwise the heads of one run do not fit the features of the other, and
+only the difference of the runs' own shares can be used; the difference in the class's initial IoU is then a part of
+its own, `start`. Source: ours (docs/method.md).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from lag_core.tiles import tiles_in
 
 @dataclass(frozen=True)
 class Apart:
-    """What sets a run apart from another in a class. shares: from the other run's IoU to this run's."""
+    """How a run differs from another in a class. shares: from the other run's IoU to this run's."""
 
     other: str
-    """Name of the other run; not to be trusted where it is shown."""
+    """Name of the other run; untrusted text."""
     shares: Shares
     swapped: bool
     """True: parts were swapped between the networks; False: the difference of both runs' own shares."""
@@ -39,7 +39,7 @@ class Apart:
         if self.swapped:
             return "Both runs begin with the same step 0, so their parts were swapped one by one."
         return (
-            "The runs do not begin with the same network, so their parts cannot be swapped: shown is the difference of "
+            "The runs do not begin with the same network, so their parts cannot be swapped. Shown is the difference of "
             "what each part did within its own run."
         )
 
@@ -58,7 +58,7 @@ def same_start(run: Run, other: Run) -> bool:
 def checked_step(run: Run, other: Run, cls: int, step: int) -> int:
     """The step of the other run that is compared: `step`, or its last one. RunError if it does not know the class."""
     if other.labels.order != run.labels.order:
-        raise RunError(f"{other.name} introduces other classes, or in another order, than {run.name}")
+        raise RunError(f"{other.name} introduces other classes than {run.name}, or in another order")
     found = min(step, other.last_step)
     if cls >= other.labels.seen(found):
         raise RunError(f"step {found} of {other.name} does not know {run.classes[cls].name} yet")
@@ -78,7 +78,7 @@ def known(run: Run, other: Run, examples: Examples, cls: int, step: int, cache: 
 def measure(
     networks: Networks, others: Networks, examples: Examples, cls: int, step: int, cache: ResultCache | None = None
 ) -> Work[Apart]:
-    """What sets the run of `networks` apart from that of `others` in class index `cls` at `step`."""
+    """How the run of `networks` differs from that of `others` in class index `cls` at `step`."""
     run, other = networks.run, others.run
     step2 = checked_step(run, other, cls, step)
     if step2 == step and same_start(run, other):

@@ -35,13 +35,13 @@ PATH_STEPS = 32
 class Attribution:
     """How much each place speaks for a target.
 
-    map: float32 [H, W] over the network's square, in the score's unit but for Grad-CAM and occlusion.
+    map: float32 [H, W] over the network's square, in the score's unit except for Grad-CAM and occlusion.
     channels: float32 [C], relevance of each latent channel: by LRP, else gradient times input at the latent map.
     score: the sum of logits that is explained. absorbed: what biases and stabilisers keep (LRP alone, else 0).
     conservation: the map's gap, |sum + absorbed - owed| / |owed|, where `owed` is the score, or for integrated
     gradients the score less that of the mean colour; infinite where only that is 0. LRP and integrated gradients
     promise a small one; gradient times input and Grad-CAM promise nothing, and Grad-CAM's sum is taken at the cells of
-    Z, after its ReLU. None for occlusion: each place is in several windows, so that its sum is no part of a score.
+    Z, after its ReLU. None for occlusion: each place is in several windows, so its sum is not a share of the score.
     """
 
     method: Method
@@ -53,7 +53,7 @@ class Attribution:
 
 
 class Subject(NamedTuple):
-    """One image for one network: what every method gets.
+    """One image for one network: the input of every method.
 
     images: [1, 3, H, W] normalised. target: on `images`. recording: its forward pass, by LRP's rules where the network
     is this project's own. decode: from Z of these images to logits.
@@ -108,7 +108,7 @@ def _subject(model: Segmenter, images: Tensor, target: Target, view: FoldedSegme
 def _lrp(composite: str) -> Callable[[Subject], Attribution]:
     def run(subject: Subject) -> Attribution:
         if isinstance(subject.recording, Forward):
-            raise ValueError("LRP's rules do not reach this network; choose a gradient method")
+            raise ValueError("LRP has no rules for this network; choose a gradient method")
         found = subject.recording.relevance(subject.target, composite)
         name: Method = "lrp" if composite == "composite" else "lrp-epsilon"
         return Attribution(
@@ -149,7 +149,7 @@ def _occlusion(subject: Subject) -> Attribution:
 
 
 class _Decoder(nn.Module):
-    """Latent map -> score, with a layer of its own for captum to hook, so that the model needs none."""
+    """Latent map -> score, with its own layer for captum to hook, so that the model needs no hook."""
 
     def __init__(self, decode: Callable[[Tensor], Tensor], weights: Tensor):
         super().__init__()
@@ -191,7 +191,7 @@ def score_of(subject: Subject) -> float:
 
 
 def gap(values: Tensor, owed: float) -> float:
-    """How far a map's sum is from what it should explain, as a share of that; infinite where only that is 0."""
+    """Difference of a map's sum from what it should explain, as a share of that; infinite if only that is 0."""
     missing = abs(float(values.detach().double().sum()) - owed)
     return missing / abs(owed) if owed else (math.inf if missing else 0.0)
 
@@ -207,7 +207,7 @@ def _plain(method: Method, subject: Subject, found: Tensor, conservation: float 
 
 def _finite(found: Tensor, method: str) -> np.ndarray:
     if not bool(found.isfinite().all()):
-        raise NotFinite(f"{method} gave values that are not finite: look for nan in image and checkpoint")
+        raise NotFinite(f"{method} gave values that are not finite: check image and checkpoint for NaN")
     return _array(found)
 
 

@@ -56,7 +56,7 @@ class Pointing:
     """How much of a map lies on the object.
 
     inside: share of the positive relevance within the mask; NaN if none is positive. area: share of the area within
-    it, which is what chance would give. hit: whether the largest value lies within (the pointing game).
+    it, the value expected by chance. hit: whether the largest value lies within (the pointing game).
     """
 
     inside: float
@@ -108,7 +108,7 @@ def randomised(model: Segmenter, explain: Callable[[Segmenter], np.ndarray], see
     """Shuffle heads, ASPP and stages one after another, and compare each map with the true one.
 
     `explain`: network -> map [H, W]; it must build its views from the network that it gets. The model itself is
-    left alone. A map that hardly changes does not depend on what was learned.
+    not changed. A map that hardly changes does not depend on what was learned.
     """
     true = explain(model)
     found = []

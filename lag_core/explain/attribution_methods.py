@@ -1,6 +1,6 @@
 """Every attribution method, once: its name, meaning, where its map can be drawn, cost, formula and source. No torch.
 
-What a method computes stands under the same name in lag_core/explain/attribution.py.
+The computation has the same name in lag_core/explain/attribution.py.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ class AttributionMethod:
     """One method in words."""
 
     short: str
-    """What it is called on a page."""
+    """Its name on a page."""
     meaning: str
-    """One sentence for the page: what a value of its map says."""
+    """One sentence for the page: the meaning of a value of its map."""
     depths: tuple[Depth, ...]
     """Where its map can be drawn."""
     formula: str
@@ -35,8 +35,8 @@ BOTH: tuple[Depth, ...] = ("latent", "pixels")
 ATTRIBUTION_METHODS: dict[str, AttributionMethod] = {
     "lrp": AttributionMethod(
         "LRP, composite",
-        "The class's logit, handed back layer by layer to what contributed to it; in the backbone, only "
-        "what agrees with the sum counts.",
+        "The class's logit, passed back layer by layer to what contributed to it; in the backbone, only "
+        "contributions with the sum's sign count.",
         BOTH,
         r"R_i = \sum_j \frac{(a_i w_{ij})^+}{\sum_i (a_i w_{ij})^+} R_j \text{ (backbone)}, \quad R_i = "
         r"\sum_j \frac{a_i w_{ij}}{z_j + \epsilon\,\mathrm{sign}\,z_j} R_j \text{ (ASPP, heads)}",
@@ -45,7 +45,7 @@ ATTRIBUTION_METHODS: dict[str, AttributionMethod] = {
     ),
     "lrp-epsilon": AttributionMethod(
         "LRP, epsilon",
-        "The class's logit, handed back layer by layer in proportion to each contribution, with its sign.",
+        "The class's logit, passed back layer by layer in proportion to each contribution, with its sign.",
         BOTH,
         r"R_i = \sum_j \frac{a_i w_{ij}}{z_j + \epsilon\,\mathrm{sign}\,z_j} R_j",
         "Bach et al. 2015, everywhere",
@@ -60,14 +60,14 @@ ATTRIBUTION_METHODS: dict[str, AttributionMethod] = {
     ),
     "grad-cam": AttributionMethod(
         "Grad-CAM",
-        "Where the channels are active that raise the logit on average; only evidence for the class.",
+        "Where channels that raise the logit on average are active; only evidence for the class.",
         ("latent",),
         r"R = \mathrm{ReLU}\Big(\sum_c Z_c \cdot \mathrm{mean}_{xy} \frac{\partial s}{\partial Z_c}\Big)",
         "Selvaraju et al. 2017, at the latent map Z",
     ),
     "integrated-gradients": AttributionMethod(
         "integrated gradients",
-        "The change of the logit on the way from a grey picture to this one, shared out among the pixels.",
+        "The change of the logit from a grey picture to this one, divided among the pixels.",
         ("pixels",),
         r"R_i = (x_i - x'_i) \int_0^1 \frac{\partial s(x' + \alpha (x - x'))}{\partial x_i} d\alpha",
         "Sundararajan et al. 2017; x': the mean colour, 32 points",

@@ -1,4 +1,4 @@
-"""What a step calls background while it trains, and what pseudo-labels make of it, against the hidden annotation.
+"""What a step labels as background in training, and how pseudo-labels change it, against the hidden annotation.
 
 Pure NumPy. At a step only its own classes are annotated; every other pixel of its images carries one label, that of the
 unknown or the background, though it may show an old class or one still to come: the shift of the background. Source:
@@ -32,12 +32,12 @@ def by_hidden_class(truth: np.ndarray, classes: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class BackgroundLabels:
-    """Pixels without a label of the step in its training images, by what they truly are."""
+    """Pixels without a label of the step in its training images, by true class."""
 
     unlabelled: np.ndarray
     """int64 [T, K + 1], by hidden class; the last column counts classes that no step introduces."""
     images: np.ndarray
-    """int64 [T], training images that were looked at."""
+    """int64 [T], training images that were counted."""
 
     def shares(self, labels: LabelSpace) -> np.ndarray:
         """Shares of the pixels without a label that are truly background, an old class, one still to come, or one of no
@@ -53,7 +53,7 @@ class BackgroundLabels:
 
 @dataclass(frozen=True)
 class PseudoLabelTable:
-    """What the pseudo-labels of each step say, against the hidden annotation."""
+    """The pseudo-labels of each step against the hidden annotation."""
 
     counts: np.ndarray
     """int64 [T, K + 1, K + 1]: pixels without a label of the step by hidden class (the last: none of the run's) and by

@@ -1,9 +1,9 @@
-"""A disk cache of explanation results, found by what they depend on: run, image, step, class, method,
+"""A disk cache of explanation results, keyed by what they depend on: run, image, step, class, method,
 settings.
 
 An entry never has to be invalidated, as whatever could change it is part of its key. The folder is safe to
 delete at any time and shared by processes: entries are written under a temporary name and renamed, a damaged
-one is a miss. A cache that cannot be written costs time, nothing else. Nothing here can execute code: entries
+one is a miss. A cache that cannot be written costs only time. Nothing here can execute code: entries
 are safetensors.
 """
 
@@ -104,7 +104,7 @@ class ResultCache:
     def _path(self, key: str) -> Path:
         path = self.folder / f"{key}.cache"
         if not _ENTRY.fullmatch(path.name):
-            raise ValueError(f"{key!r} is no key of this cache: make it with key_of")
+            raise ValueError(f"{key!r} is not a key of this cache: make it with key_of")
         return path
 
     def _make_room(self, keep: Path) -> None:

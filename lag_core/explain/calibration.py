@@ -1,4 +1,4 @@
-"""Does confidence still mean something: counts by confidence, expected calibration error, reliability. Pure NumPy.
+"""Is confidence calibrated: counts by confidence, expected calibration error, reliability. Pure NumPy.
 
 Counted by the class that a pixel is *called*: of the pixels called cat with a confidence of 0.9, nine in ten should be
 cats. Confidence is the probability of that class, the unknown's added to the background's as in every prediction, and 1

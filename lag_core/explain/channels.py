@@ -37,7 +37,7 @@ DEFINED_ABOVE = 1e-6
 
 @dataclass(frozen=True)
 class ChannelSplit:
-    """A partition of the C channels of Z by their distance to the step before. Source: docs/method.md#split."""
+    """A partition of the C channels of Z by their distance to the previous step. Source: docs/method.md#split."""
 
     distance: np.ndarray
     """float32 [C]."""
@@ -82,7 +82,7 @@ def split(distance: np.ndarray, rho: float) -> ChannelSplit:
 
 
 def run_distances(run: Run) -> np.ndarray:
-    """Distances that training left, with the metric method.channel_metric on each step's training images.
+    """Distances stored by training, with the metric method.channel_metric on each step's training images.
 
     Shape: float32 [T - 1, C], row t is of step t + 1 to step t; NaN where a step left none; [0, 0] for a
     single step.
@@ -138,7 +138,7 @@ def moved(trace: Traced, step: int, source: int) -> Moved:
 
 
 def run_splits(run: Run) -> tuple[ChannelSplit | None, ...]:
-    """The split that training left at each step from 1 on (`run_distances`); None where a step left none."""
+    """The split stored by training at each step from 1 on (`run_distances`); None for a step without one."""
     rho = run.config.method.rho
     return tuple(None if np.isnan(row).any() or not len(row) else split(row, rho) for row in run_distances(run))
 
@@ -150,9 +150,9 @@ def jaccard(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def stability(distances: np.ndarray, rho: float) -> np.ndarray:
-    """Jaccard index of each step's invariant channels with those of the step before.
+    """Jaccard index of each step's invariant channels with those of the previous step.
 
-    Beside it belongs `chance_jaccard`, as two random halves share a third.
+    Compare it with `chance_jaccard`: two random halves share a third.
 
     Shape: float [T - 1, C] distances of steps 1..T-1 -> float64 [T - 2], of steps 2..T-1.
     """

@@ -1,7 +1,7 @@
 """The verdict on every class of a run from its confusion matrices alone: kept, lost, learned later and so on. Pure.
 
 The rules are those of explain.why, on the same pixels at both steps (docs/method.md#accuracy): a class is followed from
-the step that introduced it. Where a loss lives is not known here; that takes shares.
+the step that introduced it. The cause of a loss is not known here; that needs shares.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Random channels that are as able as the tested ones: alive, and of equal energy. Pure NumPy.
+"""Random control channels comparable to the tested ones: alive, and of equal energy. Pure NumPy.
 
 A channel is *alive* if it is not constant over the pictures measured. The living channels are put into strata of equal
 energy (mean Z^2, quantiles); a control set has as many channels of each stratum as the tested set has. The finest
-division is taken, of at most STRATA, in which at most half of each stratum is tested: a stratum that is tested almost
-whole would leave controls that are the tested set itself. Channels that are not alive form a stratum of their own, so a
-tested dead channel is held against dead ones. `distinct` says how many control sets there are, and `imbalance` whether
+division is taken, of at most STRATA, in which at most half of each stratum is tested: if nearly a whole stratum were
+tested, the controls would be the tested set itself. Channels that are not alive form their own stratum, so a
+tested dead channel is compared with dead ones. `distinct` says how many control sets there are, and `imbalance` whether
 they have the tested set's energy: where nearly all channels of an energy are tested, no set can. Source: ours
 (docs/method.md#fair-controls); stratified permutation tests: Good, "Permutation Tests" (2000); covariate balance after
 matching: Stuart, "Matching Methods for Causal Inference" (2010).

@@ -1,4 +1,4 @@
-"""From Z to logits: what explanations ask of a decoder, and the logits of many sets of changed channels at once.
+"""From Z to logits: the decoder interface for explanations, and the logits of many sets of changed channels at once.
 
 The heads of this project begin with a convolution, which is linear, and so do those of many other networks: with
 channels S of Z replaced, its output is that of Z plus the sum over S of what each channel's replacement changes. These
@@ -28,7 +28,7 @@ Without it, the rows are those of the batch in its order, as often as they fit."
 ROWS = 64
 """Latent maps that are decoded at once."""
 BYTES = 2**28
-"""Bytes of what is kept at once of the sets' logits, and of the channels' changes."""
+"""Bytes kept at once for the sets' logits, and for the channels' changes."""
 
 
 class OwnDecoder:

@@ -1,7 +1,7 @@
 """Whether each loss term moved the layers that old and new classes share, step by step.
 
-Follows from the journal's gradient norms and from what the trainer found (`run.json`). That a term without a
-gradient cannot act is docs/method.md#terms; the five words for what a term did are ours. No torch.
+Computed from the journal's gradient norms and the trainer's findings (`run.json`). A term without a gradient cannot
+act (docs/method.md#terms); the words for what a term did are ours. No torch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lag_core.method.reach import heads_only
 from lag_core.runs import Run
 
 SEGMENTATION = "segmentation"
-"""The term that learns the new classes; what preserves the old ones is held against it."""
+"""The term that learns the new classes; the terms that preserve old ones are compared with it."""
 
 HARDLY = 0.01
 """A term whose gradient is below this share of segmentation's hardly moves anything. Ours."""
@@ -56,7 +56,7 @@ class TermEffect:
     norm: float
     """Median gradient norm while the shared layers trained; NaN if never measured."""
     largest: float
-    """Largest |raw value|; 0 for a term that had nothing to say throughout."""
+    """Largest |raw value|; 0 for a term that was 0 throughout."""
     measured: int
     """Gradient norms behind the median."""
 
@@ -87,13 +87,13 @@ class StepEffects:
 
 @dataclass(frozen=True)
 class Findings:
-    """What run.json says went wrong, sorted by step."""
+    """The problems in run.json, sorted by step."""
 
     dead: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     why: Mapping[int, str] = field(default_factory=dict)
     not_finite: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     others: tuple[str, ...] = ()
-    """Warnings of another kind, as they stand."""
+    """Other warnings, unchanged."""
 
 
 def findings(run: Run) -> Findings:
@@ -155,7 +155,7 @@ def _step_effects(
 
 
 def _on_heads(term: TermEffect, on_heads: Collection[str]) -> TermEffect:
-    """A term that acts on the heads alone did so if it had a value; one without did nothing, as any other."""
+    """A term that acts on the heads alone did so if it had a value; without one it did nothing."""
     acts = term.effect is Effect.ZERO and term.name in on_heads and term.largest > 0
     return replace(term, effect=Effect.HEADS) if acts else term
 

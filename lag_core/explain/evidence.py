@@ -55,7 +55,7 @@ from lag_core.tiles import tiles_in
 LIMIT = 16
 """Images that a class's effects are measured on."""
 MANY = 10**9
-"""Numbers of different control sets are not told apart beyond it."""
+"""Larger numbers of different control sets are not distinguished."""
 CHUNK = 8
 """Images in one pass."""
 Result = TypeVar("Result")
@@ -64,12 +64,12 @@ Work = Generator[float, None, Result]
 
 
 class NoExamples(DataError):
-    """There is no picture to measure a class on; the sentence says why."""
+    """There is no picture to measure a class on; the message says why."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """The pictures that a class is looked at on. ValueError for pictures without a truth of their size."""
+    """The pictures on which a class is measured. ValueError for pictures without a truth of their size."""
 
     images: tuple[np.ndarray, ...]
     """uint8 [H, W, 3] each."""
@@ -80,19 +80,19 @@ class Examples:
     holding: int
     """Images of the validation set that contain the class; 1 for one picture."""
     dataset: Dataset | None = field(default=None, compare=False)
-    """Where the validation set is, whose every image shares are measured on; None for one picture."""
+    """The validation set; shares are measured on all of its images. None for one picture."""
 
     def __post_init__(self) -> None:
         for image, true in zip(self.images, self.truths, strict=True):
             if image.ndim != 3 or image.shape[:2] != true.shape:
-                raise ValueError(f"an image of {image.shape} and a truth of {true.shape} do not belong together")
+                raise ValueError(f"an image of {image.shape} and a truth of {true.shape} do not fit")
 
     def __len__(self) -> int:
         return len(self.images)
 
     @cached_property
     def digest(self) -> str:
-        """Hexadecimal digest of every pixel and label, and of what they stand for."""
+        """Hexadecimal digest of every pixel and label, and of their meaning."""
         found = hashlib.sha256(repr((self.whole_set, self.holding)).encode())
         for array in (*self.images, *self.truths):
             found.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
@@ -156,7 +156,7 @@ def finish(work: Work[Result], report: Callable[[float], object] | None = None) 
 def measure(
     networks: Networks, examples: Examples, cls: int, step: int, cache: ResultCache | None = None
 ) -> Work[Evidence]:
-    """Everything that the verdict on class index `cls` at `step` needs; looked up in `cache` first."""
+    """Everything that the verdict on class index `cls` at `step` needs; read from `cache` if possible."""
     run = networks.run
     run.checked_step(step)
     over = _looked_up(_over_key(run, examples, cls), cache, verdict.over_from_arrays)
@@ -197,7 +197,7 @@ def assemble(
     effects: ChannelEffects | None,
     shares: Shares | None,
 ) -> Evidence:
-    """The measurements with what they are about."""
+    """The measurements with their subject."""
     confusions = run.confusions()
     whole = None if confusions is None else metrics.iou_matrix(confusions, run.labels)[:, cls]
     return Evidence(
@@ -217,7 +217,7 @@ def assemble(
 
 
 def _on_every_image(run: Run, cls: int, over: OverSteps) -> OverSteps:
-    """With drift and spread of the survey where there is one: over all validation images, as other pages have them."""
+    """With drift and spread of the survey, if there is one: over all validation images, as on other pages."""
     survey = read_survey(run)
     if survey is None or not survey.prototypes.shape[-1]:
         return over
@@ -236,7 +236,7 @@ def _on_every_image(run: Run, cls: int, over: OverSteps) -> OverSteps:
 def class_shares(
     networks: Networks, examples: Examples, cls: int, step: int, cache: ResultCache | None = None
 ) -> Work[Shares]:
-    """Where the change of a class since the step that introduced it lives: from the survey, the cache, or measured.
+    """Shares of the change of a class since the step that introduced it: from the survey, the cache, or measured.
 
     For the validation set every image counts, as in the metrics. ValueError for a step that is not later.
     """
@@ -271,14 +271,14 @@ def _shares_key(run: Run, examples: Examples, cls: int, step: int) -> str:
 
 
 def pictures_of(examples: Examples, run: Run) -> Pictures:
-    """What shares are measured on: every image of the validation set, or the one picture."""
+    """The pictures for the shares: every image of the validation set, or the one picture."""
     if examples.whole_set and examples.dataset is not None:
         return ValidationPictures(examples.dataset, run)
     return list(zip(examples.images, examples.truths, strict=True))
 
 
 def names_of(examples: Examples) -> tuple[str, ...]:
-    """Names of what `pictures_of` gives; none for a picture of the user's choice."""
+    """Names of the pictures of `pictures_of`; none for a picture of the user's choice."""
     return examples.dataset.ids("val") if examples.whole_set and examples.dataset is not None else ()
 
 
@@ -305,7 +305,7 @@ def _effects_key(run: Run, examples: Examples, cls: int, step: int) -> str:
 
 
 def _looked_up(key: str, cache: ResultCache | None, read: Callable[[dict[str, np.ndarray]], Result]) -> Result | None:
-    """A result from the cache; None where there is none or it has another form."""
+    """A result from the cache; None if there is none or it has another form."""
     arrays = cache.get(key) if cache is not None else None
     try:
         return None if arrays is None else read(arrays)
@@ -353,7 +353,7 @@ def _batches(examples: Examples, square: int) -> Iterator[_Batch]:
 
 
 class _StepSums:
-    """What the steps say of one class, added up over batches. T steps, K classes, C channels."""
+    """Sums over batches of the steps' results for one class. T steps, K classes, C channels."""
 
     def __init__(self, run: Run, cls: int):
         steps, width = len(run.steps), run.config.model.latent

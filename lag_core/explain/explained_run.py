@@ -1,12 +1,12 @@
-"""A run that can be asked, as a notebook uses it: what `lag_core.open_run` returns.
+"""A run with methods that explain it, for notebooks: the return value of `lag_core.open_run`.
 
     run = lag_core.open_run("checkpoints/aerial-2-2-1-lag")
     trace = run.trace("an-image-of-the-validation-set")
     trace.provenance(), trace.relevance(2, "road"), run.why_preserved("road", trace)
 
-Nothing is computed here: each question goes to the module that is about it. The networks are loaded at the first
+Nothing is computed here: each method calls the module for its question. The networks are loaded at the first
 question that needs them; opening a run imports no torch. docs/adr/0004-a-run-that-can-be-asked.md says why this is a
-class of its own.
+separate class.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class WhyPreserved(NamedTuple):
     evidence: Evidence
     verdict: Verdict
     apart: Apart | None = None
-    """Beside another run, where one was asked about."""
+    """The comparison with another run, if one was given."""
 
     def __str__(self) -> str:
         """The answer in sentences."""
@@ -52,7 +52,7 @@ class WhyPreserved(NamedTuple):
 
 
 class ExplainedRun(Run):
-    """A run folder, opened, with its questions (ADR 4). Classes are asked for by index or by name."""
+    """An open run folder with methods that explain it (ADR 4). Classes are given by index or by name."""
 
     data: str | Path | None = None
     """Folder of the dataset; None: the one that the run names."""
@@ -82,7 +82,7 @@ class ExplainedRun(Run):
         mask, given = (None, truth) if truth is None or isinstance(truth, np.ndarray) else (truth, None)
         if isinstance(picture, np.ndarray):
             if mask is not None:
-                raise DataError(f"{mask}: a mask file belongs to a picture file; the truth of an array is an array")
+                raise DataError(f"{mask}: a mask file needs a picture file; the truth of an array must be an array")
             return Trace(self.networks, picture, given)
         image, own = read_picture(self, picture, mask, self.data)
         return Trace(self.networks, image, own if given is None else given, str(picture))
@@ -115,10 +115,10 @@ class ExplainedRun(Run):
     ) -> WhyPreserved:
         """Evidence and verdict on a class at `step` (default: the last), on a traced picture or the validation set.
 
-        `against`: a run to compare with; `apart` then says which parts set the two apart (explain.apart).
+        `against`: a run to compare with; `apart` then says in which parts the two differ (explain.apart).
 
-        Takes seconds to a minute, and is kept on the disk. `k`: channels that the words are about (default: a quarter
-        of the active ones). NoExamples (a DataError) where there is no picture of the class.
+        Takes seconds to a minute; cached on disk. `k`: channels that the words are about (default: a quarter
+        of the active ones). NoExamples (a DataError) if there is no picture of the class.
         """
         from lag_core.explain import apart, evidence
         from lag_core.explain.cache import ResultCache
@@ -134,7 +134,7 @@ class ExplainedRun(Run):
         return WhyPreserved(*found, beside)
 
     def why_lost(self, cls: int | str, trace: Trace | None = None, step: int | None = None) -> WhyPreserved:
-        """The same question in other words: where the loss of a class lives. As `why_preserved`."""
+        """The same as `why_preserved`, for a class that was lost."""
         return self.why_preserved(cls, trace, step)
 
     def report(self, cls: int | str, trace: Trace, step: int | None = None, validation: bool = True) -> str:
@@ -164,9 +164,9 @@ class ExplainedRun(Run):
 
 
 def open_run(path: str | Path, data: str | Path | None = None, device: str = "cpu") -> ExplainedRun:
-    """Open a run folder to ask about it. RunError if it is none, is damaged, or was written by a newer version.
+    """Open a run folder to explain it. RunError if it is not a run, is damaged, or was written by a newer version.
 
-    `data`: folder of its dataset, where that lies elsewhere than the run says; `device`: of the networks.
+    `data`: folder of its dataset, if it differs from the run's setting; `device`: of the networks.
     """
     run = runs.open_run(path, ExplainedRun)
     run.data, run.device = data, device

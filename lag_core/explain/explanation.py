@@ -1,4 +1,4 @@
-"""Everything said of one picture, one class and one step: what `explain` writes and `report` prints.
+"""Everything about one picture, one class and one step, as `explain` writes it and `report` prints it.
 
 `collect` is a generator that yields the share done (explain.evidence says why).
 """
@@ -27,10 +27,10 @@ from lag_core.runs import Run
 
 @dataclass(frozen=True)
 class Subject:
-    """What is asked about. ValueError for a truth of another size than the picture."""
+    """The subject of an explanation. ValueError if truth and picture differ in size."""
 
     name: str
-    """Of the picture: a file or an id; it is not to be trusted where it is shown."""
+    """Of the picture: a file or an id; untrusted text."""
     image: np.ndarray
     """uint8 [H, W, 3]."""
     truth: np.ndarray | None
@@ -59,7 +59,7 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Compared:
-    """What a compared run says of the same picture, in the class indices of the explained run."""
+    """A compared run's results on the same picture, in the class indices of the explained run."""
 
     run: Run
     predictions: np.ndarray
@@ -72,7 +72,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Swapped:
-    """The picture by four networks made of two steps: features and heads of then and now.
+    """The predictions of four networks made from two steps: old or new features with old or new heads.
 
     docs/method.md#shares
     """
@@ -88,7 +88,7 @@ class Swapped:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What was found. Parts that do not apply are None or empty, `missing` says why."""
+    """The results. Parts that do not apply are None or empty; `missing` says why."""
 
     subject: Subject
     digest: str
@@ -109,7 +109,7 @@ class Explanation:
     missing: Mapping[str, str] = field(default_factory=dict)
     """Part -> sentence."""
     apart: Apart | None = None
-    """What sets the run apart from the compared one in the class; None without one."""
+    """How the run differs from the compared one in the class; None without one."""
     compared: Compared | None = None
     """The compared run's answers; None without one."""
     swapped: Swapped | None = None
@@ -216,7 +216,7 @@ def _own_examples(subject: Subject, run: Run, missing: dict[str, str]) -> Exampl
 
 def _provenance(subject: Subject, predictions: np.ndarray, run: Run, missing: dict[str, str]) -> Provenance | None:
     if subject.truth is None:
-        missing["provenance"] = "Without an annotation there is no telling what was right."
+        missing["provenance"] = "Without an annotation it is unknown what was right."
         return None
     return forgetting.provenance(predictions, subject.truth, run.labels, subject.step)
 
@@ -232,7 +232,7 @@ def _moved(trace: Trace, subject: Subject, missing: dict[str, str]) -> Moved | N
 def _relevance(trace: Trace, subject: Subject, missing: dict[str, str]) -> Work[tuple[Spoken, ...]]:
     source = trace.run.labels.step_of(subject.cls)
     if subject.step < source:
-        missing["relevance"] = f"Step {source} introduces the class: nothing can speak for it before."
+        missing["relevance"] = f"Step {source} introduces the class: no earlier step can have relevance for it."
         return ()
     steps = sorted({source, subject.step})
     found = []

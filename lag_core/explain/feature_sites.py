@@ -1,4 +1,4 @@
-"""Features of all steps at the places where they are looked at (explain.holds.SITES), on the latent grid."""
+"""Features of all steps at the measured sites (explain.holds.SITES), on the latent grid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lag_core.processes import Processes
 def site_maps(passes: Passes, step: int, latent: Tensor) -> Iterator[tuple[int, Tensor]]:
     """(place in SITES, features [B, F, h, w]) of a step; stages with a finer grid are averaged down to that of Z.
 
-    `latent`: Z of the step. `passes` keeps its stages; of a network without them Z alone is looked at.
+    `latent`: Z of the step. `passes` keeps its stages; for a network without them only Z is used.
     """
     grid = latent.shape[-2], latent.shape[-1]
     for site, maps in [*enumerate(passes.stages(step)), (len(SITES) - 1, latent)]:
@@ -26,7 +26,7 @@ def site_maps(passes: Passes, step: int, latent: Tensor) -> Iterator[tuple[int, 
 
 
 class Gathered:
-    """Features at chosen cells of each picture, by step and site; what a step shares with the one before is kept
+    """Features at chosen cells of each picture, by step and site; what a step shares with the previous one is kept
     once."""
 
     def __init__(self, steps: int):
@@ -47,7 +47,7 @@ class Gathered:
         self._parts[step][site].append(joined)
 
     def join(self, everywhere: Processes) -> None:
-        """Lay the features of all processes behind one another, the first one's first."""
+        """Concatenate the features of all processes, in their order."""
         if everywhere.count == 1:
             return
         parts = everywhere.gathered(self._parts)
@@ -72,7 +72,7 @@ class Gathered:
         return self._done[step, site]
 
     def source(self, step: int, site: int) -> int:
-        """The first step of the unbroken row of steps whose features equal those of `step`."""
+        """The first of the consecutive steps whose features equal those of `step`."""
         while step and self.features(step, site) is self.features(step - 1, site):
             step -= 1
         return step

@@ -1,4 +1,4 @@
-"""Where was what lost: the fate of each pixel over the steps, from label maps and the truth. Pure NumPy.
+"""What was lost, and where: the fate of each pixel over the steps, from label maps and the truth. Pure NumPy.
 
 Labels are class indices (order of introduction), uint8, 255 = not annotated. A pixel of class c is followed
 from the step s that introduces c. At each step t >= s it is in one of five states:
@@ -54,9 +54,9 @@ class Provenance:
     right_since: np.ndarray
     """int16, step since which it has been right without a break; -1: it is wrong now."""
     lost_at: np.ndarray
-    """int16, step of its last loss: right at the step before, wrong at this one; -1: never lost."""
+    """int16, step of its last loss: right at the previous step, wrong at this one; -1: never lost."""
     went_to: np.ndarray
-    """uint8, class index predicted at `lost_at`, which is what it was lost to; 255: never lost."""
+    """uint8, class index predicted at `lost_at`, the class it was lost to; 255: never lost."""
 
     def counts(self) -> dict[Fate, int]:
         """Number of pixels in each state."""
@@ -276,7 +276,7 @@ def intransigence(ious: np.ndarray, joint: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Changes:
-    """How the prediction moved over the steps, for a picture without a truth.
+    """How the prediction changed over the steps, for a picture without a truth.
 
     Pixel arrays have the shape [H, W].
     """
@@ -284,7 +284,7 @@ class Changes:
     count: np.ndarray
     """uint8, number of steps at which the class changed."""
     first: np.ndarray
-    """int16, first step with another class than the step before; -1: never."""
+    """int16, first step with another class than the previous step; -1: never."""
     last: np.ndarray
     """int16, the last such step; -1: never."""
     before: np.ndarray
@@ -301,7 +301,7 @@ class Changes:
 def changes(predictions: np.ndarray, labels: LabelSpace) -> Changes:
     """Changes of the predicted class from step to step.
 
-    Shape: uint8 [T, H, W]. Says nothing of right or wrong.
+    Shape: uint8 [T, H, W]. Says nothing about right or wrong.
     """
     shape = predictions.shape[1:]
     count, first, last = (
@@ -323,7 +323,7 @@ def changes(predictions: np.ndarray, labels: LabelSpace) -> Changes:
 
 
 def _checked_step(predictions: np.ndarray, truth: np.ndarray, step: int | None) -> int:
-    """The step meant, 0..T-1. ValueError for shapes that do not fit and for a step that is not there."""
+    """The step as 0..T-1. ValueError for shapes that do not fit and for a missing step."""
     if predictions.ndim != 3 or predictions.shape[1:] != truth.shape:
         raise ValueError(
             f"predictions {predictions.shape} do not fit the truth {truth.shape}: expected [T, H, W] and [H, W]"

@@ -1,7 +1,7 @@
-"""What a run's training did, read from its journal: loss terms, gradients, learning rates, pseudo-labels.
+"""The course of a training, from its journal: loss terms, gradients, learning rates, pseudo-labels.
 
-`EventLog` reads `events.jsonl` and keeps up with it while `train` writes: each `read` takes in only what was
-appended. `History` is what it holds, as arrays. Nothing here imports torch.
+`EventLog` reads `events.jsonl` and keeps up with it while `train` writes: each `read` reads only what was
+appended. `History` holds the events as arrays. Nothing here imports torch.
 
 A run may come from another trainer, or be damaged: a line that is no event is left out, a number that is
 missing is NaN, and nothing raises. Source of the quantities: docs/method.md#terms.
@@ -23,13 +23,13 @@ from lag_core import reading
 
 EVENTS = "events.jsonl"
 HEADS = "heads"
-"""The part of the network that is not shared: each step's classes have a head of their own."""
+"""The part of the network that is not shared: each step's classes have their own head."""
 
 MOST_NAMES = 64
-"""Terms, or parts of the network, that are kept apart; further names of a strange file are left out."""
+"""Most terms, or parts of the network, that are distinguished; further names are left out."""
 
 LONGEST_NAME = 100
-"""Characters of such a name; what has a longer one is left out."""
+"""Characters of such a name; longer ones are left out."""
 
 LONGEST_LINE = 1 << 20
 """Bytes of a line; a longer one is no event."""
@@ -74,7 +74,7 @@ class History:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """Steps with an event, ascending. A step that was taken over from another run has none."""
+        """Steps with an event, ascending. A step that was copied from another run has none."""
         return tuple(int(s) for s in np.unique(self.step))
 
     def weighted(self, term: str) -> np.ndarray:
@@ -146,7 +146,7 @@ class EventLog:
         return self._offset
 
     def read(self) -> History:
-        """The history up to the last whole line. A file that was replaced or shortened is read anew."""
+        """The history up to the last whole line. A file that was replaced or shortened is read from its start."""
         try:
             with reading.opened(self.path, reading.EVENTS, reading.run_folder(self.path)) as file:
                 status = os.fstat(file.fileno())
@@ -163,7 +163,7 @@ class EventLog:
         return self._history
 
     def _take(self, appended: bytes) -> None:
-        """Take in the whole lines of what was appended; half a line at its end waits for the next time."""
+        """Read the appended whole lines; an incomplete last line waits for the next call."""
         whole = appended.rfind(b"\n") + 1
         self._offset += whole
         for line in appended[:whole].splitlines():
@@ -272,7 +272,7 @@ def _entries(event: Mapping[str, Any], key: str) -> Iterable[tuple[str, Any]]:
 
 
 def _number(value: Any) -> float:
-    """A finite or infinite float; NaN for whatever is no number."""
+    """A finite or infinite float; NaN for anything that is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
     try:
@@ -306,7 +306,7 @@ class Progress:
 
 
 def progress(history: History) -> Progress | None:
-    """Where the newest event stands; None before the first."""
+    """The progress at the newest event; None before the first."""
     if not len(history):
         return None
     step = history.steps[-1]
@@ -320,7 +320,7 @@ def progress(history: History) -> Progress | None:
 def smoothed(values: np.ndarray, strength: float) -> np.ndarray:
     """Exponential moving average; float64 [N], NaN where `values` is not finite.
 
-    strength in [0, 1): weight of what was before. The start is corrected for, so the first value is itself.
+    strength in [0, 1): weight of the previous values. Bias-corrected, so the first value stays the same.
     """
     out = np.full(len(values), np.nan)
     mean = mass = 0.0

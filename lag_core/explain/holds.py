@@ -1,7 +1,7 @@
-"""What `lag survey` found of what the features still hold, and how it is kept: arrays by name. Pure NumPy.
+"""What the features still hold, as measured by `lag survey`, and how it is stored: arrays by name. Pure NumPy.
 
 T steps, S sites (`SITES`: the backbone's stages and the latent map Z), K class indices, B bins. What was not measured
-has no arrays: probes and prototypes need training images that were held out, the tables of labels the training images.
+has no arrays: probes and prototypes need held-out training images, the tables of labels the training images.
 
 | array | type | is |
 |---|---|---|
@@ -9,7 +9,7 @@ has no arrays: probes and prototypes need training images that were held out, th
 | `probe.nearest` | int64 [T, K, K] | of the nearest prototype of Z, likewise |
 | `probe.positions` | int64 [K] | latent pixels of the held-out training images that both were fitted on |
 | `cka.values` | float32 [S, T, T] | linear CKA between steps |
-| `confusion.masked` | int64 [T, K, K] | with the classes of the true step alone |
+| `confusion.masked` | int64 [T, K, K] | with the classes of the pixel's own step alone |
 | `calibration.count`, `.right` | int64 [T, K, B] | pixels by called class and bin of confidence; those that are right |
 | `calibration.confidence` | float64 [T, K, B] | sum of their confidences |
 | `shift.called`, `shift.none` | int64 [T, K, K] | forgotten pixels by true and called class; no class stood out |
@@ -34,7 +34,7 @@ from lag_core.explain.lost_destinations import LostPixels
 from lag_core.protocol import LabelSpace
 
 SITES = ("stem", "layer1", "layer2", "layer3", "layer4", "Z")
-"""Where features are looked at: the backbone's stages in order, and the latent map."""
+"""Where features are measured: the backbone's stages in order, and the latent map."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Probes:
         return _ious(self.nearest, self.positions)
 
     def control(self, labels: LabelSpace) -> np.ndarray:
-        """Mean probe IoU of the classes that were not taught by then: what features give that never met a class.
+        """Mean probe IoU of the classes not taught by then: the IoU that features reach without training on a class.
 
         Shape: float64 [T, S]; NaN at steps that know all classes.
         """
@@ -120,7 +120,7 @@ def to_arrays(holds: Holds) -> dict[str, np.ndarray]:
 def from_arrays(arrays: Mapping[str, np.ndarray], steps: int, classes: int) -> Holds | None:
     """The reverse of `to_arrays`; None without such arrays.
 
-    KeyError for an array that lacks, ValueError for one whose shape does not fit.
+    KeyError for a missing array, ValueError for one whose shape does not fit.
     """
     if "cka.values" not in arrays:
         return None

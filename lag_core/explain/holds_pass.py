@@ -1,7 +1,7 @@
 """Measures what the features still hold: the part of `lag survey` behind explain.holds.
 
-Probes are fitted on training images that were held out, before the pass over the validation images; what is counted
-there comes in through `HoldsCounts.add_step` and `add_picture`.
+Probes are fitted on training images that were held out, before the pass over the validation images; the counts
+of that pass come in through `HoldsCounts.add_step` and `add_picture`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Truths = Sequence[np.ndarray]
 """Class indices of pictures, uint8 [H, W] each."""
 Z = SITES.index("Z")
 NO_TRAINING = (KeyError, OSError, DatasetMissing, DataError, ConfigError)
-"""What a dataset raises whose training images are not here, or show no class of a step."""
+"""Errors of a dataset whose training images are missing, or show no class of a step."""
 
 
 class FittedProbes:
@@ -110,7 +110,7 @@ def gather(networks: Networks, inputs: Tensor, cells: list[np.ndarray], gathered
 
 
 class HoldsCounts:
-    """Adds up, over the validation images, what `Holds` is made of."""
+    """Sums the parts of `Holds` over the validation images."""
 
     def __init__(self, networks: Networks, images: int, fitted: FittedProbes | None):
         labels, steps = networks.run.labels, len(networks)
@@ -182,18 +182,18 @@ class HoldsCounts:
         self.lost.add(maps, confidence, true, self.none_below)
 
     def join(self, everywhere: Processes) -> None:
-        """Take in what the other processes counted, each on neighbouring pictures of its own."""
+        """Add the counts of the other processes, each on its own consecutive pictures."""
         everywhere.add_up(self.probed, self.nearest, self.masked, self.count, self.right, self.confidence)
         self.lost.join(everywhere)
         self.sampled.join(everywhere)
 
     def found(self, networks: Networks, dataset: Dataset, progress: Progress, say: Callable[[str], None]) -> Holds:
-        """What was counted, with the tables of training labels where the training images are here."""
+        """The counts, with the tables of training labels if the training images are available."""
         background, pseudo = None, None
         try:
             background, pseudo = label_tables(networks, dataset, progress)
         except NO_TRAINING as error:
-            say(f"the labels of the training images are left out: they are not here ({error})")
+            say(f"the labels of the training images are left out: they are not available ({error})")
         aligned = np.full((len(SITES), self.steps, self.steps), np.nan, np.float32)
         for site in self.sampled.sites:
             aligned[site] = cka.cka_matrix([self.sampled.features(t, site) for t in range(self.steps)])
@@ -224,7 +224,7 @@ def probes_or_say(
     try:
         found = fit_probes(networks, dataset, progress)
     except NO_TRAINING as error:
-        say(f"probes are left out: the training images are not here ({error})")
+        say(f"probes are left out: the training images are not available ({error})")
         return None
     if found is None:
         say("probes are left out: no training image was held out (data.holdout)")

@@ -1,6 +1,6 @@
 """Hybrids of two networks: the pixel counts that shares are made of.
 
-Two states of one run (an earlier and a later step), or the same step of two runs that have step 0 in common, are cut
+Two states of one run (an earlier and a later step), or the same step of two runs with a common step 0, are cut
 into parts: each backbone stage, the ASPP, and the logits of each class by the head that makes them. A hybrid takes
 some parts from the later state ("now") and the others from the earlier one ("then"). Features run once for each set of
 feature parts; both states' heads decode each of them; every hybrid is then a choice among these logits, made pixel by
@@ -106,12 +106,12 @@ class FeaturePart:
         return any(then is not now and not equal_tensors(then, now) for then, now in self.modules)
 
     def behind(self, start: int) -> FeaturePart:
-        """What of it comes behind the first `start` modules of the network."""
+        """The part of it after the first `start` modules of the network."""
         first = max(start, self.first)
         return FeaturePart(self.name, first, self.modules[first - self.first :])
 
     def run(self, state: int, x: Tensor) -> Tensor:
-        """The modules of then (0) or now (1), in a row."""
+        """The modules of then (0) or now (1), in order."""
         for pair in self.modules:
             x = pair[state](x)
         return x
@@ -128,7 +128,7 @@ class _Way:
     steps: tuple[int, int]
 
     def through(self, part: FeaturePart, state: int, x: Tensor, alone: tuple[int, ...]) -> Tensor:
-        """What a part of then (0) or now (1) makes of x. `alone`: the states that would make the same by themselves."""
+        """The output of a part of then (0) or now (1) for x. `alone`: the states that alone would give the same."""
         if not alone:
             return part.run(state, x)
         owner = alone[0]
@@ -199,7 +199,7 @@ class Pair:
         return np.array(moved, bool)
 
     def parts(self, cls: int) -> tuple[str, ...]:
-        """Names of the parts that differ for a class, those that are no part of its decision left out."""
+        """Names of the parts that differ for a class, without those that do not affect its decision."""
         own, others, catch_all = self._channels_of(cls)
         name = OWN_HEAD + self.networks[1].run.classes[cls].name
         found = list(self.feature_parts)
@@ -245,7 +245,7 @@ class Pair:
         yield from self._walk(behind, features, 0, _Way(bits, wanted, passes, self.steps), (0, 1))
 
     def _below(self, passes: tuple[Passes, Passes]) -> tuple[int, Tensor]:
-        """How many modules both states share in front, and what they make of the pictures."""
+        """The number of leading modules that both states share, and their output for the pictures."""
         trunks = [nets.trunk(step) for nets, step in zip(self.networks, self.steps, strict=True)]
         shared = self.models[0].config.shared
         if trunks[0] == trunks[1] and shared == self.models[1].config.shared:
@@ -318,7 +318,7 @@ def _rows(head: nn.Module) -> Iterator[Tensor]:
 
 
 class Decisions:
-    """Scores of the pixels of one picture for one Z: what every choice of heads decides.
+    """Scores of the pixels of one picture for one Z, from which every choice of heads decides.
 
     Shape: logits then [channels, P], now [channels, P] at P pixels; counted: bool [P], which of them count (all).
     NumPy: each operation is small, and torch's threads would wait for one another.
@@ -489,7 +489,7 @@ class HybridCounts:
 
     @torch.no_grad()
     def add(self, first: int, passes: tuple[Passes, Passes], geometry: Geometry) -> None:
-        """Count a batch of pictures, the first of which has the place `first`."""
+        """Count a batch of pictures; `first` is the index of its first picture."""
         for features, latent in self.pair.latents(passes, self.wanted):
             both = self.pair.decoded(latent, passes)
             for row, truth in enumerate(geometry.truths):
@@ -527,9 +527,9 @@ class HybridCounts:
                 self.called_new[place, at] = int(np.count_nonzero(won)) - called
 
     def join(self, everywhere: Processes) -> None:
-        """Take in what the other processes counted, each on pictures of its own."""
+        """Add the counts of the other processes, each on its own pictures."""
         everywhere.add_up(*self.hits, *self.called, self.true, self.called_new)
 
     def counts(self, at: int) -> Counts:
-        """What was counted for the class at this place of `classes`."""
+        """The counts of the class at this index of `classes`."""
         return Counts(self.hits[at], self.called[at], self.true[:, at], self.called_new[:, at])

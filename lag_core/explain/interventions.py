@@ -1,7 +1,7 @@
-"""Taking latent channels away, and putting old ones back: what a network does then, next to random channels.
+"""Removing latent channels, and restoring old ones: the effect on a network, compared with random channels.
 
 Two questions, kept apart (docs/method.md#channels). *Ablation* of channels: what carries the memory? *Transplant* of an
-earlier step's channels into a later one: what was lost? Z is decoded as it is after the change, so no network is
+earlier step's channels into a later one: what was lost? The changed Z is decoded, so no network is
 touched. Source of the comparison with random channels of equal number: docs/method.md#channels; its test is ours.
 """
 
@@ -36,11 +36,11 @@ GRID = 128
 CONTROLS = 200
 """Control sets beside each tested one: a p-value can be as small as 1 in 201."""
 CONTROLS_REPLAYED = 39
-"""The same where the pass is replayed for each set, which takes some tenths of a second: 1 in 40."""
+"""The same if the pass is replayed for each set, which takes some tenths of a second: 1 in 40."""
 
 
 def control_sets(decode: Decode) -> int:
-    """How many control sets are drawn beside a tested one."""
+    """How many control sets are drawn for a tested one."""
     return CONTROLS if isinstance(decode, HasLinearHeads) else CONTROLS_REPLAYED
 
 
@@ -71,7 +71,7 @@ def _changed(latent: Tensor, filling: Tensor, channels: Channels) -> Tensor:
 
 def _indices(channels: Channels, latent: Tensor) -> Tensor:
     """Channels as an index; ValueError for one that does not exist or occurs twice."""
-    chosen = np.ascontiguousarray(channels, np.int64)  # torch takes no reversed view
+    chosen = np.ascontiguousarray(channels, np.int64)  # torch accepts no reversed view
     count = latent.shape[1]
     if chosen.ndim != 1 or len(np.unique(chosen)) != len(chosen) or ((chosen < 0) | (chosen >= count)).any():
         raise ValueError(f"channels {list(channels)}: expected different numbers in 0..{count - 1}")
@@ -81,7 +81,7 @@ def _indices(channels: Channels, latent: Tensor) -> Tensor:
 class Intervention(NamedTuple):
     """A question about channels of one step's Z.
 
-    latent: Z as it is. filling: what the channels that are changed become, [N, C, h, w]. decode: the step's heads.
+    latent: the unchanged Z. filling: the new values of changed channels, [N, C, h, w]. decode: the step's heads.
     """
 
     latent: Tensor
@@ -139,7 +139,7 @@ class Curve:
         """[P, M] probability that random channels do as much or more: (1 + how many of n do) / (1 + n).
 
         below: the chosen channels lower the measure more than random ones (ablation); above: they raise it more
-        (transplant). With n controls no value lies under 1 / (n + 1). NaN where the measure is not defined.
+        (transplant). With n controls no value is below 1 / (n + 1). NaN where the measure is not defined.
         """
         if side not in ("below", "above"):
             raise ValueError(f"side {side!r}: allowed are 'below' and 'above'")

@@ -1,7 +1,7 @@
-"""Where lost pixels went: the forgotten pixels of each class by the class that they are called now. Pure NumPy.
+"""Where lost pixels went: the forgotten pixels of each class by the class predicted now. Pure NumPy.
 
 A pixel is forgotten at a step if it is wrong there and was right at an earlier step (explain.forgetting). Fixed pixels:
-one whose class was known and right before is followed, so nothing that is newly counted enters. Ours.
+only pixels whose class was known and right before are followed, so no newly counted ones enter. Ours.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lag_core.processes import Processes
 
 NONE_BELOW = 0.5
-"""Of a sigmoid network: a pixel for which no class has a probability above this is called nothing in earnest."""
+"""Of a sigmoid network: a pixel for which no class has a probability above this counts as "none"."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class LostPixels:
     none: np.ndarray
     """int64 [T, K, K], those among them for which no class stood out; 0 for softmax networks."""
     confidence: np.ndarray
-    """float64 [T, K], sum of the confidences in what they are called."""
+    """float64 [T, K], sum of the confidences in the predicted class."""
 
     def mean_confidence(self) -> np.ndarray:
         """Mean confidence of the network on lost pixels. Shape: float64 [T, K], NaN where none is lost."""
@@ -55,7 +55,7 @@ class Destinations:
     other: np.ndarray
     """Called another class of their own step or of an earlier one, background apart."""
     none: np.ndarray
-    """No class stood out (NONE_BELOW); whatever argmax calls them."""
+    """No class stood out (NONE_BELOW), whatever the argmax."""
 
     def stacked(self) -> np.ndarray:
         """The four counts in this order. Shape: int64 [T, K, 4]."""
@@ -103,9 +103,9 @@ class LostCounts:
             self.confidence[t] += np.bincount(true, weights=sure[lost], minlength=n)
 
     def join(self, everywhere: Processes) -> None:
-        """Take in what the other processes counted."""
+        """Add the counts of the other processes."""
         everywhere.add_up(self.called, self.none, self.confidence)
 
     def found(self, steps: int) -> LostPixels:
-        """What was counted, for the first `steps` steps."""
+        """The counts of the first `steps` steps."""
         return LostPixels(self.called[:steps], self.none[:steps], self.confidence[:steps])

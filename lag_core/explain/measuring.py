@@ -1,4 +1,4 @@
-"""What the steps of a run of any kind answer on validation images, counted."""
+"""Counts the predictions of a run's steps on validation images, for any kind of run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lag_core.runs import Run
 
 
 def windowed(networks: Networks, picture: Readable, step: int, overlap: float) -> Iterator[tuple[slice, Decided]]:
-    """What a step makes of a picture of any size, by windows at its own resolution, some rows after the other
+    """A step's prediction for a picture of any size, by windows at its own resolution, some rows at a time
     (model.windows)."""
     config = networks.run.config
     return predict_bands(
@@ -70,7 +70,7 @@ def confusions(
 ) -> list[dict[str, np.ndarray]]:
     """Confusion matrix int64 [K, K] of each domain, for each step, over the named images at their own size.
 
-    `listener` is told of each image, as `training.evaluation.Listener`.
+    `listener` is called for each image, as `training.evaluation.Listener`.
     """
     networks, classes = Networks(run, device), len(run.classes)
     totals: list[dict[str, np.ndarray]] = [{} for _ in range(len(networks))]

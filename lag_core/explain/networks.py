@@ -1,8 +1,8 @@
-"""The networks of all steps of a run: the one interface that explanations need of them.
+"""The networks of all steps of a run, with the interface that explanations need.
 
-A trunk is known by the digest of what computes it: its weights and its running statistics. Steps whose trunks have the
-same digest share the features of a picture, which are then computed once; where the trunk moves, every step runs
-through its own. Steps are loaded when they are asked for (`step_memory`). Source: ours (docs/run-format.md, "Tensors").
+A trunk is identified by the digest of its weights and running statistics. Steps whose trunks have the
+same digest share the features of a picture, which are then computed once; if the trunk changes, every step runs
+its own. Steps are loaded on first use (`step_memory`). Source: ours (docs/run-format.md, "Tensors").
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _numbers = itertools.count()
 
 
 class AdapterLoader:
-    """Loads single steps of a run that names an adapter. AdapterError, RunError say what does not fit."""
+    """Loads single steps of a run that names an adapter. AdapterError and RunError say what does not fit."""
 
     def __init__(self, run: Run, device: str):
         self.run, self.device = run, device
@@ -52,16 +52,16 @@ class NoNetworks:
 
 
 def loader_of(run: Run, device: str) -> StepLoader | AdapterLoader | NoNetworks:
-    """What loads the steps of a run, by its kind."""
+    """The loader of a run's steps, by its kind."""
     if run.kind == "adapter":
         return AdapterLoader(run, device)
     return NoNetworks(run) if run.kind == "stored" else StepLoader(run, device)
 
 
 class Steps(Sequence[Any]):
-    """The networks by step, each loaded when it is asked for and kept as long as `memory` has room.
+    """The networks by step, each loaded on first use and kept as long as `memory` has room.
 
-    They are `Segmenter`s, or `AdaptedStep`s, which know images, Z and logits alone.
+    They are `Segmenter`s, or `AdaptedStep`s, which have only images, Z and logits.
     """
 
     def __init__(self, run: Run, device: str, memory: StepMemory):
@@ -125,7 +125,7 @@ class Networks:
 
     @property
     def can(self) -> frozenset[str]:
-        """What can be asked of them: lag_core.capabilities."""
+        """What they can do: lag_core.capabilities."""
         return capabilities(self.run)
 
     def _same_backbone(self, step: int, model: Segmenter) -> bool:
@@ -157,7 +157,7 @@ class Networks:
 
 
 class Passes:
-    """A batch of pictures on its way through the steps; a trunk runs once for all steps that share it.
+    """A batch of pictures run through the steps; a trunk runs once for all steps that share it.
 
     Only the features of the last trunk asked for are kept, so that memory does not grow with steps whose trunks differ:
     ask for the steps in order. `keep_stages` keeps what the stages of the trunk return on the way, too. Prefixes are
@@ -181,7 +181,7 @@ class Passes:
         return self._kept[1]
 
     def take_features(self, digest: str, features: Tensor) -> None:
-        """Take over what the trunk of this digest made of these pictures. Shape: float32 [B, T, h, w]."""
+        """Use these precomputed features of the trunk with this digest. Shape: float32 [B, T, h, w]."""
         self._trunks.add(digest)
         self._kept = digest, features
 
@@ -195,7 +195,7 @@ class Passes:
         return maps
 
     def prefix(self, step: int, end: int, made: Callable[[], Tensor]) -> Tensor:
-        """What the first `end` modules of `step` make of the pictures: kept, or `made` and kept where there is room."""
+        """The output of the first `end` modules of `step`: kept, or `made` and kept if there is room."""
         if (step, end) in self._prefixes:
             return self._prefixes[step, end]
         found = made()
@@ -205,7 +205,7 @@ class Passes:
 
     @torch.no_grad()
     def stages(self, step: int) -> list[Tensor]:
-        """What each stage of the backbone returns, the stem first; empty for a network without such stages.
+        """The output of each stage of the backbone, the stem first; empty for a network without such stages.
 
         Needs `keep_stages`. Shape: float32 [B, F, h, w] each, of its own F, h and w.
         """
@@ -230,18 +230,18 @@ class Passes:
         return sum(one.nbytes for one in kept)
 
     def forget_moving(self) -> None:
-        """Let features go that no other step is known to share."""
+        """Drop features that no other step is known to share."""
         if len(self._trunks) > 1:
             self._kept, self._stages = None, []
 
     def decoder(self, step: int) -> Decode:
-        """From Z of these pictures to the logits of `step`, with gradients where Z has them; see `Decode`."""
+        """From Z of these pictures to the logits of `step`, with gradients if Z has them; see `Decode`."""
         model = self.networks.steps[step]
         if isinstance(model, AdaptedStep):
             return model.decoder(self.inputs)
         return OwnDecoder(model)
 
     def heads(self, step: int) -> nn.ModuleList | Decode:
-        """What `latent_relevance` takes: the heads of `step` where it has some, else its decoder."""
+        """The argument for `latent_relevance`: the heads of `step` if it has some, else its decoder."""
         found = getattr(self.networks.steps[step], "heads", None)
         return self.decoder(step) if found is None else found

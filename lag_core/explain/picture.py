@@ -18,7 +18,7 @@ from lag_core.tiles import named
 def read_picture(
     run: Run, name: str | Path, mask: str | Path | None = None, data: str | Path | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Image uint8 [H, W, 3] and truth, class indices uint8 [H, W] or None, both of the size that is worked with
+    """Image uint8 [H, W, 3] and truth, class indices uint8 [H, W] or None, both at working size
     (pictures.read_small).
 
     A file comes first; its truth is that of `mask`, a file of dataset ids. `file@row,column` is a window of it, at the
@@ -33,11 +33,11 @@ def read_picture(
     if window is not None and Path(window[0]).is_file():
         return _window(run, window, mask)
     if mask is not None:
-        raise DataError(f"a mask belongs to a picture file; there is no file {name}")
+        raise DataError(f"a mask needs a picture file; there is no file {name}")
     dataset = run.open_dataset(data)
     if str(name) not in dataset.ids("val"):
         some = ", ".join(dataset.ids("val")[:3])
-        raise DataError(f"{str(name)!r} is no file and no validation image of {run.name} ({some}, …)")
+        raise DataError(f"{str(name)!r} is neither a file nor a validation image of {run.name} ({some}, …)")
     pixels = scaled_down(dataset.image(str(name)))
     return pixels, truth(at_size(dataset.mask(str(name)), pixels.shape[:2]), run.labels)
 
@@ -56,7 +56,7 @@ def _window(run: Run, window: tuple[str, int, int], mask: str | Path | None) -> 
 
 
 def _truth_beside(picture: Scaled, ids: np.ndarray, name: str | Path, mask: str | Path, run: Run) -> np.ndarray:
-    """Class indices [H, W] of a mask file. DataError if it is not of the size of its picture's file."""
+    """Class indices [H, W] of a mask file. DataError if its size is not that of its picture's file."""
     if ids.shape != picture.full_size:
         raise DataError(f"{mask} is of another size than {name}")
     return truth(at_size(ids, picture.pixels.shape[:2]), run.labels)

@@ -1,6 +1,6 @@
-"""What every step called the pixels of each validation picture, kept picture by picture. Pure NumPy. Ours.
+"""The predicted classes of every validation picture's pixels at every step, by picture. Pure NumPy. Ours.
 
-So a reader can measure on any part of the validation set without a network: confusion matrices, flows and IoUs of
+With them, any part of the validation set can be measured without a network: confusion matrices, flows and IoUs of
 some pictures are sums over their rows.
 
 N pictures, T steps, K class indices; n rows, those of a picture one after the other.
@@ -8,11 +8,11 @@ N pictures, T steps, K class indices; n rows, those of a picture one after the o
 | array | type | is |
 |---|---|---|
 | `pictures.rows` | int64 [N] | rows of each picture |
-| `pictures.moves` | uint8 [n, 4] | step, true class, class at the step before, class at the step |
+| `pictures.moves` | uint8 [n, 4] | step, true class, class at the previous step, class at the step |
 | `pictures.moved` | uint32 [n] | pixels of that kind |
 | `pictures.confidence` | float16 [N, T, K] | mean probability of the answer on a true class's pixels; NaN: none |
 
-At step 0 the class at the step before is the class at the step. Stored label maps have no confidence.
+At step 0 the class at the previous step is the class at the step. Stored label maps have no confidence.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class PictureCounter:
         self.confidence[place, step] = np.divide(sums, counts, out=np.full(self.classes, np.nan), where=counts > 0)
 
     def take(self, others: Sequence[PictureCounter]) -> None:
-        """Take over what several counters found, each of pictures of its own."""
+        """Add the counts of several counters, each of its own pictures."""
         for place in range(len(self.found)):
             for one in others:
                 if len(one.found[place][0]):
@@ -134,7 +134,7 @@ def to_arrays(counts: PictureCounts) -> dict[str, np.ndarray]:
 def from_arrays(arrays: Mapping[str, np.ndarray], confusion: np.ndarray) -> PictureCounts | None:
     """The reverse of `to_arrays`; None without such arrays. `confusion`: of the whole set, int64 [T, K, K].
 
-    KeyError for an array that lacks, ValueError for rows that do not fit together or do not add up to `confusion`.
+    KeyError for a missing array, ValueError for rows that do not fit together or do not add up to `confusion`.
     """
     if PREFIX + "rows" not in arrays:
         return None
@@ -143,7 +143,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray], confusion: np.ndarray) -> Pict
         raise ValueError(f"{PREFIX}rows names {int(rows.sum())} rows, there are {len(moves)} and {len(moved)}")
     steps, classes = confusion.shape[:2]
     if len(moves) and (moves.max(0) >= (steps, classes, classes, classes)).any():
-        raise ValueError(f"{PREFIX}moves names a step or a class that the run has not")
+        raise ValueError(f"{PREFIX}moves names a step or a class that the run does not have")
     sure = arrays.get(PREFIX + "confidence")
     found = PictureCounts(
         rows.astype(np.int64), moves.astype(np.uint8), moved.astype(np.int64),

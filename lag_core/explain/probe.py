@@ -1,8 +1,8 @@
 """What features still hold: a linear classifier fitted on frozen features with all labels. Pure NumPy.
 
 Ridge regression of the classes' indicators on standardised features, in closed form, so that the same positions always
-give the same probe. A probe that finds a class says that the features tell it apart, whatever the network's own heads
-make of them. Source: Davari et al., "Probing Representation Forgetting in Supervised and Unsupervised Continual
+give the same probe. If a probe finds a class, the features separate it, whatever the network's own heads
+do with them. Source: Davari et al., "Probing Representation Forgetting in Supervised and Unsupervised Continual
 Learning", CVPR 2022, arXiv 2203.13381; there the probe is a logistic regression, the closed form is ours.
 """
 
@@ -63,8 +63,8 @@ def fit(features: np.ndarray, labels: np.ndarray, classes: int, importance: np.n
 def choose(labels: np.ndarray, classes: int, seed: int, per_class: int = PER_CLASS) -> tuple[np.ndarray, np.ndarray]:
     """Positions to fit on, at most `per_class` of each class, and how much each counts.
 
-    A class counts in proportion to the square root of its positions, between what the images hold, where rare classes
-    vanish, and equal shares, where they spread over everything. Ours: of the powers 0, 1/4, 1/2, 3/4 and 1 it gave the
+    A class counts in proportion to the square root of its positions. In plain proportion rare classes would vanish;
+    with equal shares they would spread over everything. Ours: of the powers 0, 1/4, 1/2, 3/4 and 1 it gave the
     highest mean IoU on held-out images of `animals`, for Z and for the last two stages.
 
     Shape: class indices [n], 255 left out -> places int64 [m] in order, importance float64 [m].

@@ -1,7 +1,7 @@
-"""One HTML file that says what was found: pictures, plots, numbers, configuration, checksums, versions, command.
+"""The report as one HTML file: pictures, plots, numbers, configuration, checksums, versions, command.
 
-The file is complete in itself: no script, no font, no picture from elsewhere, and a content security policy that
-would refuse them. Light and dark follow the reader's settings. Whatever comes from a run or a picture's name is
+The file is self-contained: no script, no font, no picture from elsewhere, and a content security policy that
+refuses them. Light and dark follow the reader's settings. All text from a run or a picture's name is
 escaped. The same input gives the same bytes.
 """
 
@@ -39,13 +39,13 @@ VERSIONS = ("torch", "torchvision", "numpy", "captum")
 
 
 def text(value: object) -> str:
-    """Text from outside, harmless in HTML: one line, no control or direction characters, escaped."""
+    """Untrusted text made harmless for HTML: one line, no control or direction characters, escaped."""
     line = _CONTROL.sub(" ", str(value)).strip()
     return html.escape(line if len(line) <= LONGEST else line[: LONGEST - 1] + "…", quote=True)
 
 
 def report(run: Run, found: Explanation, command: str) -> str:
-    """The whole file. `command`: what makes it again."""
+    """The whole file. `command`: the command that makes it again."""
     name = run.classes[found.subject.cls].name
     title = f"{text(name)} at step {found.subject.step} of {text(run.name)}"
     parts = [
@@ -143,8 +143,8 @@ def _verdicts(found: Explanation) -> str:
     if not blocks:
         return _section("Verdict", f"<p>{text(found.missing.get('evidence', ''))}</p>")
     level = (
-        "A share is what a part of the network contributed to the change, over all ways of putting old and new parts "
-        "together; the shares add up to the change. In the detail, an effect of channels is claimed where it is at "
+        "A share is a part's contribution to the change, averaged over all ways of combining old and new parts "
+        "of the network; the shares add up to the change. In the detail, an effect of channels is claimed if it is at "
         f"least {verdict.points(verdict.MATERIAL)} point of IoU and p is at most {verdict.LEVEL:g} (one-sided "
         "permutation test against random channels of equal number)."
     )
@@ -159,13 +159,13 @@ def _waterfall(one: Evidence) -> str:
 
 
 def _apart(found: Explanation) -> str:
-    """What sets the run apart from the compared one."""
+    """How the run differs from the compared one."""
     assert found.apart is not None
     beside, other = found.apart.shares, found.apart.other
     name = found.evidence[-1].name
     said = why.apart_sentence(name, beside, "this run", other)
     plot = svg.waterfall(
-        waterfall(beside, f"IoU in {other}", "IoU in this run"), title="What sets it apart", x_title="IoU points"
+        waterfall(beside, f"IoU in {other}", "IoU in this run"), title="The difference by part", x_title="IoU points"
     )
     return (
         f"<article><h3>Beside {text(other)}</h3><ul><li>{text(said)}</li><li>{text(found.apart.how)}</li></ul>"
@@ -216,7 +216,7 @@ def _class_legend(run: Run, found: Explanation) -> str:
 
 
 def _swap_board(run: Run, found: Explanation) -> str:
-    """Features and heads of two steps in all four ways."""
+    """The four combinations of features and heads of two steps."""
     board = found.swapped
     if board is None:
         return ""
@@ -255,7 +255,7 @@ def _provenance(run: Run, found: Explanation) -> str:
     lost = np.where(origin.state == Fate.FORGOTTEN, found.predictions[origin.step], np.uint8(IGNORE))
     pictures = [
         _picture(rendering.fates(subject.image, origin.state), f"fate of each pixel by step {origin.step}"),
-        _picture(rendering.overlay(subject.image, lost, run.classes), "what the forgotten pixels are called now"),
+        _picture(rendering.overlay(subject.image, lost, run.classes), "predicted class of the forgotten pixels"),
     ]
     other = found.compared.provenance if found.compared else None
     columns = [np.bincount(origin.state.ravel(), minlength=len(Fate)), _of_class(origin, subject)]
@@ -281,7 +281,7 @@ def _evidence_plots(found: Explanation) -> str:
 
 
 def _details_of(one: Evidence) -> str:
-    """What was measured beside the verdict, in sentences."""
+    """The measurements besides the verdict, in sentences."""
     where = "on the validation set" if one.whole_set else "on this picture"
     items = "".join(f"<li>{text(item.text)}</li>" for item in verdict.verdict(one).details)
     return f"<h3>Detail {where}</h3><ul>{items}</ul>" if items else ""
@@ -477,7 +477,7 @@ def checksums(run: Run) -> list[tuple[str, int, str]]:
 
 
 def versions(run: Run) -> list[tuple[str, str]]:
-    """What made the report and what trained the run."""
+    """The versions that made the report and that trained the run."""
     here = [("python", platform.python_version()), ("lag", _version("lag"))]
     here += [(name, _version(name)) for name in VERSIONS]
     trained = [(f"{name} (training)", str(v)) for name, v in dict(run.info.get("versions", {})).items()]
@@ -493,7 +493,7 @@ def _version(name: str) -> str:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a report holds, for a preview."""
+    """The contents of a report, for a preview."""
 
     pictures: int
     plots: int

@@ -1,4 +1,4 @@
-"""Where a loss lives: what each part of a network contributed to the change of a class's IoU. Pure NumPy.
+"""Shares: what each part of a network contributed to the change of a class's IoU. Pure NumPy.
 
 A network has parts, such as `aspp` or `old heads`. For a set S of parts let v(S) be the IoU of a class by the hybrid
 whose parts in S are as they are now and the others as they were then, on pixels that do not change. The share of a
@@ -43,7 +43,7 @@ REPEATS = 600
 LEVEL = 0.95
 """Of the intervals."""
 TINY = 1e-24
-"""Fourth power of points that rounding alone makes."""
+"""Fourth power of points that come from rounding alone."""
 
 NEWLY = "newly counted pixels"
 COMPETITION = "competition"
@@ -79,7 +79,7 @@ class Plan:
     orders: tuple[tuple[int, ...], ...]
     """Sampled orders of the parts, each followed by its reverse; empty where every set is evaluated."""
     also: tuple[int, ...] = ()
-    """Sets that are evaluated besides, because they are shown."""
+    """Additional sets that are evaluated because they are shown."""
 
     @property
     def exact(self) -> bool:
@@ -231,7 +231,7 @@ class Shares:
     repeats: np.ndarray
     """float [B, P + 3], the bootstrap's points, then its start, fixed and end; B = 0 for one image."""
     factor: np.ndarray
-    """float64 [P + 3], how much wider each interval must be than the bootstrap says, as few images carry it."""
+    """float64 [P + 3], how much wider than the bootstrap's each interval must be, as few images carry it."""
     error: np.ndarray
     """float64 [P], by sampling orders: half of a 95 % interval over NORMAL; 0 where every hybrid was evaluated."""
     interaction: np.ndarray
@@ -337,7 +337,7 @@ def shares_of(
 def sampling_error(each: np.ndarray) -> np.ndarray:
     """Error of the mean of independent draws: NORMAL times it is half of a 95 % interval by Student's t.
 
-    Shape: float [draws, n] -> float64 [n]. With few draws a normal quantile would promise too much.
+    Shape: float [draws, n] -> float64 [n]. With few draws a normal quantile would be too narrow.
     """
     return each.std(0, ddof=1) / math.sqrt(len(each)) * float(student(np.array(len(each) - 1))) / NORMAL
 
@@ -490,14 +490,14 @@ def waterfall(shares: Shares, first: str, last: str) -> list[Bar]:
 # ---------------------------------------------------------------------- beside another run
 
 START = "start"
-"""Part of a difference of shares: how much more or less the class had to begin with."""
+"""Part of a difference of shares: the difference in the class's initial IoU."""
 
 
 def difference(own: Shares, other: Shares) -> Shares:
-    """What sets two runs apart in a class, as the difference of their own shares, part by part.
+    """How two runs differ in a class: the difference of their own shares, part by part.
 
-    Always defined, also where the runs do not begin with the same network: then `start` takes what the class had more
-    or less to begin with. start of the result is the other run's IoU now, end this run's, both as in the papers; the
+    Always defined, even if the runs do not begin with the same network: then `start` is the difference in the class's
+    initial IoU. start of the result is the other run's IoU now, end this run's, both as in the papers; the
     parts add up. The intervals are paired: both runs' images were resampled alike. ValueError for other images.
     """
     if own.images != other.images or len(own.repeats) != len(other.repeats):

@@ -53,8 +53,8 @@ def shares_on(
 ) -> Generator[float, None, list[Shares]]:
     """The shares of some classes between the two states of a pair, on these pictures. Yields the share done.
 
-    `names`: of the pictures, by which windows of one tile are known. `kept`: where the trunk's features of these
-    pictures are left for the next question on them, and looked up.
+    `names`: of the pictures, by which windows of one tile are known. `kept`: a store for the trunk's features of
+    these pictures, for the next question.
     """
     counts = HybridCounts(pair, classes, len(pictures), seed)
     yield from count_pictures(counts, pictures, kept)
@@ -107,13 +107,13 @@ def _kept_passes(pair: Pair, place: int, kept: Kept | None) -> tuple[Passes, Pas
     if kept is None or trunk is None or (trunk, place) not in kept:
         return None
     features = kept[trunk, place]
-    passes = _both(pair, features.new_empty(len(features), 0))  # the pictures themselves are not asked for
+    passes = _both(pair, features.new_empty(len(features), 0))  # the pictures themselves are not needed
     passes[1].take_features(trunk, features)
     return passes
 
 
 def _keep_features(pair: Pair, passes: tuple[Passes, Passes], place: int, kept: Kept | None) -> None:
-    """Keep what the trunk makes of a batch, if both states share it."""
+    """Keep the trunk's features of a batch, if both states share the trunk."""
     trunk = None if kept is None else _shared_trunk(pair)
     if kept is not None and trunk is not None:
         kept[trunk, place] = passes[1].features(pair.steps[1])

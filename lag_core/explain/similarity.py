@@ -1,7 +1,7 @@
 """Did the class move in latent space: prototypes over steps, drift, margins, paths, and pixels against
 prototypes.
 
-A prototype is the mean of Z over a class's pixels. Two kinds exist and are not to be mixed in one figure:
+A prototype is the mean of Z over a class's pixels. Two kinds exist and must not be mixed in one figure:
 *measured* ones (`measured`, from the survey: every class at every step, on the validation images with their
 true labels) and *stored* ones (`stored`, from training: a class's own row is measured at the step that
 introduces it and then kept, as the losses use it). NumPy alone. NaN stands for "no such prototype".
@@ -55,7 +55,7 @@ def measured(survey: Survey) -> Prototypes:
 
 
 def stored(run: Run) -> Prototypes:
-    """The prototypes that training left in the analysis files; empty [T, K, 0] if it left none."""
+    """The prototypes that training stored in the analysis files; empty [T, K, 0] if there are none."""
     parts = [run.analysis(step) for step in range(len(run.steps))]
     width = max((p["prototypes.mean"].shape[1] for p in parts if "prototypes.mean" in p), default=0)
     mean = np.full((len(parts), len(run.classes), width), np.nan, np.float32)
@@ -68,7 +68,7 @@ def stored(run: Run) -> Prototypes:
 
 
 def of_run(run: Run) -> Prototypes:
-    """The measured prototypes of a run with a survey, else those that training left."""
+    """The measured prototypes of a run with a survey, else those stored by training."""
     from lag_core.explain.survey import read_survey
 
     survey = read_survey(run)
@@ -136,7 +136,7 @@ class Drift:
     since_introduced: np.ndarray
     """The drift: to the step that introduced the class; 0 at that step."""
     since_last: np.ndarray
-    """To the step before, the part of the way that this step added; NaN at the step that introduced the class."""
+    """To the previous step: the part that this step added; NaN at the step that introduced the class."""
 
 
 def drift(prototypes: Prototypes, labels: LabelSpace) -> Drift:
@@ -165,7 +165,7 @@ class Margins:
 
     @property
     def overlap(self) -> np.ndarray:
-        """bool, whether the class overlaps its nearest neighbour: its pixels reach as far as the neighbour lies."""
+        """bool, whether the class overlaps its nearest neighbour: its pixels reach as far as the neighbour."""
         return self.margin < 0
 
 
@@ -277,7 +277,7 @@ def fit_projection(prototypes: Prototypes) -> Projection:
 
 @dataclass(frozen=True)
 class Path:
-    """The way of one class through the plane."""
+    """The path of one class through the plane."""
 
     cls: int
     steps: tuple[int, ...]

@@ -1,10 +1,10 @@
 """Which neighbouring stages of a backbone are one part of the shares, so that measuring them stays affordable. Pure.
 
-Hybrids form a tree over the stages: each stage that moved between two steps doubles what runs behind it. Where every
-pair of steps would take more operations than a limit, the stages in front are taken as one part, as few as fit: they
-are the dearest in a tree's leaves, and the shares of the stages behind them stay apart. A part of several stages has
-the share that it has in the game of these parts; the shares still add up, and none is sampled. What both states share
-runs once, and what a step makes of a picture by itself runs once for all its pairs. Source: ours
+Hybrids form a tree over the stages: each stage that changed between two steps doubles the work after it. If all
+pairs of steps would take more operations than a limit, the first stages become one part, as few of them as needed: they
+are the most expensive in a tree's leaves, and later stages keep their own shares. A part of several stages has
+its share in the game of these parts; the shares still add up, and none is sampled. What both states share
+runs once, and a step's own pass runs once for all its pairs. Source: ours
 (docs/method.md#shares).
 """
 
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 OPERATIONS = 20e12
-"""Operations a picture (a multiplication and an addition are two) that the hybrids of all pairs of steps may take."""
+"""Operations per picture (a multiplication and an addition are two) that the hybrids of all pairs of steps may take."""
 
 HEADS = "heads"
-"""Name of the heads among what costs operations."""
+"""Name of the heads in tables of costs."""
 
 TOGETHER = " to "
 """Between the first and the last stage of a group, in the part's name."""
@@ -41,7 +41,7 @@ class StageGroups:
 
     @property
     def joined(self) -> tuple[str, ...]:
-        """The stages that are one part; empty where each is by itself."""
+        """The stages that are one part; empty if each is by itself."""
         return next((group for group in self.groups if len(group) > 1), ())
 
 
@@ -51,7 +51,7 @@ def each_apart(stages: Sequence[str]) -> StageGroups:
 
 
 def part_of(group: Sequence[str]) -> str:
-    """What a group is called behind `shares.BACKBONE`: the stage, or the first and the last."""
+    """A group's name after `shares.BACKBONE`: the stage, or the first and the last."""
     return group[0] if len(group) == 1 else f"{group[0]}{TOGETHER}{group[-1]}"
 
 
@@ -93,12 +93,12 @@ def operations(groups: Groups, pairs: Sequence[frozenset[str]], costs: Mapping[s
 
 
 def sentence(found: StageGroups) -> str:
-    """What is one part, and why; empty where every stage is by itself."""
+    """Which stages are one part, and why; empty if every stage is by itself."""
     if not found.joined:
         return ""
     return (
-        f"{part_of(found.joined)} are one part: all stages apart would take {_tera(found.apart)} "
-        f"tera-operations a picture (limit {_tera(found.limit)}), these {_tera(found.operations)}"
+        f"{part_of(found.joined)} are one part: single stages would take {_tera(found.apart)} "
+        f"tera-operations per picture (limit {_tera(found.limit)}), these {_tera(found.operations)}"
     )
 
 
@@ -127,5 +127,5 @@ def from_json(given: Any, stages: Sequence[str]) -> StageGroups:
         raise ValueError(f"the groups of stages are not {', '.join(stages)} in their order")
     numbers = [float(given[name]) for name in ("operations", "apart", "limit")]
     if not all(math.isfinite(one) and one >= 0 for one in numbers):
-        raise ValueError("operations that are no number from 0 on")
+        raise ValueError("operations must be a number of at least 0")
     return StageGroups(groups, *numbers)

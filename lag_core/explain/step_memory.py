@@ -1,8 +1,8 @@
 """The networks of steps that are in memory: all runs of a process share one bound in bytes.
 
-A step's network is loaded when it is asked for. Those that were not used for longest are dropped once all together
-take more than the bound; a tensor that several steps share counts once. A network that somebody still holds lives on
-until it is let go. Source: ours.
+A step's network is loaded on first use. The least recently used ones are dropped once all together
+take more than the bound; a tensor that several steps share counts once. A network that is still referenced stays
+alive. Source: ours.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class StepMemory:
         self._lock = threading.RLock()
 
     def get(self, key: Hashable, load: Callable[[], nn.Module]) -> nn.Module:
-        """The network under `key`, loaded if it is not here."""
+        """The network under `key`, loaded if missing."""
         with self._lock:
             found = self._kept.get(key)
             if found is None:
@@ -55,12 +55,12 @@ class StepMemory:
             return found
 
     def find(self, key: Hashable) -> nn.Module | None:
-        """The network under `key` if it is here; this does not count as a use."""
+        """The network under `key` if it is loaded; this does not count as a use."""
         with self._lock:
             return self._kept.get(key)
 
     def drop(self, wanted: Callable[[Hashable], bool]) -> None:
-        """Forget the networks whose key is wanted gone."""
+        """Forget the networks whose key matches."""
         with self._lock:
             for key in [key for key in self._kept if wanted(key)]:
                 self._forget(key)
@@ -86,4 +86,4 @@ def storages(module: nn.Module) -> Iterator[tuple[int, int]]:
 
 
 MEMORY = StepMemory(limit_from(os.environ.get("LAG_MEMORY", "")))
-"""That of the process."""
+"""The memory of this process."""

@@ -10,7 +10,7 @@ slot for all classes.
 | `shares.points` | float64 [R, P] | share of each part; NaN where the case has no such part |
 | `shares.error` | float64 [R, P] | its error by sampling orders (`Shares.error`) |
 | `shares.repeats` | float16 [R, B, P + 3] | bootstrap samples of the points and of the three IoUs |
-| `shares.factor` | float64 [R, P + 3] | how much wider their intervals must be (`Shares.factor`); 1 where it lacks |
+| `shares.factor` | float64 [R, P + 3] | how much wider their intervals must be (`Shares.factor`); 1 if missing |
 | `shares.interaction` | float32 [R, P, P] | interactions of pairs; NaN where not every hybrid was evaluated |
 | `shares.corners` | float64 [R, 2, 2] | IoU points by {features, heads} x {then, now} |
 | `shares.names` | uint8 [n] | names of the slots, UTF-8, one a line |
@@ -40,7 +40,7 @@ class StoredShares:
     by_case: Mapping[Case, Shares]
 
     def __post_init__(self) -> None:
-        for shares in self.by_case.values():  # shared by all who read them
+        for shares in self.by_case.values():  # shared by all readers
             samples = (shares.repeats, shares.factor, shares.error)
             for array in (shares.points, *samples, shares.interaction, shares.corners):
                 array.flags.writeable = False
@@ -65,7 +65,7 @@ def to_arrays(found: Mapping[Case, Shares]) -> dict[str, np.ndarray]:
 def from_arrays(arrays: Mapping[str, np.ndarray], classes: Sequence[str], images: int) -> StoredShares | None:
     """The reverse of `to_arrays`; None without such arrays. `classes`: names by class index.
 
-    KeyError for an array that lacks, ValueError for shapes or values that do not fit.
+    KeyError for a missing array, ValueError for shapes or values that do not fit.
     """
     if PREFIX + "cases" not in arrays:
         return None
@@ -124,7 +124,7 @@ def _check(held: Mapping[str, np.ndarray], slots: int, classes: int) -> None:
         if held[name].shape != shape:
             raise ValueError(f"{PREFIX}{name} has the shape {held[name].shape}, expected {shape}")
     if ((cases[:, 0] < 0) | (cases[:, 0] >= classes)).any():
-        raise ValueError(f"{PREFIX}cases names a class that the run has not")
+        raise ValueError(f"{PREFIX}cases names a class that the run does not have")
     if not np.isfinite(held["iou"]).all():
         raise ValueError(f"{PREFIX}iou holds values that are not finite")
 

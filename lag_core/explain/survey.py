@@ -1,8 +1,8 @@
-"""What one pass over the whole validation set found, read from the run folder. Imports no torch.
+"""The results of one pass over the whole validation set, read from the run folder. Imports no torch.
 
 `lag survey RUN` (explain.survey_pass) writes two files into the run: survey.safetensors with the arrays and
-survey.json, written last, which says of which run, images and file they are. Whatever does not fit together
-is refused with a sentence that says what to do.
+survey.json, written last, which names the run, the images and the file. Files that do not fit together
+are refused with a message that says what to do.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ METADATA, ARRAYS = "survey.json", "survey.safetensors"
 
 
 class SurveyMissing(RunError):
-    """The run has no survey, or one that no longer describes it; the sentence says what to run."""
+    """The run has no survey, or one that no longer describes it; the message says what to run."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Survey:
     (docs/method.md#split)."""
 
     shares: StoredShares | None = None
-    """Where the change of each class lives (explain.stored_shares); None in a survey that did not measure it."""
+    """Shares of each class's change (explain.stored_shares); None in a survey that did not measure it."""
     groups: StageGroups | None = None
     """Which stages are one part of the shares, and what they cost; None in a survey that does not say."""
     holds: Holds | None = None
@@ -113,7 +113,7 @@ class Survey:
     pictures: PictureCounts | None = None
     """What every step called the pixels of each image (explain.picture_counts); None in a survey that did not count."""
     faults: tuple[str, ...] = ()
-    """What of shares, holds and pictures is wrong in the file, and so None here."""
+    """Faults in the file's shares, holds and pictures, which are None here."""
 
     def rank_images(self, step: int = -1, cls: int | None = None) -> list[forgetting.ImageLoss]:
         """Images by forgotten pixels after `step`, most first; of one true class, or of all."""
@@ -149,7 +149,7 @@ class Survey:
         if metric not in self.metrics:
             raise ValueError(f"channel metric {metric!r}: the survey has {', '.join(self.metrics)}")
         if not 1 <= step <= self.distances.shape[1]:
-            raise ValueError(f"step {step} has no distance to a step before: choose 1 to {self.distances.shape[1]}")
+            raise ValueError(f"step {step} has no distance to a previous step: choose 1 to {self.distances.shape[1]}")
         return self.distances[self.metrics.index(metric), step - 1]
 
 
@@ -225,14 +225,14 @@ def _assemble(run: Run, about: dict[str, Any], arrays: dict[str, np.ndarray]) ->
 def _names(given: Any, gaps: bool = False) -> tuple[Any, ...]:
     """Names as they stand in the metadata. ValueError for anything else."""
     if not isinstance(given, list) or not all(isinstance(n, str) or (gaps and n is None) for n in given):
-        raise ValueError(f"{METADATA} holds what is no list of names")
+        raise ValueError(f"{METADATA} does not hold a list of names")
     if any(len(name or "") > LONGEST_NAME for name in given):
         raise ValueError(f"{METADATA} holds a name of more than {LONGEST_NAME} characters")
     return tuple(given)
 
 
 def _optional(read: Callable[[], Part | None], what: str, faults: list[str]) -> Part | None:
-    """An optional part; None, with a sentence in `faults`, where it is wrong."""
+    """An optional part; None, with a sentence in `faults`, if it is wrong."""
     try:
         return read()
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -249,7 +249,7 @@ def _shares(
     if cases is not None and cases.ndim == 2 and cases.shape[1] == 3:
         later = (cases[:, 1] >= 0) & (cases[:, 1] < cases[:, 2]) & (cases[:, 2] < lengths["T"])
         if cases.dtype.kind not in "iu" or not later.all():
-            raise ValueError(f"{stored_shares.PREFIX}cases names a step that the run has not")
+            raise ValueError(f"{stored_shares.PREFIX}cases names a step that the run does not have")
     return stored_shares.from_arrays(arrays, names, images)
 
 

@@ -85,7 +85,7 @@ SHARES: Mapping[str, Kind] = {
 
 
 def check(arrays: Mapping[str, np.ndarray], kinds: Mapping[str, Kind], lengths: Mapping[str, int]) -> None:
-    """ValueError for the first of `arrays` that is not of its kind; what `kinds` does not name is not looked at."""
+    """ValueError for the first of `arrays` that is not of its kind; arrays not in `kinds` are not checked."""
     for name, kind in kinds.items():
         if name in arrays:
             _check_one(name, arrays[name], kind, lengths)
@@ -106,7 +106,7 @@ def _check_one(name: str, array: np.ndarray, kind: Kind, lengths: Mapping[str, i
 
 
 def _length(axis: str, lengths: Mapping[str, int]) -> int | None:
-    """Length of an axis; None where any will do."""
+    """Length of an axis; None if any length is allowed."""
     if axis.isdigit():
         return int(axis)
     letter, more = axis[0], int(axis[1:] or 0)
@@ -126,4 +126,4 @@ def check_basic(arrays: Mapping[str, np.ndarray], lengths: Mapping[str, int]) ->
         raise ValueError(f"flows has the shape {flows.shape} and type {flows.dtype}, expected whole numbers (n, 5)")
     most = np.array([lengths["K"], lengths["T"] - 1, lengths["K"], lengths["K"], MOST])
     if ((flows < 0) | (flows >= most)).any():
-        raise ValueError("flows names a class or a step that the run has not")
+        raise ValueError("flows names a class or a step that the run does not have")

@@ -42,7 +42,7 @@ BATCH = 8
 """Images in one pass; as in training and evaluation, so that the same image gives the same bits."""
 
 PREFIXES = 2**30
-"""Bytes of what the steps make of a batch on the way to Z that are kept for all pairs of steps."""
+"""Bytes of intermediate features of a batch that are kept for all pairs of steps."""
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
@@ -58,9 +58,9 @@ def survey(
     say: Callable[[str], None] = lambda _: None,
     operations: float = OPERATIONS,
 ) -> Survey:
-    """Measure every step of `run` on the validation images of `dataset`. `say` is told what could not be measured.
+    """Measure every step of `run` on the validation images of `dataset`. `say` gets what could not be measured.
 
-    operations: what the shares may take of each picture (stage_groups).
+    operations: limit for the shares of one picture (stage_groups).
 
     Processes that work together measure a part of the images each; all get the whole survey.
     """
@@ -104,7 +104,7 @@ def survey(
 
 
 def survey_stored(run: Run, dataset: Dataset, progress: Progress) -> Survey:
-    """The same of stored label maps: what they say, and what Z says where every map has one beside it."""
+    """The same for stored label maps, and for Z if every map has one."""
     stored, ids, steps = StoredPredictions(run), tuple(dataset.ids("val")), len(run.steps)
     first = stored.array(0, ids[0], "latent")
     width = 0 if first is None or len(first) != run.config.model.latent else len(first)
@@ -192,7 +192,7 @@ def _walk_steps(
     holds: HoldsCounts | None,
     pictures: PictureCounter,
 ) -> list[np.ndarray]:
-    """Run all steps on a batch and add up what their maps say.
+    """Run all steps on a batch and add up the statistics of their maps.
 
     Returns label maps uint8 [T, H, W] an image.
     """
@@ -231,7 +231,7 @@ def _class_scores(logits: Tensor, batch: ImageBatch, run: Run) -> Iterable[Tenso
 
 
 class PixelCounts:
-    """What the label maps say: right, lost and shifted pixels of each image, confusions and flows of all."""
+    """Statistics of the label maps: right, lost and shifted pixels of each image, confusions and flows of all."""
 
     def __init__(self, images: int, steps: int, labels: LabelSpace):
         n = len(labels.order)
@@ -258,7 +258,7 @@ class PixelCounts:
         self.pictures.add(index, maps, true)
 
     def join(self, everywhere: Processes) -> None:
-        """Take in what the other processes counted, each on pictures of its own."""
+        """Add the counts of the other processes, each on its own pictures."""
         everywhere.add_up(self.pixels, self.right, self.lost, self.shift, self.confusion)
         self.pictures.take(everywhere.gathered(self.pictures))
 
@@ -282,7 +282,7 @@ class PixelCounts:
 
 
 class LatentSums:
-    """What the latent maps say: class means and spread, channel means and energies, each channel's top
+    """Statistics of the latent maps: class means and spread, channel means and energies, each channel's top
     images.
 
     Sums are float64, as their counts reach millions.
@@ -320,7 +320,7 @@ class LatentSums:
         self.directions[step] += member @ np.divide(pixels, length, out=np.zeros_like(pixels), where=length > 0).T
 
     def join(self, everywhere: Processes) -> None:
-        """Take in what the other processes added up, each on pictures of its own."""
+        """Add the sums of the other processes, each on its own pictures."""
         everywhere.add_up(self.counts, self.sums, self.directions, self.cells, self.totals, self.squares, self.peaks)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -355,7 +355,7 @@ def top_images(peaks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class DistanceSums:
     """Channel distances between consecutive steps by every metric, mean over images.
 
-    As in training, over the whole square: the padding belongs to what the metric sees there, too.
+    As in training, over the whole square: the metric includes the padding there too.
     """
 
     def __init__(self, steps: int, channels: int, seed: int):
@@ -371,7 +371,7 @@ class DistanceSums:
             self.sums[place, step - 1] += len(after) * distance.cpu().numpy().astype(np.float64)
 
     def join(self, everywhere: Processes) -> None:
-        """Take in what the other processes added up."""
+        """Add the sums of the other processes."""
         everywhere.add_up(self.sums, self.counts)
 
     def mean(self) -> np.ndarray:

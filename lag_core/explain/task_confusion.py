@@ -1,7 +1,7 @@
-"""Is a class lost, or only outvoted by classes of other steps: predictions within the true step. Pure NumPy.
+"""Is a class lost, or only outscored by classes of other steps: predictions within the true step. Pure NumPy.
 
-Each pixel may only be called a class of the step that introduced its true class. What is right then and wrong
-otherwise is confusion between steps; what stays wrong is confusion within the step. The background belongs to step 0,
+Each pixel may only be called a class of the step that introduced its true class. A pixel that is right then and wrong
+otherwise is confused between steps; one that stays wrong is confused within the step. The background belongs to step 0,
 and the unknown class is folded into it first, as in every prediction (model.prediction). A class that is alone in its
 step is always right. Source: the split of class-incremental error into task and within-task confusion, ours for pixels.
 """

@@ -1,9 +1,9 @@
-"""What each loss term did to an old class along a step: the curves of the recorded shares, and words from numbers.
+"""What each loss term did to an old class along a step: the curves of the recorded shares, and sentences from them.
 
 Read from events.jsonl (docs/run-format.md, `shares`); nothing here imports torch. A share is an amount of nats of the
-probe's loss: below 0 the term held the class, above 0 it pushed the class out. What the shares leave of the measured
-change is never distributed, it is *unexplained*. Two forces are *in balance* where pushing and holding come to less
-than a tenth of the larger one. A share says what a term did along this path, not what would have been without it.
+probe's loss: below 0 the term held the class, above 0 it pushed the class out. The difference between the
+measured change and the shares is never distributed; it is *unexplained*. Two forces are *in balance* if their sum is
+less than a tenth of the larger one. A share says what a term did on this path, not what would have happened without it.
 
 Source: docs/method.md#loss-change-allocation; the rule for "in balance" is ours.
 """
@@ -28,9 +28,9 @@ BALANCE = 0.1
 TOLERATED = 0.15
 """Largest remainder, as a share of the largest share, up to which the sizes are trusted. docs/method.md."""
 NOTHING = 0.05
-"""Nats; forces and terms below it are not spoken of."""
+"""Nats; smaller forces and terms are not mentioned."""
 MOST_NAMES = 64
-"""Terms of a strange file that are kept apart."""
+"""Most terms that are distinguished in an unknown file."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ClassCurves:
 
     @property
     def unexplained(self) -> np.ndarray:
-        """What the shares leave of the measured change, float64 [M]."""
+        """The measured change minus the shares, float64 [M]."""
         return self.change - self.net.sum(1)
 
     @cached_property
@@ -185,10 +185,10 @@ WORDS: Mapping[str, str] = {
     "segmentation.old": "labels of old classes",
     **{name: term.short for name, term in LOSS_TERMS.items()},
 }
-"""What the terms are called in a sentence; others by their own name."""
+"""The terms' names in a sentence; others keep their own name."""
 
-COARSE = "That is over 15 % of the largest share: trust the order, not the sizes; a lower log.shares_every is finer."
-CAUTION = "This is what the terms did along the way, not what would have been without them."
+COARSE = "That is over 15 % of the largest share: trust the order, not the sizes. A lower log.shares_every is finer."
+CAUTION = "This is what the terms did in this training, not what would have happened without them."
 
 
 def term_words(name: str) -> str:
@@ -197,7 +197,7 @@ def term_words(name: str) -> str:
 
 
 def sentence(name: str, curves: ClassCurves) -> str:
-    """What the terms did to a class in a step, in nats; what they leave unexplained is always said."""
+    """What the terms did to a class in a step, in nats, always with the unexplained part."""
     change, left = float(curves.change[-1]), float(curves.unexplained[-1])
     found = [f"{term_words(term)} {nats(value)}" for term, value in curves.last.items() if abs(value) >= NOTHING]
     head = f"Step {curves.step}, {name}: the probe's loss changed by {nats(change)} nats"

@@ -1,6 +1,6 @@
-"""One image through every step of a run, each trunk once, and the questions that can be put to it.
+"""One image through every step of a run, each trunk once, with methods that explain it.
 
-Each question is answered by the module that is about it; a `Trace` only hands over what it has.
+Each method calls the module for its question with the trace's data.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ Where = np.ndarray | tuple[int, int]
 
 
 Running = Callable[[int], AbstractContextManager[object]]
-"""What is entered while the network of a step runs: a lock, where several threads ask the same trace."""
+"""A context that is entered while the network of a step runs: a lock, if several threads use the same trace."""
 
 
 class Seen(NamedTuple):
-    """What a trace keeps of a step."""
+    """The results that a trace keeps for a step."""
 
     latent: Tensor
     """[1, C, h, w] the map Z."""
@@ -73,14 +73,14 @@ class Effect:
 
 
 class Trace:
-    """What every step makes of one image. Arrays are NumPy; computed when asked for, and kept.
+    """The results of every step for one image, as NumPy arrays; computed on first use, and kept.
 
     `image` is uint8 [H, W, 3]. The network sees it in a square of side `square`, of which it fills `inside` (h, w);
     latent maps and logits have the square's proportions, predictions and scores the image's. `truth`: class indices
-    uint8 [H, W], 255 where nothing is annotated; None without annotation. `name`: of the file or validation image, not
-    to be trusted where it is shown. Classes are asked for by index or name. `running`: entered while a step's network
-    runs, which is once.
-    Questions raise RunError for a step or class that the run has not, ValueError for what does not fit the picture.
+    uint8 [H, W], 255 where nothing is annotated; None without annotation. `name`: of the file or validation image,
+    untrusted text. Classes are given by index or name. `running`: entered while a step's network runs, once per step.
+    Methods raise RunError for a step or class that the run does not have, ValueError if an argument does not fit the
+    picture.
     """
 
     def __init__(
@@ -120,12 +120,12 @@ class Trace:
         return image_digest(self.image)
 
     def inputs(self) -> Tensor:
-        """The image as the network takes it, float32 [1, 3, S, S]."""
+        """The network's input, float32 [1, 3, S, S]."""
         return self.networks.prepare(self.image)
 
     @property
     def passes(self) -> Passes:
-        """The image on its way through the steps."""
+        """The image's passes through the steps."""
         if self._passes is None:
             self._passes = self.networks.passes(self.inputs())
         return self._passes
@@ -137,7 +137,7 @@ class Trace:
         return sum(kept) + sum(one.latent.nbytes + one.logits.nbytes for one in tuple(self.outputs.values()))
 
     def has(self, step: int) -> bool:
-        """Whether the answer of `step` is here, so that no network has to run for it."""
+        """Whether the result of `step` is kept, so that no network has to run for it."""
         return self.stored is not None or step in self.outputs
 
     def features(self, step: int) -> Tensor:
@@ -162,7 +162,7 @@ class Trace:
         return self.output(step).latent[0].cpu().numpy()
 
     def logits(self, step: int) -> np.ndarray:
-        """float32 [channels, h, w], one a training channel."""
+        """float32 [channels, h, w], one per training channel."""
         return self.output(step).logits[0].cpu().numpy()
 
     @torch.no_grad()
@@ -174,7 +174,7 @@ class Trace:
 
     @torch.no_grad()
     def certainty(self, step: int, logits: Tensor | None = None) -> np.ndarray:
-        """Probability of the class in `prediction`, float32 [H, W]. `logits`: as there. Stored label maps are sure."""
+        """Probability of the class in `prediction`, float32 [H, W]. `logits`: as there. Stored label maps give 1."""
         if self.stored is not None:
             return np.ones(self.size, np.float32)
         return certainty(self._full(step, logits), self.run.labels, self.run.config.method.loss)[0].cpu().numpy()
@@ -206,7 +206,7 @@ class Trace:
         return upsample(scores, grid)[0].clamp(0, 1).cpu().numpy()
 
     def _stored_scores(self, stored: StoredPredictions, step: int, grid: tuple[int, int]) -> np.ndarray:
-        """The scores that lie beside a label map; without any, 1 for the class of the map."""
+        """The scores stored with a label map; without any, 1 for the class of the map."""
         found = stored.array(step, self.name, "scores")
         if found is None:
             labels = stored.labels(step, self.name, grid)
@@ -218,13 +218,13 @@ class Trace:
     def provenance(self, step: int | None = None) -> Provenance:
         """The fate of each pixel by `step` (default: the last): explain.forgetting. ValueError without a truth."""
         if self.truth is None:
-            raise ValueError("without a truth there is no telling what was right: give the trace one")
+            raise ValueError("without a truth it is unknown what was right: give the trace one")
         last = self.run.checked_step(step)
         maps = np.stack([self.prediction(t) for t in self.steps[: last + 1]])
         return forgetting.provenance(maps, self.truth, self.run.labels, last)
 
     def channels(self, step: int, source: int | None = None) -> Moved:
-        """Distance and split of the channels from `source` (default: the step before) to `step`: explain.channels."""
+        """Distance and split of the channels from `source` (default: the previous step) to `step`: explain.channels."""
         return latent_channels.moved(self, self.run.checked_step(step), self._earlier(step, source))
 
     def relevance(self, step: int, cls: int | str, method: Method = "lrp", where: Where | None = None) -> Attribution:
@@ -281,7 +281,7 @@ class Trace:
         controls: int | None = None,
         seed: int = 0,
     ) -> Effect:
-        """What was lost? The first k of `channels` get their values of `source` (default: the step before) back.
+        """What was lost? The first k of `channels` get back their values of `source` (default: the previous step).
 
         `counts`, `controls`: as in `ablate`.
         """
@@ -326,7 +326,7 @@ class Trace:
         return tuple(one.name for one in known), class_iou(measured, self.run.labels, self.run.config.method.loss)
 
     def _earlier(self, step: int, source: int | None) -> int:
-        """`source`, or the step before. ValueError where there is none."""
+        """`source`, or the previous step. ValueError if there is none."""
         if source is None and step == 0:
             raise ValueError("there is no step before step 0: ask about a later step")
         return step - 1 if source is None else self.run.checked_step(source)
@@ -358,7 +358,7 @@ class Trace:
         else:
             mask[:height, :width] = resize_labels(where.astype(bool), self.inside)
         if not mask.any():
-            raise ValueError("the region holds no pixel at the size at which the network sees the picture")
+            raise ValueError("the region has no pixel at the size at which the network sees the picture")
         return torch.from_numpy(mask)
 
 

@@ -1,4 +1,4 @@
-"""What a question about one image's latent map asks of whoever ran the image through the steps."""
+"""The interface of a traced image: its latent map at every step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Latent(Protocol):
-    """A step's answer to one image."""
+    """A step's result for one image."""
 
     @property
     def latent(self) -> Tensor:
@@ -35,7 +35,7 @@ class Traced(Protocol):
         """(H, W) of the picture."""
 
     def output(self, step: int) -> Latent:
-        """The answer of `step`."""
+        """The result of `step`."""
 
     def latent(self, step: int) -> np.ndarray:
         """The same Z as an array, float32 [C, h, w]."""

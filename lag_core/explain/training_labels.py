@@ -1,7 +1,7 @@
 """The labels that each step trained on, against the hidden annotation (explain.background_labels).
 
 Shares of the background are counted over all training images of a step, from their masks alone. Pseudo-labels are those
-that the network of the step before gives the plain images by the run's own rule, on `MOST_IMAGES` of them.
+of the previous step's network on the plain images by the run's own rule, on `MOST_IMAGES` of them.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def pseudo_table(networks: Networks, dataset: Dataset, ids: Sequence[str], step:
 
 @torch.no_grad()
 def _answer(networks: Networks, dataset: Dataset, ids: Sequence[str], place: int, step: int) -> Batch:
-    """What the teacher of `step` says of a batch of its plain images."""
+    """The teacher's logits of `step` for a batch of its plain images."""
     config = networks.run.config
     names, size = ids[place : place + config.optim.batch], config.data.size
     inputs = torch.from_numpy(to_input(np.stack([fit(dataset.image(i), size)[0] for i in names])))

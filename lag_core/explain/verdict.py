@@ -1,25 +1,25 @@
-"""Why is a class still here, or gone: evidence as numbers, and words that follow from the numbers alone.
+"""Why is a class still here, or gone: evidence as numbers, and sentences that follow from the numbers alone.
 
-Pure; `explain.evidence` does the measuring. s is the step that the class is followed from (the one that introduced
-it), t the step asked about. The verdict follows from the shares (explain.why); everything else is detail beside it.
-The details' IoUs are fractions, every sentence speaks of points (100 times that). The rules are ours:
+Pure; `explain.evidence` measures. s is the step that introduced the class, t the step asked about. The verdict follows
+from the shares (explain.why); everything else is detail.
+The details' IoUs are fractions; sentences give points (100 times that). The rules are ours:
 
 | topic | word | rule |
 |---|---|---|
 | iou | future / new | t < s / t = s |
 | iou, cause, apart | | the rules of explain.why |
-| channels | frozen | no channel of Z differs in any bit between s and t: the two questions below make no sense |
+| channels | frozen | no channel of Z differs in any bit between s and t: the next two questions do not apply |
 | ablation | nothing left | the class's IoU at t is below MATERIAL on the images measured |
-| ablation | carried | taking the k most invariant channels away costs MATERIAL or more, p <= LEVEL |
+| ablation | carried | removing the k most invariant channels costs MATERIAL or more, p <= LEVEL |
 | transplant | nothing lost | the class lost less than MATERIAL on the images measured |
-| transplant | restored | putting the k most changed channels of s back gains MATERIAL or more, p <= LEVEL |
+| transplant | restored | restoring the k most changed channels of s gains MATERIAL or more, p <= LEVEL |
 | both | not comparable | such an effect, but the random sets have another energy (controls.BALANCED) |
 | both | not significant | otherwise |
 | needed | channels / any channels | the class is still there (why.STILL_THERE); the smallest measured number of its
 most invariant channels without which its IoU falls below HALF ("any": p > LEVEL, random channels do as much, or not
 comparable) |
-| needed | more | half of the living channels taken away leave HALF of its IoU or more |
-| needed | heads | no channel of Z changed: what could lose the class are heads and newer classes |
+| needed | more | without half of the living channels, HALF of its IoU or more is left |
+| needed | heads | no channel of Z changed: only heads and newer classes could lose the class |
 | parts | needed | the class is still there; parts without which its IoU falls below HALF, and those without which
 it does not |
 | relevance | gone | no place of any image speaks for the class at t |
@@ -28,7 +28,7 @@ it does not |
 
 p is that of a one-sided permutation test against n random sets of k channels, (1 + sets that do as much or more) /
 (1 + n). With the least number of controls allowed, 19, "p <= 0.05" says that the effect exceeds every one of them.
-LEVEL holds for each question by itself. k is chosen beforehand (a quarter of the active channels unless asked for
+LEVEL applies to each question separately. k is chosen beforehand (a quarter of the active channels unless asked for
 otherwise), never the one whose effect is largest.
 """
 
@@ -51,15 +51,15 @@ LEVEL = 0.05
 LEAST_CONTROLS = 19
 """Fewer random sets could never reach LEVEL."""
 MATERIAL = 0.01
-"""IoU that counts as something: one point."""
+"""Least IoU that counts as an effect: one point."""
 SHARES = (1 / 8, 1 / 4, 1 / 2)
 """Shares of the active channels at which effects are measured."""
 SHARE = 1 / 4
-"""The one of them that the verdict speaks of."""
+"""The one of them that the verdict uses."""
 SAME = 0.9
 """Cosine from which two channel profiles count as the same."""
 LEAST_SPREAD = 1e-6
-"""A spread below it is that of a single latent pixel: nothing to hold a drift against."""
+"""A smaller spread is that of a single latent pixel: a drift cannot be compared with it."""
 
 Status = Literal["future", "new"] | Fate
 Topic = Literal[
@@ -70,7 +70,7 @@ Side = Literal["cost", "gain"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """The effect of k chosen channels beside n random sets of k, on the class's IoU."""
+    """The effect of k chosen channels on the class's IoU, compared with n random sets of k."""
 
     k: int
     effect: float
@@ -175,17 +175,17 @@ class ChannelEffects:
     active: int
     """Channels that are alive at t: not constant over the images. Only living channels are tested and drawn."""
     ablation: EffectCurve | None
-    """The most invariant channels of t are set to 0: what carries the memory? None where it was not asked."""
+    """The most invariant channels of t are set to 0: what carries the memory? None if not asked."""
     transplant: EffectCurve | None
-    """The most changed channels get their values of s back: what was lost? None where it was not asked."""
+    """The most changed channels get back their values of s: what was lost? None if not asked."""
     everything: float = 0.0
-    """Change of the IoU by putting every channel of s back."""
+    """Change of the IoU by restoring every channel of s."""
     dead: int = 0
     """Channels that were alive at s and are constant at t."""
     total: int = 0
     """Channels of Z; 0 if unknown."""
     without: Mapping[str, float] = field(default_factory=dict)
-    """IoU of the class at t by the part of the network that says nothing (explain.without_parts)."""
+    """IoU of the class at t by the part of the network that is silenced (explain.without_parts)."""
 
 
 @dataclass(frozen=True)
@@ -194,10 +194,10 @@ class Evidence:
 
     cls: int
     name: str
-    """The class's name; it comes from the run and is not to be trusted where it is shown."""
+    """The class's name; untrusted text from the run."""
     step: int
     source: int
-    """The step s that the class is followed from."""
+    """The step s that introduced the class."""
     whole_set: bool
     """True: the validation set; False: one image."""
     images: int
@@ -210,7 +210,7 @@ class Evidence:
     effects: ChannelEffects | None
     """None at the step that introduces the class and before."""
     shares: Shares | None = None
-    """Where the change since s lives; None at the step that introduces the class and before."""
+    """Shares of the change since s; None at the step that introduces the class and before."""
     shared_images: int = 0
     """Images that the shares are of."""
 
@@ -246,9 +246,9 @@ class Verdict:
 
     status: Status
     findings: tuple[Finding, ...]
-    """What became of the class, "iou" first, and where that lives."""
+    """What became of the class, "iou" first, and in which parts."""
     details: tuple[Finding, ...] = ()
-    """What was measured besides: channels, relevance, prototype. None of it is a verdict."""
+    """Other measurements: channels, relevance, prototype. They are not part of the verdict."""
     answer: Answer | None = None
     """The verdict in numbers; None at the step that introduces the class and before."""
 
@@ -283,7 +283,7 @@ def curve_counts(active: int) -> tuple[int, ...]:
 
 
 def verdict(evidence: Evidence, k: int | None = None) -> Verdict:
-    """The words for the numbers. `k`: which of the measured numbers of channels is asked about (default_count)."""
+    """The verdict in words. `k`: which of the measured numbers of channels it uses (default_count)."""
     name, s, t = evidence.name, evidence.source, evidence.step
     if t < s:
         return Verdict(
@@ -431,7 +431,7 @@ def _transplant(evidence: Evidence, found: Comparison, everything: float) -> Fin
 
 
 def _needed(evidence: Evidence, answer: Answer) -> Finding | None:
-    """What would have to go for a class that is still there to be lost; None where there is nothing to lose."""
+    """What must be removed before a class that is still there is lost; None if there is nothing to lose."""
     if answer.fate not in STILL_THERE or evidence.effects is None:
         return None
     curve, now = evidence.effects.ablation, float(evidence.over.iou[evidence.step])
@@ -573,7 +573,7 @@ def effects_to_arrays(effects: ChannelEffects) -> dict[str, np.ndarray]:
 
 
 def effects_from_arrays(arrays: Mapping[str, np.ndarray]) -> ChannelEffects:
-    """The reverse of `effects_to_arrays`; KeyError for an array that lacks."""
+    """The reverse of `effects_to_arrays`; KeyError for a missing array."""
     moved, active, dead, total = arrays["channels"].tolist()
     names = arrays["without.names"].tobytes().decode().splitlines()
     without = dict(zip(names, arrays["without.iou"].tolist(), strict=True))
@@ -598,5 +598,5 @@ def over_to_arrays(over: OverSteps) -> dict[str, np.ndarray]:
 
 
 def over_from_arrays(arrays: Mapping[str, np.ndarray]) -> OverSteps:
-    """The reverse of `over_to_arrays`; KeyError for an array that lacks."""
+    """The reverse of `over_to_arrays`; KeyError for a missing array."""
     return OverSteps(**{name: arrays[name] for name in _OVER})

@@ -1,6 +1,6 @@
-"""Why a class is kept, weakened, lost or learned later: words that follow from its shares alone. Pure.
+"""Why a class is kept, weakened, lost or learned later: sentences that follow from its shares alone. Pure.
 
-s is the step that the class is followed from, t the step asked about; IoUs are points on the pixels known at s (the
+s is the step that introduced the class, t the step asked about; IoUs are points on the pixels known at s (the
 fixed pixels). Groups of parts: the features (backbone stages and ASPP), the heads (the class's own, the other old
 heads, the unknown's or background's), the newer classes (competition). The rules are ours:
 
@@ -11,14 +11,14 @@ heads, the unknown's or background's), the newer classes (competition). The rule
 | learned later / found here later | less than LEARNED points at s and at least as many at t, on the images / on one
 picture: there was nothing to keep yet |
 | kept / weakened / lost | IoU at t is at least KEPT / at least HALF / less than HALF of that at s;
-lost, too, where it was learned between the two alone |
-| other pixels counted | kept on the fixed pixels, yet the papers' measure fell below KEPT of that at s, of which
+also lost if it was learned only between the two |
+| other pixels counted | kept on the fixed pixels, but the papers' measure fell below KEPT of that at s, of which
 newly counted pixels took MATERIAL or more |
 | nothing to explain | the IoU changed by less than MATERIAL, or the interval of the change contains 0 |
 | by the heads, by the features, drowned by newer classes | that group took at least QUARTER of the loss, its interval
-lies below 0, and it is told apart from every group that is not named: their intervals do not overlap |
+is below 0 and does not overlap that of any group that is not named |
 | by both | heads and features are both named |
-| not told apart: the images do not say by which part | no group fulfils that |
+| not told apart: the images do not say by which part | no group meets this rule |
 
 On one picture there are no intervals: the named groups are those that took at least QUARTER of the loss there.
 """
@@ -35,7 +35,7 @@ from lag_core.explain.shares import START, Estimate, Shares
 
 KEPT, HALF, QUARTER = 0.9, 0.5, 0.25
 MATERIAL = 1.0
-"""IoU points that count as something."""
+"""Least IoU points that count as an effect."""
 LEARNED = 5.0
 """A class whose IoU never reached this many points was not learned."""
 
@@ -47,9 +47,9 @@ Cause = Literal[
 ]  # fmt: skip
 
 ABSENT_WORDS: dict[Fate, str] = {"unlearned": "never learned", "not found": "not found here"}
-"""Fates of a class of which these pixels had nothing to lose."""
+"""Fates of a class that had nothing to lose on these pixels."""
 STILL_THERE: frozenset[Fate] = frozenset({"kept", "weakened", "learned later", "found later"})
-"""Fates of a class that there is something left of."""
+"""Fates of a class that is still partly there."""
 
 CAUSE_WORDS: dict[Cause, str] = {
     "heads": "by the heads",
@@ -81,7 +81,7 @@ _SUBJECT: dict[Group, str] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a class, and where that lives."""
+    """What became of a class, and by which parts."""
 
     fate: Fate
     cause: Cause
@@ -108,7 +108,7 @@ def groups(shares: Shares) -> dict[Group, Estimate]:
 
 def answer(shares: Shares, learned: bool | None = None) -> Answer:
     """The verdict on a class. `learned`: whether the run's own metrics say that it ever was (`was_learned`). None
-    where there are no metrics: by these pixels, of which one picture alone does not tell."""
+    without metrics: then these pixels decide, except on a single picture."""
     here = max(shares.start, shares.fixed) >= LEARNED
     if learned is False or (learned is None and not here and shares.images > 1):
         return Answer("unlearned", "nothing to explain", shares)
@@ -140,12 +140,12 @@ def _cause(shares: Shares) -> Cause:
 
 
 def _named(shares: Shares) -> list[Group]:
-    """Groups that the loss is put down to; none where one of them overlaps a group that is not named."""
+    """Groups that the loss is attributed to; none if one of them overlaps a group that is not named."""
     loss, every = shares.start - shares.fixed, groups(shares)
     found: list[Group] = [
         name
         for name, one in every.items()
-        if -one.points >= QUARTER * loss and not one.high >= 0  # no interval (NaN) is no objection
+        if -one.points >= QUARTER * loss and not one.high >= 0  # a missing interval (NaN) does not exclude a group
     ]
     rest = [one for name, one in every.items() if name not in found and one.points != 0]
     if any(every[name].high >= one.low for name in found for one in rest):
@@ -183,7 +183,7 @@ def _newly_sentence(shares: Shares) -> str:
 
 
 def cause_sentence(found: Answer) -> str:
-    """Where the change lives, in numbers; empty where there is nothing to explain."""
+    """The change by part, in numbers; empty if there is nothing to explain."""
     if found.fate in ABSENT_WORDS or found.cause == "nothing to explain":
         return ""
     shares = found.shares

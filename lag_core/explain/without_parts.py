@@ -1,8 +1,8 @@
-"""What is left of a class when one part of a network says nothing: which parts it needs.
+"""What is left of a class when one part of a network is silenced: which parts it needs.
 
-A feature part (a stage of the backbone, the ASPP) falls silent: its output is replaced by its mean over the pictures of
-a pass and over all places, and what lies behind it runs again. Of a stage that hands its input on beside its own output
-(`SkipStage`) only the latter falls silent. Heads fall silent as their logits are taken away, so that they never win:
+To silence a feature part (a stage of the backbone, the ASPP), its output is replaced by its mean over the pictures of
+a pass and over all places, and the later parts run again. For a stage that also passes on its input
+(`SkipStage`) only its own output is silenced. To silence heads, their logits are removed, so that they never win:
 the class's own, those of the other old classes, that of unknown and background, those of newer classes. Without its own
 head nothing is left of a class, by definition. Source: ours (docs/method.md#needed-parts).
 """
@@ -28,7 +28,7 @@ from lag_core.protocol import LabelSpace
 def left_without(
     networks: Networks, batches: Sequence[np.ndarray], cls: int, source: int, step: int, measure: Measure
 ) -> dict[str, float]:
-    """IoU of a class at `step` by the part that says nothing. NaN where it is not defined.
+    """IoU of a class at `step` by the silenced part. NaN where it is not defined.
 
     batches: float32 [n, 3, S, S] each. source: the step that introduced the class. measure: of the class's IoU, from
     the logits of all pictures.
@@ -74,7 +74,7 @@ def _silent_stages(model: Segmenter, inputs: Tensor) -> Iterator[tuple[str, Tens
 
 
 def _silent(maps: Tensor) -> Tensor:
-    """Each channel's mean in place of its values. Shape: [n, C, h, w] -> same."""
+    """Each channel's mean instead of its values. Shape: [n, C, h, w] -> same."""
     return maps.mean((0, 2, 3), keepdim=True).expand_as(maps)
 
 

@@ -1,4 +1,4 @@
-"""The classes of imported checkpoints, in the order of introduction, and the steps that they came in."""
+"""The classes of imported checkpoints, in the order of introduction, and their steps."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class ClassList:
 
 
 def of_dataset(dataset: str, root: Path | None) -> ClassList:
-    """The classes of a dataset in the order of their ids. CheckpointError where they cannot be known."""
+    """The classes of a dataset in the order of their ids. CheckpointError if they are unknown."""
     if root is None and dataset in KNOWN:
         info = KNOWN[dataset]
     elif root is None:
-        raise CheckpointError(f"the classes of {dataset!r} stand in its folder: name it with --data, or give --classes")
+        raise CheckpointError(f"the classes of {dataset!r} are in its folder: name it with --data, or give --classes")
     else:
         try:
             info = open_dataset(DataConfig(dataset=dataset, root=str(root))).info  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ def of_file(path: Path, dataset: str | None) -> ClassList:
         raise CheckpointError(f"--classes: {path} is not readable JSON ({error})") from None
     entries = stored.get("classes") if isinstance(stored, dict) else stored
     if not isinstance(entries, list) or not 2 <= len(entries) <= 255:
-        raise CheckpointError(f"--classes: {path} holds no list of 2 to 255 classes")
+        raise CheckpointError(f"--classes: {path} contains no list of 2 to 255 classes")
     classes = tuple(_class(place, entry, path) for place, entry in enumerate(entries))
     if len({one.id for one in classes}) < len(classes):
         raise CheckpointError(f"--classes: {path} gives one id to two classes")
@@ -76,7 +76,7 @@ def _class(place: int, entry: Any, path: Path) -> ClassInfo:
                 case [int(red), int(green), int(blue)] if all(0 <= v <= 255 for v in (red, green, blue)):
                     return ClassInfo(number, name, (red, green, blue))
     raise CheckpointError(
-        f"--classes: {path}: {str(entry)[:80]} is no class; expected a name, or id 0..254, name and color"
+        f"--classes: {path}: {str(entry)[:80]} is not a class; expected a name, or id 0..254, name and color"
     )
 
 
@@ -90,7 +90,7 @@ def label_space(classes: Sequence[ClassInfo], task: str, sizes: Sequence[int], u
     ids = [one.id for one in classes]
     if "_" in task:
         raise CheckpointError(
-            f"--task {task}: the orders that codes call by a letter differ; name the numbers alone, such as "
+            f"--task {task}: the class orders that codes name by a letter differ; give only the numbers, such as "
             f"{task.partition('_')[0]}, and give the classes in their order with --classes"
         )
     wanted = ""

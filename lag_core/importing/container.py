@@ -24,7 +24,7 @@ _PREFIX = "module."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state dict that was read, and what else is known of its file."""
+    """A state dict that was read, and what else is known about its file."""
 
     path: Path
     archive: bool
@@ -40,7 +40,7 @@ class Checkpoint:
 
 
 class _Skipped:
-    """Takes the place of NumPy's scalars and dtypes, which only leftovers hold: NumPy itself is not called."""
+    """Replaces NumPy's scalars and dtypes, which only leftovers hold: NumPy itself is not called."""
 
     def __init__(self, *ignored: object):
         pass
@@ -61,26 +61,26 @@ def _loaded(path: Path, archive: bool) -> Any:
     try:
         with torch.serialization.safe_globals(words):  # type: ignore[arg-type]
             return torch.load(reading.checked(path, reading.CHECKPOINT), "cpu", weights_only=True, mmap=archive)
-    except Exception as error:  # torch.load raises whatever a damaged or hostile file makes it stumble over
+    except Exception as error:  # torch.load may raise anything on a damaged or hostile file
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path} cannot be read as a checkpoint of tensors ({reason})") from None
 
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds no state dict: it is a {type(content).__name__}")
+        raise CheckpointError(f"{path} contains no state dict: it is a {type(content).__name__}")
     found = next((content[key] for key in KEYS if key in content), content)
     if not isinstance(found, Mapping) or not found:
-        raise CheckpointError(f"{path} holds no state dict; looked for {', '.join(KEYS)}")
+        raise CheckpointError(f"{path} contains no state dict; looked for {', '.join(KEYS)}")
     if len(found) > TENSORS:
-        raise CheckpointError(f"{path} has {len(found)} keys: no network that is known here has over {TENSORS}")
+        raise CheckpointError(f"{path} has {len(found)} keys: no known network has over {TENSORS}")
     for key, value in found.items():
         if not isinstance(key, str) or type(value) not in (Tensor, torch.nn.Parameter):
             raise CheckpointError(
-                f"{path}: {str(key)[:80]!r} is no tensor but a {type(value).__name__}; looked for {', '.join(KEYS)}"
+                f"{path}: {str(key)[:80]!r} is a {type(value).__name__}, not a tensor; looked for {', '.join(KEYS)}"
             )
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
-            raise CheckpointError(f"{path}: {key[:80]!r} is no plain tensor")
+            raise CheckpointError(f"{path}: {key[:80]!r} is not a plain tensor")
     wrapped = all(key.startswith(_PREFIX) for key in found)
     return {key.removeprefix(_PREFIX) if wrapped else key: value.detach() for key, value in found.items()}
 

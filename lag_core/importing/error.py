@@ -1,4 +1,4 @@
-"""What goes wrong with a checkpoint."""
+"""The error for an unusable checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The formats by name: what each one's network, prediction and evaluation are."""
+"""The formats by name, with each one's network, prediction and evaluation."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Format:
 
     name: str
     title: str
-    """As its authors write it."""
+    """In its authors' spelling."""
     step_sizes: Callable[[Source, int], list[int]]
     """Classes that each step introduced by the head sizes of a file, the background counted with step 0."""
     tensors: Callable[[Source, Shapes, Gamma], dict[str, Tensor]]
     """Our network's tensors."""
     network: dict[str, Any]
-    """What `config.model` says of it, besides the backbone."""
+    """Its `config.model`, besides the backbone."""
     loss: Literal["bce", "bce_foreground", "ce"]
     """How probabilities come from logits: `config.method.loss`."""
     unknown: bool

@@ -15,7 +15,7 @@ from lag_core.importing.torchvision_layout import Shapes
 
 @dataclass(frozen=True)
 class Names:
-    """What one code calls the parts."""
+    """One code's names of the parts."""
 
     stem: tuple[str, str]
     """Convolution and norm."""
@@ -28,9 +28,9 @@ class Names:
     pooling: tuple[str, str]
     """The image pooling's convolution and norm."""
     reduction: str
-    """1x1 convolution behind the parallel ones."""
+    """1x1 convolution after the parallel ones."""
     pooled_reduction: str
-    """1x1 convolution behind the image pooling: added to the other's output."""
+    """1x1 convolution after the image pooling: added to the other's output."""
     reduction_norm: str
     classify: str
     """Heads, numbered."""
@@ -95,7 +95,7 @@ class _Reader:
         found: dict[str, Tensor] = {}
         for weight in (n for n in self.shapes if n.startswith("backbone.") and n.endswith(".weight")):
             name = weight.removesuffix(".weight")
-            if weight in found:  # a second branch has brought its norm along
+            if weight in found:  # a second branch has its own norm
                 continue
             if f"{name}.running_mean" in self.shapes:
                 found |= read_norm(self.source, self._key(name), self.shapes[weight][0], self.gamma).named(name)

@@ -1,4 +1,4 @@
-"""Batch norm as checkpoints hold it: read, made |gamma| + eps where InPlaceABN does, folded into a convolution."""
+"""Batch norm from checkpoints: read, changed to |gamma| + eps for InPlaceABN, folded into a convolution."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ EPS = 1e-5
 """torch.nn.BatchNorm2d's and InPlaceABN's."""
 
 Gamma = Callable[[Tensor], Tensor]
-"""Scale as it stands in the file -> scale as it is computed with."""
+"""Scale in the file -> scale used in computation."""
 
 
 def plain(gamma: Tensor) -> Tensor:
-    """torch.nn.BatchNorm2d and ABN: as it stands."""
+    """torch.nn.BatchNorm2d and ABN: unchanged."""
     return gamma
 
 
@@ -45,7 +45,7 @@ class Norm(NamedTuple):
         return {f"{name}.{key}": value.clone() for key, value in zip(keys, self, strict=True)}
 
     def folded(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Weight and bias, float64, of one convolution that does what convolution and norm do.
+        """Weight and bias, float64, of one convolution equal to convolution and norm.
 
         Shape: [C, ...], [C] -> the same.
         """
@@ -62,6 +62,6 @@ def read_norm(source: Source, key: str, channels: int, gamma: Gamma) -> Norm:
 
 
 def adding(bias: Tensor) -> Norm:
-    """A norm that adds `bias` [C] and does nothing else: where a folded convolution's bias has to go."""
+    """A norm that only adds `bias` [C]: the place for a folded convolution's bias."""
     one, zero = torch.ones_like(bias), torch.zeros_like(bias)
     return Norm((one + EPS).sqrt(), bias, zero, one)

@@ -1,7 +1,7 @@
 """Bounds on a checkpoint file, before anything in it is loaded.
 
-A checkpoint is a pickle: a program for a small machine. `torch.load(weights_only=True)` runs it with few words; this
-looks at it without running it, so that time and memory are bounded, too. Nothing here unpickles.
+A checkpoint is a pickle, which is a program. `torch.load(weights_only=True)` runs it with few allowed names. This
+module checks it without running it, so that time and memory are bounded too. Nothing here unpickles.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lag_core import reading
 from lag_core.importing.error import CheckpointError
 
 ENTRIES = 20_000
-"""Most files in the archive: one a tensor, and those of the optimiser."""
+"""Most files in the archive: one per tensor, and those of the optimiser."""
 PROGRAM = 16 * 2**20
 """Most bytes of the pickle in the archive; it holds names and sizes, not numbers."""
 OPERATIONS = 400_000
@@ -26,7 +26,7 @@ OPERATIONS = 400_000
 _STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 _DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 NUMPY = ("numpy.core.multiarray scalar", "numpy._core.multiarray scalar", "numpy dtype", "numpy.dtypes Float64DType")
-"""What a NumPy scalar (best_score) is made of."""
+"""The names in a pickled NumPy scalar (best_score)."""
 WORDS = frozenset(
     (
         "collections OrderedDict",
@@ -47,7 +47,7 @@ _SLOW_CODECS = ("punycode", "idna")
 
 
 def check(path: Path) -> bool:
-    """Whether the file is an archive (torch 1.6 and later). CheckpointError for what must not be loaded."""
+    """Whether the file is an archive (torch 1.6 and later). CheckpointError for a file that must not be loaded."""
     if path.suffix.lower() in (".pkl", ".pickle"):
         raise CheckpointError(f"{path} is a plain pickle, which can run code: it is never read; name the .pth file")
     if not path.is_file():
@@ -63,11 +63,11 @@ def check(path: Path) -> bool:
 
 
 def _program(path: Path, file: BinaryIO) -> bytes:
-    """The pickle of an archive whose files are stored as they are and lie side by side."""
+    """The pickle of an archive whose files are uncompressed and contiguous."""
     count = _entry_count(file)
     if count is None or count > ENTRIES:
         found = "no directory" if count is None else f"{count} files"
-        raise CheckpointError(f"{path} is no checkpoint: its archive has {found} (at most {ENTRIES} are read)")
+        raise CheckpointError(f"{path} is not a checkpoint: its archive has {found} (at most {ENTRIES} are read)")
     try:
         with zipfile.ZipFile(file) as opened:
             entries = opened.infolist()
@@ -77,16 +77,18 @@ def _program(path: Path, file: BinaryIO) -> bytes:
                 raise CheckpointError(f"{path} would unpack to more bytes than it has; it is not unpacked")
             programs = [one for one in entries if one.filename.count("/") == 1 and one.filename.endswith("/data.pkl")]
             if len(programs) != 1 or programs[0].file_size > PROGRAM:
-                raise CheckpointError(f"{path} is no checkpoint of torch.save: no data.pkl of a sensible size in it")
+                raise CheckpointError(
+                    f"{path} is not a checkpoint of torch.save: it has no data.pkl of a sensible size"
+                )
             return opened.read(programs[0])
     except CheckpointError:
         raise
-    except Exception as error:  # zipfile raises whatever a damaged archive makes it stumble over
+    except Exception as error:  # zipfile may raise anything on a damaged archive
         raise CheckpointError(f"{path} is damaged ({error}); copy it again") from None
 
 
 def _entry_count(file: BinaryIO) -> int | None:
-    """Files in an archive, as its directory's end says; None: there is no such end. (zipfile would read them all.)"""
+    """Files in an archive, by its directory's end record; None: it has none. (zipfile would read them all.)"""
     size = file.seek(0, 2)
     start = max(0, size - 65_557)
     file.seek(start)
@@ -119,7 +121,7 @@ def _check_program(file: BinaryIO, path: Path, programs: int) -> None:
                 slow |= isinstance(argument, str) and argument.lower() in _SLOW_CODECS
     except CheckpointError:
         raise
-    except Exception:  # pickletools raises whatever a damaged or hostile file makes it stumble over
-        raise CheckpointError(f"{path} is damaged or no checkpoint of torch.save") from None
+    except Exception:  # pickletools may raise anything on a damaged or hostile file
+        raise CheckpointError(f"{path} is damaged or not a checkpoint of torch.save") from None
     if encodes and slow:
         raise CheckpointError(f"{path} asks for a text encoding that no checkpoint needs; nothing of it was run")

@@ -14,16 +14,16 @@ _DEPTHS = {6: "resnet50", 23: "resnet101"}
 
 
 def recognise(checkpoint: Checkpoint, step: int, wanted: str | None) -> Format:
-    """The format of a file. CheckpointError where it is none that is known, another than `wanted`, or in doubt."""
+    """The format of a file. CheckpointError if it is unknown, ambiguous, or not `wanted`."""
     possible = _possible(checkpoint)
     if not possible:
         raise CheckpointError(
-            f"{checkpoint.path} is of no known network; known are {', '.join(FORMATS)} (first key: "
+            f"{checkpoint.path} is not of a known network; known are {', '.join(FORMATS)} (first key: "
             f"{next(iter(checkpoint.tensors), 'none')[:80]})"
         )
     if wanted is not None:
         if wanted not in possible:
-            raise CheckpointError(f"{checkpoint.path} is no checkpoint of {wanted}: it looks like {_or(possible)}")
+            raise CheckpointError(f"{checkpoint.path} is not a checkpoint of {wanted}: it looks like {_or(possible)}")
         return FORMATS[wanted]
     if set(possible) == {"dkd", "star"}:
         possible = _dkd_or_star(checkpoint, step)
@@ -57,7 +57,7 @@ def _or(names: list[str]) -> str:
 
 
 def _refuse_other_norm(checkpoint: Checkpoint) -> None:
-    """DKD and STAR with InPlaceABN compute something else with tensors of other names."""
+    """DKD and STAR with InPlaceABN compute differently, with tensors of other names."""
     arch = checkpoint.config.get("arch")
     arguments = arch.get("args") if isinstance(arch, dict) else None
     norm = arguments.get("norm_act") if isinstance(arguments, dict) else None
@@ -91,7 +91,7 @@ def backbone_of(checkpoint: Checkpoint, form: Format) -> str:
 
 
 def gamma_of(checkpoint: Checkpoint, form: Format, norm: str | None) -> Gamma:
-    """How a norm's scale is meant. CheckpointError where it makes a difference and nobody has said.
+    """How to read a norm's scale. CheckpointError if it matters and no option says so.
 
     InPlaceABN takes |gamma| + eps, ABN gamma; the file is the same.
     """
@@ -102,8 +102,8 @@ def gamma_of(checkpoint: Checkpoint, form: Format, norm: str | None) -> Gamma:
     if norm is None and _has_negative_scale(checkpoint):
         raise CheckpointError(
             f"{checkpoint.path} has norms with a negative scale, and does not say whether they were trained with "
-            "InPlaceABN, which takes its absolute value (norm_act = iabn, what its authors' code does unless told "
-            "otherwise), or with ABN: say --norm iabn or --norm abn"
+            "InPlaceABN, which takes its absolute value (norm_act = iabn, the default of its authors' code), "
+            "or with ABN: give --norm iabn or --norm abn"
         )
     return plain if norm == "abn" else in_place
 

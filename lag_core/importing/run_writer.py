@@ -28,22 +28,22 @@ from lag_core.writing import whole_folder
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be imported, and what the files do not say."""
+    """What to import, and what the files do not say."""
 
     checkpoints: tuple[Path, ...]
-    """One a step, in order."""
+    """One per step, in order."""
     out: Path
     task: str
     classes: ClassList
     format: str | None = None
-    """None: to be recognised."""
+    """None: recognise it."""
     size: int | None = None
     """Side of the square that the network is to see; None: that of the format's own evaluation."""
     root: str = ""
     """Folder of the dataset."""
     setting: str = "overlapped"
     norm: str | None = None
-    """"iabn" or "abn"; None: nobody has said."""
+    """"iabn" or "abn"; None: not given."""
     output_stride: int = 16
 
 
@@ -82,7 +82,7 @@ def _first(request: Request) -> tuple[Format, Config, LabelSpace]:
     sizes = form.step_sizes(Source(read_checkpoint(request.checkpoints[-1]), form.title), last)
     if len(sizes) != last + 1:
         raise CheckpointError(
-            f"{request.checkpoints[-1]} knows {len(sizes)} steps, but is the file of step {last}: name one "
+            f"{request.checkpoints[-1]} has {len(sizes)} steps, but is the file of step {last}: name one "
             "checkpoint per step, from step 0 on, in order"
         )
     where = str(request.checkpoints[-1])
@@ -130,7 +130,7 @@ def _info(
     files: Sequence[dict[str, Any]],
     origins: Sequence[dict[str, str]],
 ) -> dict[str, Any]:
-    """run.json. What training alone knows (images, iterations, seconds) is 0."""
+    """run.json. Values that only training knows (images, iterations, seconds) are 0."""
     known = {one.id: one for one in request.classes.classes}
     classes = [{"id": i, "name": known[i].name, "color": list(known[i].color)} for i in labels.order]
     untold = {"images": 0, "iterations": 0, "seconds": 0.0, "images_per_second": 0.0}

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint, handed out one by one: what is missing, foreign or misshapen is named."""
+"""The tensors of a checkpoint, taken one by one; a missing, unknown or misshapen one is an error with its name."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lag_core.importing.error import CheckpointError
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _COUNTER = "num_batches_tracked"
-"""Batch norm's counters: some versions write them, none needs them."""
+"""Batch norm's counters, which some versions write and none needs."""
 
 
 class Source:
-    """A state dict that is used up. `where` and `peer` are said in error messages."""
+    """A state dict whose tensors are taken out. `where` and `peer` are for error messages."""
 
     def __init__(self, checkpoint: Checkpoint, peer: str):
         self.where, self.peer = str(checkpoint.path), peer
@@ -26,7 +26,7 @@ class Source:
         return key in self._left
 
     def keys(self) -> Iterable[str]:
-        """Keys that nobody has taken."""
+        """Keys that were not taken yet."""
         return self._left.keys()
 
     def rows(self, key: str) -> int | None:
@@ -51,11 +51,11 @@ class Source:
         return numbers
 
     def drop(self, *prefixes: str) -> None:
-        """Use up what training alone needs."""
+        """Drop tensors that only training needs."""
         self._left = {k: v for k, v in self._left.items() if not k.startswith(prefixes)}
 
     def finish(self) -> None:
-        """CheckpointError if a key is left that nobody knows."""
+        """CheckpointError if an unknown key is left."""
         if self._left:
             first = min(self._left)
             raise CheckpointError(

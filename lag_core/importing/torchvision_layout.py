@@ -15,7 +15,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 """Name -> shape of every tensor of our network."""
 
 _UNUSED = ("classifier.aspp_l1.", "classifier.aspp_l2.", "classifier.aspp_l3.")
-"""LAG's copies of the ASPP that training alone uses."""
+"""LAG's copies of the ASPP that only training uses."""
 
 
 def ssul_step_sizes(source: Source, step: int) -> list[int]:
@@ -74,7 +74,7 @@ def star_tensors(source: Source, shapes: Shapes) -> dict[str, Tensor]:
 
 
 def _heads_behind_one_convolution(source: Source, shapes: Shapes, first: int) -> dict[str, Tensor]:
-    """Every head is given the convolution that all share.
+    """Every head gets a copy of the shared convolution.
 
     Step 0's gets a channel for the background, whose weights and bias are 0: its logit is 0 and its probability 0.5,
     so the highest probability is the background's exactly where no class is above 0.5.

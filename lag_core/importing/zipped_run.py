@@ -1,4 +1,4 @@
-"""A run folder that somebody hands over as a zip file: unpacked by its file names, nothing else, within bounds.
+"""A run folder in a zip file from a user: only files with known names are unpacked, within bounds.
 
 Only files of the run format are written, under their own names, into one new folder: no path of the archive is used,
 so none can lead elsewhere; links, pickles and programs are not among them. What is inside is checked when the run is
@@ -24,14 +24,14 @@ NAME = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
 def unpack(archive: bytes, name: str, into: Path) -> Path:
-    """The run of a zip file as the folder `into`/NAME. CheckpointError for what is no archive, no run, or too large.
+    """The run of a zip file as the folder `into`/NAME. CheckpointError if it is no archive, no run, or too large.
 
-    `name`: of the archive, untrusted; NAME is what is harmless of it. NotWritten for a disk without room.
+    `name`: of the archive, untrusted; NAME is its harmless part. NotWritten for a disk without room.
     """
     try:
         opened = zipfile.ZipFile(io.BytesIO(archive))
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise CheckpointError("this file is no zip archive") from error
+        raise CheckpointError("this file is not a zip archive") from error
     with opened:
         members = _members(opened)
         target = into / (NAME.sub("-", PurePosixPath(name).stem).strip("-.")[:80] or "run")
@@ -63,7 +63,7 @@ def _is_known(member: zipfile.ZipInfo) -> bool:
 
 
 def _write(opened: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, left: int) -> int:
-    """Bytes written; counted while unpacking, since what an archive says of its sizes may be wrong."""
+    """Bytes written; counted while unpacking, since the sizes in an archive may be wrong."""
     written = 0
     try:
         with opened.open(member) as source, partial_file(path) as target:

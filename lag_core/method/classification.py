@@ -43,14 +43,14 @@ def softplus(x: Tensor) -> Tensor:
 
 @full_precision
 def binary_cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Every channel decides for itself: sum over channels of BCE with a one-hot target.
+    """Every channel is decided independently: sum over channels of BCE with a one-hot target.
 
     Shape: logits [B, K, h, w], labels [B, h, w], weight [B, h, w] -> scalar.
     Source: reference code (docs/method.md#schedule).
     """
     valid = labels != IGNORE
     target = labels.masked_fill(~valid, 0)[:, None]
-    # softplus(x) is the loss of a channel with target 0; target 1 takes x off it
+    # softplus(x) is the loss of a channel with target 0; target 1 subtracts x
     loss = softplus(logits).sum(1) - logits.gather(1, target)[:, 0]
     return _mean(loss, valid, weight)
 
@@ -64,10 +64,10 @@ def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) 
 
 @full_precision
 def unbiased_cross_entropy(logits: Tensor, labels: Tensor, n_old: int, weight: Tensor | None = None) -> Tensor:
-    """Cross-entropy that knows that "background" may be any old class: its probability is the sum over them.
+    """Cross-entropy in which "background" may be any old class: its probability is the sum over them.
 
     `n_old` is the number of channels before this step, background (channel 0) and unknown included; with 0 or
-    1 it is plain cross-entropy. A pixel that names an old class outright keeps that class's own probability.
+    1 it is plain cross-entropy. A pixel labelled as an old class keeps that class's own probability.
 
     Shape: logits [B, K, h, w], labels [B, h, w], weight [B, h, w] -> scalar.
     Source: MiB (arXiv 2002.00718), equations 4 and 5.

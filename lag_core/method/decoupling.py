@@ -101,7 +101,7 @@ class ChannelScore:
         return self.count < self.warmup
 
     def update(self, distance: Tensor) -> None:
-        """Take in one batch's `channel_distance`. Shape: [C]. Values that are not finite count as 0."""
+        """Add one batch's `channel_distance`. Shape: [C]. Values that are not finite count as 0."""
         fresh = distance.detach().float().nan_to_num(0.0, 0.0, 0.0)
         self.distance = self.distance.to(fresh.device)
         step = 1 / (self.count + 1) if self.warming else 1 - self.momentum
@@ -122,7 +122,7 @@ class ChannelScore:
         """What the losses use: all channels are invariant while the score warms up or none has moved."""
         if self.warming:
             return Split(torch.ones_like(self.distance, dtype=torch.bool), False)
-        moved = self.distance.max() >= DEFINED_ABOVE  # asked on the device, which nobody waits for
+        moved = self.distance.max() >= DEFINED_ABOVE  # decided on the device, without waiting for it
         return Split(self._smallest(rho) | ~moved, True)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -130,6 +130,6 @@ class ChannelScore:
         return {"distance": self.distance.clone(), "count": torch.tensor(self.count)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a stored score."""
+        """Load a stored score."""
         self.distance = state["distance"].float().clone()
         self.count = int(state["count"])

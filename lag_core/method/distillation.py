@@ -1,6 +1,6 @@
 """Distillation: the student keeps the teacher's logits and features.
 
-The teacher is never given a gradient: its tensors are detached here.
+The teacher never gets a gradient: its tensors are detached here.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def distil_logits(
     """Divergence of the student's old channels from the teacher's, mean over kept pixels.
 
     sigmoid: binary cross-entropy towards the teacher's sigmoid, mean over channels. softmax: KL over the old
-    channels alone, at `temperature`. The teacher's own entropy is taken off: 0 means equal, gradients are
+    channels alone, at `temperature`. The teacher's own entropy is subtracted: 0 means equal, gradients are
     the same.
 
     Shape: student [B, K, h, w], teacher [B, K_old, h, w], keep bool or float [B, h, w] -> scalar. Source:

@@ -1,8 +1,8 @@
-"""DKD, "Decomposed Knowledge Distillation" (Baek et al., NeurIPS 2022): the two halves of a logit are kept apart.
+"""DKD, "Decomposed Knowledge Distillation" (Baek et al., NeurIPS 2022): it distils the two halves of a logit.
 
-A logit w . f is a sum over the channels of f. The channels that speak for the class add up to its positive reasoning
-score, those that speak against it to its negative one. Distilling the logit leaves both free as long as their sum
-stays; distilling each does not. A new classifier starts from an auxiliary one, which has learned to say no to
+A logit w . f is a sum over the channels of f. The channels with positive contributions add up to its positive reasoning
+score, those with negative ones to its negative score. Distilling the logit leaves both free as long as their sum
+stays the same; distilling each does not. A new classifier starts from an auxiliary one, which has learned to reject
 everything seen so far. What the paper leaves open, and what we chose: docs/method.md#dkd.
 """
 
@@ -51,7 +51,7 @@ def _of_head(head: AnyHead, latent: Tensor) -> Scores:
 def decomposed_distillation(student: Scores, teacher: Scores, channels: range) -> Tensor:
     """Binary cross-entropy of the student's two scores towards the teacher's sigmoids, for `channels`.
 
-    Mean over pixels and channels, both halves added. The teacher's own entropy is taken off: 0 means equal.
+    Mean over pixels and channels, both halves added. The teacher's own entropy is subtracted: 0 means equal.
 
     Shape: two `Scores` [B, K, h, w] -> scalar. Source: DKD, docs/method.md#dkd.
     """
@@ -67,7 +67,7 @@ def _towards(student: Tensor, teacher: Tensor) -> Tensor:
 
 @full_precision
 def auxiliary_loss(head: AnyHead, latent: Tensor, valid: Tensor) -> Tensor:
-    """What trains the auxiliary classifier, row 0 of `head`: every labelled pixel is a negative.
+    """The loss of the auxiliary classifier, row 0 of `head`: every labelled pixel is a negative.
 
     The head's other layers and the extractor get no gradient.
 

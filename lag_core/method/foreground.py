@@ -1,4 +1,4 @@
-"""Classes by their sigmoid, and no logit for the background: what DKD and STAR train ("bce_foreground").
+"""Classes by their sigmoid, and no logit for the background, as DKD and STAR train ("bce_foreground").
 
 A pixel is background where no class is above 0.5. Channel 0, the background's or the unknown's, takes no part: DKD has
 its auxiliary classifier there. Where channel 0 must be compared with the others, its logit is 0, a probability of 0.5.

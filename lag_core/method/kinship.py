@@ -1,8 +1,8 @@
-"""The old class that a new one is most like, as the teacher sees it: where the new class's head starts. Ours.
+"""The old class that the teacher finds most similar to a new one: the new class's head starts from it. Ours.
 
-LAG starts a new head from the unknown's, which also answers for the background: the new class begins as a copy of what
-it must be told apart from, and a short step does not undo that (docs/results.md). The head of the old class that
-answers strongest on the new class's pixels has learned what sets such objects off; what it lacks is the new name.
+LAG starts a new head from the unknown's, which also answers for the background: the new class begins as a copy of the
+class that it must be separated from, and a short step does not undo that (docs/results.md). The head of the old class
+with the highest logits on the new class's pixels has already learned to separate such objects from others.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def mean_answers(batches: Iterable[tuple[Tensor, Tensor]], space: LabelSpace, st
 
 
 def nearest_kin(answers: Tensor, space: LabelSpace, step: int) -> Kin:
-    """The head whose classes answer strongest to the new ones, on average over these, and the best class in it.
+    """The head with the highest mean logits on the new classes, averaged over these, and the best class in it.
 
     A head is chosen as one, as its hidden layer serves all of its classes. Unknown and background are no candidates;
-    where there is no other class, the unknown's head it is.
+    without another class, it is the unknown's head.
 
     Shape: mean logits [new classes, K_old] -> `Kin`.
     """

@@ -1,7 +1,7 @@
-"""What a step leaves for the next ones instead of images: prototypes and class statistics.
+"""What a step stores for the next ones instead of images: prototypes and class statistics.
 
 Prototypes are means of the latent map Z. Statistics are taken where the replay begins: at Z, or at the trunk's output,
-which never changes, so that they stay true however the layers behind it move.
+which never changes, so that they stay valid when the later layers change.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Memory:
 
     @torch.no_grad()
     def pool(self, channels: list[int]) -> None:
-        """Join what the processes have learned of `channels`; afterwards it is the same on all."""
+        """Join the processes' rows of `channels`; afterwards all have the same."""
         everywhere = processes.current()
         if everywhere.count == 1:
             return

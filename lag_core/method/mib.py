@@ -17,9 +17,9 @@ from lag_core.method.precision import full_precision
 def unbiased_distillation(student: Tensor, teacher: Tensor, keep: Tensor | None = None, background: int = 0) -> Tensor:
     """Cross-entropy from the teacher's softmax to the student's, whose new classes count as background.
 
-    What is new to the student was background to the teacher: the student's probability of the background is
+    The student's new classes were background to the teacher: the student's probability of the background is
     the sum over `background` and all channels that the teacher lacks. Sum over channels, mean over kept
-    pixels. The teacher's own entropy is taken off, so that 0 means equal; the gradients are the paper's.
+    pixels. The teacher's own entropy is subtracted, so that 0 means equal; the gradients are the paper's.
 
     Shape: student [B, K, h, w], teacher [B, K_old, h, w], keep bool or float [B, h, w] -> scalar.
     Source: MiB, equations 6 and 7.

@@ -1,6 +1,6 @@
-"""What a method asks of the network at one step: loss terms by name, weighed and ready to be summed.
+"""A method's objective at one step: loss terms by name, weighted and ready to be summed.
 
-The loop is handed an `Objective` and knows nothing of LAG; an `Objective` knows nothing of the optimiser.
+The loop gets an `Objective` and knows nothing about LAG; an `Objective` knows nothing about the optimiser.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Term(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What the loop feeds."""
+    """One batch from the loop."""
 
     inputs: Tensor
     """float32 [B, T, h, w] trunk features, or [B, 3, H, W] images where the trunk itself trains."""
@@ -49,7 +49,7 @@ class Batch(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Terms by name, and what is worked out when it is asked for."""
+    """Terms by name, and values that are computed on demand."""
 
     terms: dict[str, Term]
     facts: Callable[[], dict[str, Any]]
@@ -123,16 +123,16 @@ class Objective:
         return balance(self.memory.statistics.count, self.own_pixels, list(self.space.old_channels(self.step)))
 
     def recall(self, earlier: Callable[[], Iterable[Batch]]) -> None:
-        """Keep the images of the steps before, where the method replays them. `earlier` is only called then."""
+        """Keep the images of the earlier steps if the method replays them. `earlier` is only called then."""
         if self.step and self.config.replay_maps == "stored":
             self.carrier = StoredMaps(_with_all_labels(earlier()))
 
     @torch.no_grad()
     def begin(self, student: Segmenter, teacher: Segmenter, plain: Callable[[bool], Iterable[Batch]]) -> list[Start]:
-        """Before the first iteration: start the new head, and look at the step's images where the method has to.
+        """Before the first iteration: start the new head, and run a pass over the step's images if the method needs it.
 
         `plain`: every image of the step once, or with True this process's part of them. Returns which old channel each
-        new one starts as, where the method looks for one.
+        new one starts as, if the method chooses one.
         """
         starts: list[Start] = []
         if asks_for_kin(self.config):
@@ -141,7 +141,7 @@ class Objective:
         return starts
 
     def _look_ahead(self, teacher: Segmenter, plain: Callable[[bool], Iterable[Batch]]) -> None:
-        """One pass over the step's images with the teacher, for what needs one."""
+        """One pass over the step's images with the teacher, for statistics that need it."""
         if self.entropy is None and self.carrier is None and not self.config.replay_balance:
             return
         if self.config.replay_balance:
@@ -220,7 +220,7 @@ class Objective:
         return Result(terms, lambda: self._facts(fused, batch), lambda: segmentation_by_source(scene))
 
     def needs_teacher(self, progress: float, iteration: int, skip: frozenset[str] = frozenset()) -> bool:
-        """Whether anything in this iteration looks at the teacher's output: pseudo-labels, or a term."""
+        """Whether anything in this iteration uses the teacher's output: pseudo-labels, or a term."""
         return self.config.pseudo != "off" or bool(self._wanted(progress, iteration, skip))
 
     def _wanted(self, progress: float, iteration: int, skip: frozenset[str]) -> dict[str, float]:
@@ -271,7 +271,7 @@ class Objective:
     def finish(
         self, student: Segmenter, teacher: Segmenter | None, batches: Iterable[Batch], through_trunk: bool
     ) -> dict[str, np.ndarray]:
-        """What the step leaves for the next one and for the dashboard: arrays by name.
+        """What the step stores for the next one and for the dashboard: arrays by name.
 
         `prototypes.*`, `statistics.*`: rows of the step's own classes and of the unknown, measured with the finished
         network on the plain images; older rows stay as they were. `channels.distance` [C] and `channels.invariant`
@@ -300,7 +300,7 @@ class Objective:
         through_trunk: bool,
         score: ChannelScore,
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(Z, what is replayed, fused labels at its resolution) of each batch; scores the channels on the way."""
+        """(Z, features to replay, fused labels at its resolution) of each batch; also scores the channels."""
         for batch in batches:
             features = student.trunk(batch.inputs) if through_trunk else batch.inputs
             new = student.behind_trunk(features)

@@ -51,7 +51,7 @@ def local_pod_of_layers(
 
 
 def pod_factor(space: LabelSpace, step: int) -> float:
-    """sqrt(classes seen / classes new): the more there is to keep, the heavier. Source: PLOP, section 4.1."""
+    """sqrt(classes seen / classes new): more old classes give a larger weight. Source: PLOP, section 4.1."""
     return math.sqrt(space.seen(step) / len(space.steps[step]))
 
 

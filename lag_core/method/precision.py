@@ -1,4 +1,4 @@
-"""Loss terms are computed in float32, whatever the network ran in."""
+"""Loss terms are computed in float32, whatever the network's precision."""
 
 from __future__ import annotations
 

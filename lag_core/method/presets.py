@@ -12,13 +12,13 @@ Tables = Mapping[str, Mapping[str, Any]]
 _LIVE = {"extractor": "live", "old_heads": "live"}
 
 PRESETS: dict[str, Tables] = {
-    # The lower bound: the new labels alone, everything behind the trunk trains.
+    # The lower bound: the new labels alone, everything after the trunk trains.
     "finetune": {"method": {"loss": "bce", **_LIVE}, "optim": {"extractor_delay": 0.0}},
     # The upper bound: all classes annotated, all images, one step.
     "joint": {"method": {"loss": "bce", "labels": "all"}},
     # Probing: frozen extractor and old heads, a fresh head for the new classes.
     "frozen": {"method": {"loss": "bce"}},
-    # What the authors' released runs did (docs/method.md#reference): LAG's terms are there, and move nothing.
+    # What the authors' released runs did (docs/method.md#reference): LAG's terms are there, but have no effect.
     "reference": {
         "method": {
             "loss": "bce",
@@ -31,7 +31,7 @@ PRESETS: dict[str, Tables] = {
             "nsc": 1.0,
         }
     },
-    # LAG with losses that act: ASPP (and the last stage, where it is not part of the trunk) train.
+    # LAG with losses that have an effect: ASPP (and the last stage, if it is not part of the trunk) train.
     "lag": {
         "method": {
             "loss": "bce",

@@ -1,4 +1,4 @@
-"""Pseudo-labels: the teacher names the pixels that the current step leaves without a label.
+"""Pseudo-labels: the teacher labels the pixels that the current step leaves unlabelled.
 
 A pixel may change only where its label is the catch-all (unknown or background). The uncertainty of the
 teacher is U = 1 - (p1 - p2), with p1 >= p2 its two best scores. Source: docs/method.md#pseudo-labels ("hard"
@@ -23,7 +23,7 @@ Rule = Literal["hard", "soft", "adaptive", "entropy"]
 
 
 class PseudoLabels(NamedTuple):
-    """Labels after the teacher has spoken; all at the labels' resolution, without gradient."""
+    """Labels after the teacher's pseudo-labels; all at the labels' resolution, without gradient."""
 
     labels: Tensor
     """int64 [B, h, w] training channels, 255 ignored."""
@@ -38,7 +38,7 @@ class PseudoLabels(NamedTuple):
 
 
 class TeacherView(NamedTuple):
-    """What the rules look at."""
+    """The input of the rules."""
 
     channel: Tensor
     """int64 [B, h, w] the teacher's best channel."""
@@ -80,7 +80,7 @@ def pseudo_labels(
     if teacher_logits.shape[1] > space.new_channels(step).start:
         raise ValueError(
             f"the teacher has {teacher_logits.shape[1]} channels, but step {step} begins at channel "
-            f"{space.new_channels(step).start}: hand in the model of the step before"
+            f"{space.new_channels(step).start}: pass the model of the previous step"
         )
     candidates = labels < space.first_foreground
     if rule == "entropy":
@@ -152,7 +152,7 @@ def _by_entropy(
 
 @full_precision
 def normalised_entropy(logits: Tensor, activation: str = "softmax") -> Tensor:
-    """The teacher's doubt in [0, 1]. Shape: [B, K, h, w] -> [B, h, w].
+    """The teacher's uncertainty in [0, 1]. Shape: [B, K, h, w] -> [B, h, w].
 
     softmax: entropy / log K (PLOP). sigmoid: mean binary entropy of the channels / log 2 (ours).
     """
@@ -201,7 +201,7 @@ class ClassEntropy:
 
 
 class Quality(NamedTuple):
-    """Pixel counts of pseudo-labels held against the hidden truth."""
+    """Pixel counts of pseudo-labels against the hidden truth."""
 
     candidates: int
     """Catch-all pixels."""

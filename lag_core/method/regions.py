@@ -1,4 +1,4 @@
-"""Where a class lies: label maps at the latent resolution, and sums over a class's pixels."""
+"""Regions of classes: label maps at the latent resolution, and sums over a class's pixels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
 
 @lru_cache(maxsize=256)
 def on_device(numbers: tuple[int, ...], device: torch.device) -> Tensor:
-    """Numbers as a tensor that is there already: copying a list to a GPU waits for it. To be read only.
+    """Numbers as a cached tensor on the device: copying a list to a GPU waits for it. Read-only.
 
     Shape: -> int64 [n].
     """

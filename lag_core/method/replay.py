@@ -1,4 +1,4 @@
-"""Replay of class statistics: Gaussian feature vectors of old classes, in place of stored images.
+"""Replay of class statistics: Gaussian feature vectors of old classes, instead of stored images.
 
 Source: ours (docs/method.md#additions); in the spirit of LAG's prototypes, but not part of the paper. What is kept of a
 class is a count, means and second moments of the latent map Z: no image, and nothing that could be turned
@@ -74,7 +74,7 @@ class ClassStatistics:
         return scatter
 
     def _merge(self, count: Tensor, mean: Tensor, scatter: Tensor) -> None:
-        """Pool two sets of moments; centred sums do not cancel as raw ones would."""
+        """Pool two sets of moments; centred sums avoid the cancellation of raw ones."""
         total = (self.count + count).clamp(min=1)
         delta = mean - self.mean
         between = delta[:, :, None] * delta[:, None] if self.full else delta.square()
@@ -133,7 +133,7 @@ class ClassStatistics:
     def neighbour_correlation(self) -> Tensor:
         """Correlation of Z between neighbouring pixels of a class, pooled over channels. Shape: [K] in 0..1.
 
-        A class without any two neighbouring pixels has 1: nothing speaks against constant patches.
+        A class without any two neighbouring pixels has 1, so its patches are constant.
         """
         pairs = self.pairs.clamp(min=1)[:, None]
         covariance = self.pair_product / pairs - (self.pair_mean / pairs).square()
@@ -242,11 +242,11 @@ class ClassStatistics:
         raise ValueError(f"replay_covariance {covariance!r}: known are mean, diagonal, rectified, full")
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that is needed to go on, and to replay from a stored run."""
+        """All that is needed to continue, and to replay from a stored run."""
         return {name: getattr(self, name).clone() for name in _FIELDS}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over stored statistics (any float type), whatever their number of channels."""
+        """Load stored statistics (any float type), whatever their number of channels."""
         for name in _FIELDS:
             setattr(self, name, state[name].double().cpu().clone())
         self._shapes.clear()

@@ -2,7 +2,7 @@
 
 A step's images hold too many pixels of its own classes. STAR keeps a prototype and a spread of each old class, replays
 as many features as the class has pixels in the whole data, and repeats the background; features of old classes stay
-where they were, and a new class is pushed from the old one that it resembles most. What the paper leaves open, and what
+the same, and a new class is pushed away from the old one that it resembles most. What the paper leaves open, and what
 we chose: docs/method.md#star.
 """
 
@@ -21,7 +21,7 @@ from lag_core.method.regions import membership
 
 
 class Balance(NamedTuple):
-    """How often pixels count, so that a step's training samples are distributed as the whole data are."""
+    """Weights of pixels, so that a step's training samples are distributed like the whole data."""
 
     replayed: Tensor
     """float [K] replayed features of each channel for one pixel of the step; 0 for those that are not old classes."""

@@ -1,4 +1,4 @@
-"""How the head of a step's new classes starts, as the configuration has it.
+"""How the head of a step's new classes starts, by the configuration.
 
 It starts at random, from the unknown's head (docs/method.md#pseudo-labels), with a share of the background's
 probability (MiB), or from the old classes that the new ones look like (ours, lag_core/method/kinship.py).
@@ -21,7 +21,7 @@ Start = tuple[int, int]
 
 
 def start_head(student: Segmenter, method: MethodConfig) -> None:
-    """Start the student's last head from its first, where the method says so; else it stays as drawn."""
+    """Start the student's last head from its first, if the method says so; else it stays random."""
     new, source = student.heads[-1], student.heads[0]
     if method.transfer:
         transfer_weights(new, source)  # type: ignore[arg-type]
@@ -30,7 +30,7 @@ def start_head(student: Segmenter, method: MethodConfig) -> None:
 
 
 def asks_for_kin(method: MethodConfig) -> bool:
-    """Whether a new head starts from the old classes that the teacher takes its classes for."""
+    """Whether a new head starts from the old classes that the teacher predicts on its classes."""
     return method.transfer and method.transfer_from == "nearest"
 
 

@@ -1,6 +1,6 @@
-"""Replay of stored images: it breaks the rule of learning without old data, and bounds what keeps the rule.
+"""Replay of stored images: it breaks the rule of learning without old data, and is a bound for methods that keep it.
 
-What a method that keeps statistics loses by not keeping images is the difference to this. It is for experiments; no
+The difference to it is what a method loses by keeping statistics instead of images. It is for experiments; no
 method uses it unless `method.replay_maps = "stored"` says so.
 """
 
@@ -26,7 +26,7 @@ class StoredMaps:
     def carry(
         self, features: Tensor, labels: Tensor, classes: Sequence[int], n: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """`n` stored maps in which each of `classes` occurs; the step's own batch is not looked at.
+        """`n` stored maps in which each of `classes` occurs; the step's own batch is not used.
 
         Shape: -> float32 [N, C, h, w], int64 [N, h, w].
         """

@@ -37,7 +37,7 @@ SOURCES = ("new", "unlabelled", "pseudo", "old")
 
 @dataclass
 class Scene:
-    """Everything that a term may look at in one iteration."""
+    """Everything that a term may use in one iteration."""
 
     config: MethodConfig
     space: LabelSpace
@@ -49,16 +49,16 @@ class Scene:
     new: Output
     """The student's output."""
     old: Output | None
-    """The teacher's output; None at step 0, and where nothing looks at it."""
+    """The teacher's output; None at step 0, and if nothing uses it."""
     features: Tensor
     """float [B, T, h, w] the trunk's output."""
     targets: Tensor
     """int64 [B, s, s] this step's labels."""
     fused: PseudoLabels | None
-    """The labels with the teacher's pseudo-labels in them; None without."""
+    """The labels with the teacher's pseudo-labels; None without them."""
     memory: Memory
     carrier: Carrier | StoredMaps | None
-    """Where maps of old classes come from; None where they are drawn from the statistics."""
+    """The source of maps of old classes; None if they are drawn from the statistics."""
     score: ChannelScore
     balance: Balance | None = None
     """How often pixels count, for STAR; None: each once."""
@@ -103,7 +103,7 @@ class Scene:
 
 
 def segmentation(scene: Scene, pixels: Tensor | None = None) -> Tensor:
-    """The classification loss on the fused labels; with `pixels` bool [B, s, s], what these add to it.
+    """The classification loss on the fused labels; with `pixels` bool [B, s, s], their contribution to it.
 
     Source: docs/method.md#schedule.
     """
@@ -124,7 +124,7 @@ def segmentation(scene: Scene, pixels: Tensor | None = None) -> Tensor:
 
 
 def _repeated_background(scene: Scene, weight: Tensor | None) -> Tensor | None:
-    """STAR's repetition of background pixels, laid over the pixels' weights."""
+    """STAR's repetition of background pixels, multiplied into the pixels' weights."""
     if scene.balance is None:
         return weight
     background = scene.labels < scene.space.first_foreground
@@ -136,7 +136,7 @@ def segmentation_by_source(scene: Scene) -> dict[str, Tensor]:
     """The segmentation term in parts that add up to it, by where a pixel's target comes from.
 
     "new": labels of the step's classes; "unlabelled": the catch-all channel (unknown or background); "pseudo": old
-    classes that the teacher named; "old": old classes that are annotated.
+    classes that the teacher predicted; "old": old classes that are annotated.
     """
     labels = scene.labels
     pseudo = torch.zeros_like(labels, dtype=torch.bool) if scene.fused is None else scene.fused.accepted
@@ -197,12 +197,12 @@ def auxiliary(scene: Scene) -> Tensor:
 
 
 def kept_old_features(scene: Scene, old: Output) -> Tensor:
-    """STAR's OCFM: Z stays what it was where an old class is."""
+    """STAR's OCFM: Z stays the same where an old class is."""
     return distil_features(scene.new.latent, old.latent, of_classes(scene.latent_labels, scene.old_classes))
 
 
 def apart_from_kin(scene: Scene, old: Output) -> Tensor:
-    """STAR's SAD: a new class is pushed from the old one that it resembles most."""
+    """STAR's SAD: a new class is pushed away from the old one that it resembles most."""
     known = scene.memory.prototypes
     olds = [k for k in scene.old_classes if known.known[k]]
     new = list(scene.space.new_channels(scene.step))
@@ -237,7 +237,7 @@ def preservation(scene: Scene, old: Output) -> Tensor:
 
 
 def consistency(scene: Scene, old: Output) -> Tensor:
-    """NSC: the relevance of Z for the old classes stays what it was. docs/method.md#nsc."""
+    """NSC: the relevance of Z for the old classes stays the same. docs/method.md#nsc."""
     assert scene.teacher is not None
     regions = confident_regions(old.logits, scene.old_classes, scene.config.nsc_threshold, activation=scene.activation)
     pairs = choose_pairs(regions, scene.config.nsc_classes, scene.generator())
@@ -251,7 +251,7 @@ def replayed(scene: Scene, old: Output) -> Tensor:
     """Replay of class statistics: features drawn for the old classes must still be told apart. Ours.
 
     At "latent", patches of Z go through the heads alone. At "trunk", whole feature maps go through everything that
-    trains, and the student must also answer them as the teacher does.
+    trains, and the student must also predict on them as the teacher does.
     """
     with processes.apart():  # each process draws its own
         return _replayed_maps(scene) if scene.config.replay_at == "trunk" else _replayed_patches(scene)
@@ -274,7 +274,7 @@ def _replayed_patches(scene: Scene) -> Tensor:
 def _replayed_maps(scene: Scene) -> Tensor:
     assert scene.teacher is not None
     maps, labels = _maps_of_old_classes(scene)
-    if len(maps) == 0:  # 0, but a function of the parameters: with another batch the term says something
+    if len(maps) == 0:  # 0, but a function of the parameters: another batch gives the term a gradient
         return scene.new.logits[:0].sum()
     new = scene.student.behind_trunk(maps)
     with torch.no_grad():
@@ -283,7 +283,7 @@ def _replayed_maps(scene: Scene) -> Tensor:
 
 
 def _maps_of_old_classes(scene: Scene) -> tuple[Tensor, Tensor]:
-    """Trunk features [N, T, h, w] of old classes with labels int64 [N, h, w]: drawn, or made of the batch's images."""
+    """Trunk features [N, T, h, w] of old classes with labels int64 [N, h, w]: drawn, or from the batch's images."""
     config, device = scene.config, scene.new.latent.device
     if scene.carrier is not None:
         wanted = scene.old_classes, config.replay_samples, scene.generator()

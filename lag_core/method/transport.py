@@ -60,7 +60,7 @@ class Carrier:
 
     `statistics` holds each class's pixels with full covariances, the current step's rows among them. `present`, if any,
     holds those of the old classes in this step's images, by the teacher's labels; an old class with at least
-    LEAST_PIXELS there is carried to as it looks in this step's domain.
+    LEAST_PIXELS there uses its statistics in this step's domain.
     """
 
     def __init__(
@@ -108,6 +108,6 @@ class Carrier:
         return self._maps[source, to]
 
     def _goal(self, to: int) -> ClassStatistics:
-        """Where the statistics of old class `to` are taken from."""
+        """The source of old class `to`'s statistics."""
         here = self.present
         return here if here is not None and here.count[to] >= LEAST_PIXELS else self.statistics

@@ -33,7 +33,7 @@ class ImagePooling(nn.Module):
     """Mean of the map, projected, spread over the map again. Shape: [B, cin, h, w] -> [B, cout, h, w].
 
     window: 0, and the mean is of the whole map; else of at most window x window cells around each place, with the
-    outermost windows repeated at the edges. Both are one where the map has at most `window` cells a side.
+    outermost windows repeated at the edges. Both are equal if the map has at most `window` cells per side.
     """
 
     def __init__(self, cin: int, cout: int, window: int = 0, act: Activation = "relu"):
@@ -61,11 +61,11 @@ class ImagePooling(nn.Module):
 
 
 class ASPP(nn.Module):
-    """1x1, one atrous 3x3 a rate, image pooling; concatenated and projected to the latent map Z.
+    """1x1, one atrous 3x3 per rate, image pooling; concatenated and projected to the latent map Z.
 
     Shape: [B, cin, h, w] -> Z [B, cout, h, w]; with ReLU, not negative.
     Source: docs/method.md#network. Departures: no batch norm on the pooled vector (a batch of one has no variance),
-    and no dropout, so that teacher and student differ by what they learned alone.
+    and no dropout, so that teacher and student differ only in what they learned.
     """
 
     def __init__(

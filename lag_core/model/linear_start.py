@@ -1,4 +1,4 @@
-"""Heads that begin with a convolution of Z, which is linear, whatever lies behind it."""
+"""Heads that begin with a convolution of Z, which is linear, whatever follows it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class LinearStart(NamedTuple):
 
     first: nn.Conv2d
     rest: Callable[[Tensor], Tensor]
-    """What lies behind it: [N, width, h, w] -> logits [N, outputs, h', w']."""
+    """The layers after it: [N, width, h, w] -> logits [N, outputs, h', w']."""
     outputs: int
 
 
@@ -26,7 +26,7 @@ class HasLinearHeads(Protocol):
 
 
 def sums_up(first: nn.Module) -> bool:
-    """Whether a module is a convolution that the sums here can stand for."""
+    """Whether a module is a convolution that the sums here can replace."""
     return (
         isinstance(first, nn.Conv2d)
         and first.groups == 1

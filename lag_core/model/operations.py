@@ -1,4 +1,4 @@
-"""How many operations each part of a network makes of one picture, counted on tensors without memory."""
+"""Number of operations of each part of a network for one picture, counted on tensors without memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ASPP, HEADS = "aspp", "heads"
 def operations_of(config: ModelConfig, size: int, head_sizes: tuple[int, ...]) -> dict[str, float]:
     """Operations by stage, of "aspp" and of "heads" (all of them) on a picture of size x size.
 
-    Convolutions and matrix products count, a multiplication and an addition as two; nothing else weighs beside them.
+    Convolutions and matrix products count, a multiplication and an addition as two; everything else is negligible.
     """
     with torch.device("meta"):
         model = Segmenter(config, head_sizes).eval()

@@ -1,4 +1,4 @@
-"""From logits to what is shown and measured: probabilities per class and label maps at an image's own size."""
+"""From logits to probabilities per class and label maps at an image's own size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lag_core.protocol import LabelSpace
 def probabilities(logits: Tensor, loss: str) -> Tensor:
     """Sigmoid for networks trained with BCE, softmax otherwise. Shape: [B, channels, ...] -> same.
 
-    Under "bce_foreground" channel 0, the background's, says nothing: its probability is that of the likeliest class
+    Under "bce_foreground" channel 0, the background's, is not used: its probability is that of the likeliest class
     being absent. So it is the highest exactly where no class is above 0.5: DKD's and STAR's rule.
     """
     if loss == "bce_foreground":
@@ -53,7 +53,7 @@ def certainty(logits: Tensor, labels: LabelSpace, loss: str) -> Tensor:
 def stands_out(logits: Tensor, labels: LabelSpace, loss: str, least: float | None = None) -> Tensor:
     """Whether some class has a probability above `least` (default: data.undecided.least_probability).
 
-    Elsewhere "none" is the answer, although `label_map` names a class there. For pictures alone: metrics take the most
+    Elsewhere the result is "none", although `label_map` has a class there. For pictures alone: metrics take the most
     probable class.
 
     Shape: [B, channels, H, W] -> bool [B, H, W].

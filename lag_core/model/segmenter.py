@@ -16,7 +16,7 @@ from lag_core.model.heads import AnyHead, Head, LinearHead
 
 
 class Output(NamedTuple):
-    """What the part behind the trunk returns; all at the latent resolution h x w."""
+    """The output of the layers after the trunk; all at the latent resolution h x w."""
 
     stage: Tensor
     """[B, F, h, w] output of the backbone."""
@@ -51,7 +51,7 @@ class Segmenter(nn.Module):
         return self._through(self.backbone.stages_until(self.config.shared), images)
 
     def stage(self, features: Tensor) -> Tensor:
-        """The backbone behind the trunk; the identity where the trunk is the whole backbone."""
+        """The backbone after the trunk; the identity if the trunk is the whole backbone."""
         return self._through(self.backbone.stages_after(self.config.shared), features)
 
     def _through(self, stages: list[nn.Module], x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Segmenter(nn.Module):
         return torch.cat([head(latent) for head in self.heads], 1)
 
     def behind_trunk(self, features: Tensor) -> Output:
-        """Everything behind the trunk. Shape: [B, T, h, w] -> `Output`."""
+        """Everything after the trunk. Shape: [B, T, h, w] -> `Output`."""
         stage = self.stage(features)
         latent = self.aspp(stage)
         return Output(stage, latent, self.decode(latent))
@@ -89,7 +89,7 @@ class Segmenter(nn.Module):
 
     @property
     def trunk_channels(self) -> int:
-        """Channels of the trunk's output; of an image where there is no trunk."""
+        """Channels of the trunk's output; of an image if there is no trunk."""
         return (3, *self.backbone.channels)[depth(self.config.shared)]
 
     def trunk_names(self) -> tuple[str, ...]:

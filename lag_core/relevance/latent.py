@@ -26,7 +26,7 @@ evaluation mode, so that rows do not mix.
 def latent_relevance(
     decode: Decode, latent: Tensor, channels: Tensor | int, weights: Tensor, *, create_graph: bool = False
 ) -> Tensor:
-    """Relevance of every latent pixel and channel for one class a row.
+    """Relevance of every latent pixel and channel for one class per row.
 
     Row p asks about `channels[p]`: s = sum over pixels of weights[p] * logit, with weights a mask or any
     map. Repeat an image's row to ask about several classes at once.
@@ -96,7 +96,7 @@ def _own_head_logits(heads: nn.ModuleList, latent: Tensor, channels: Tensor) -> 
 
 
 def relevance_map(relevance: Tensor) -> Tensor:
-    """Where the evidence lies: positive part of the sum over channels. Shape: [P, C, h, w] -> [P, h, w]."""
+    """Places with evidence: positive part of the sum over channels. Shape: [P, C, h, w] -> [P, h, w]."""
     return relevance.sum(1).clamp(min=0)
 
 

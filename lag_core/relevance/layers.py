@@ -1,8 +1,8 @@
-"""A network as LRP sees it: batch norm folded in; layers remember what passed and hand relevance back.
+"""A network as LRP sees it: batch norm folded in; layers keep their inputs and pass relevance back.
 
 `chain_of` translates modules; the modules themselves are only read. Each layer's `run` returns its output and
-a function that carries relevance from there to the input. Activation functions are part of the layer in front
-of them and pass relevance on unchanged; so do gates (squeeze-and-excitation): their factor is held constant.
+a function that carries relevance from there to the input. Activation functions are part of the layer before
+them and pass relevance on unchanged; so do gates (squeeze-and-excitation): their factor is held constant.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from lag_core.relevance.rules import (
 
 
 class Flow(NamedTuple):
-    """A feature map on its way forward. nonnegative: no value is below zero."""
+    """A feature map in the forward pass. nonnegative: no value is below zero."""
 
     value: Tensor
     nonnegative: bool
 
 
 class Way(NamedTuple):
-    """How relevance travels on the way back: by which rule, and who keeps account."""
+    """How relevance is passed back: the rule, and the ledger of absorbed relevance."""
 
     rule: Rule
     ledger: Ledger
@@ -63,7 +63,7 @@ class Layer(Protocol):
 
 
 class Convolution:
-    """Convolution with batch norm folded in, and the activation function behind it."""
+    """Convolution with batch norm folded in, and the activation function after it."""
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, activation: nn.Module | None):
         if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
@@ -95,7 +95,7 @@ class Convolution:
     def backward_with(self, s: Tensor, weights: TensorMap, like: Tensor) -> Tensor:
         w = self.weights(weights)
         if like.shape[1] <= 4 and self.groups == 1:
-            # Few input channels: a matrix product and a fold take half a transposed convolution's time.
+            # Few input channels: a matrix product and a fold take half the time of a transposed convolution.
             columns = w.flatten(1).t() @ s.flatten(2)
             shape = like.shape[-2:]
             return F.fold(columns, shape, w.shape[-2:], self.dilation, self.padding, self.stride)
@@ -133,7 +133,7 @@ class Convolution:
 
 
 class SameConvolution(Convolution):
-    """A strided convolution with its zeros where TensorFlow has them: part of the layer, so that they get nothing."""
+    """A strided convolution with TensorFlow's zero padding, which is part of the layer and gets no relevance."""
 
     def __init__(self, conv: SameConv2d, norm: nn.BatchNorm2d | None, activation: nn.Module | None):
         super().__init__(conv, norm, activation)
@@ -174,7 +174,7 @@ class Input:
 
 
 def _copied(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Copies: what a model learns later must not reach a view of it."""
+    """Copies, so that later training of a model does not change a view of it."""
     return weight.clone(), None if bias is None else bias.clone()
 
 
@@ -432,7 +432,7 @@ class Parallel:
 
 
 class Skip:
-    """A stage that returns its input beside its own output; an enlarged cell's relevance is the sum of its copies'."""
+    """A stage that returns its input with its own output; an enlarged cell's relevance is the sum of its copies'."""
 
     def __init__(self, stage: SkipStage):
         self.stage, self.body = stage, chain_of(list(stage))
@@ -460,7 +460,7 @@ IGNORED = (nn.Identity, nn.Dropout)
 
 
 def chain_of(module: nn.Module | Sequence[nn.Module]) -> Chain:
-    """Modules in a row, nested `Sequential`s opened; a convolution takes its norm and activation along."""
+    """Modules in order, nested `Sequential`s opened; a convolution includes its norm and activation."""
     modules = list(_opened([module] if isinstance(module, nn.Module) else module))
     layers: list[Layer] = []
     while modules:
@@ -540,4 +540,4 @@ TRANSLATIONS: dict[type[nn.Module], Callable[..., Layer]] = {
     ASPP: _aspp,
     Head: _head,
 }
-"""How each kind of module is seen; anything else is refused by name."""
+"""The translation of each kind of module; anything else is refused by name."""

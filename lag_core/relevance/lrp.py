@@ -1,4 +1,4 @@
-"""Layer-wise relevance propagation on a `Segmenter`, exact: what the inputs do not get is accounted for.
+"""Layer-wise relevance propagation on a `Segmenter`, with an exact account of relevance that the inputs do not get.
 
     view = FoldedSegmenter(model)                        # once per model; reads it, never touches it
     found = lrp(view, images, Target(channel, mask))     # or lrp(model, ...)
@@ -30,9 +30,9 @@ class NotFinite(ArithmeticError):
 
 @dataclass(frozen=True)
 class Relevance:
-    """Relevance of a target, and what conservation says of it.
+    """Relevance of a target, and its conservation.
 
-    values: [B, N, h, w] relevance of each entry of what was asked about: pixels (N = 3), latent map or trunk
+    values: [B, N, h, w] relevance of each entry of the chosen map: pixels (N = 3), latent map or trunk
     features.
     latent: [B, C, h', w'] relevance of the latent map, on the way.
     score: [B] the explained sum of logits. absorbed: [B] kept by biases and stabilisers, summed over the
@@ -62,10 +62,10 @@ class Relevance:
 
 
 class FoldedSegmenter:
-    """A `Segmenter` in evaluation mode with batch norm folded in, to be explained as often as one likes.
+    """A `Segmenter` in evaluation mode with batch norm folded in, for any number of explanations.
 
     The model is only read, so there is nothing to undo: no hook, no flag, no tensor changes. The weights are
-    those of the moment of construction. `like` lends its trunk, so steps that share one hold it once.
+    copied at construction. `like` lends its trunk, so steps that share one hold it once.
     """
 
     def __init__(self, model: Segmenter, like: FoldedSegmenter | None = None):
@@ -89,7 +89,7 @@ class FoldedSegmenter:
         return zbox_rule(*self.own_input.range())
 
     def record(self, inputs: Tensor, like: Recording | None = None) -> Recording:
-        """Run forward on images [B, 3, H, W] or on trunk features [B, T, h, w], to be asked many times.
+        """Run forward on images [B, 3, H, W] or on trunk features [B, T, h, w], for many questions.
 
         `like`: a recording of the same images whose trunk this view shares; the trunk then does not run again.
         ValueError for another shape or another trunk.
@@ -102,7 +102,7 @@ class FoldedSegmenter:
         if like is None:
             return Recording(self, inputs.detach(), self._trunk_pass(inputs.detach()))
         if like.view.trunk is not self.trunk or like.inputs.shape != inputs.shape:
-            raise ValueError("a trunk pass can be taken over only from the same images and a shared trunk")
+            raise ValueError("a trunk pass can be reused only for the same images and a shared trunk")
         return Recording(self, like.inputs, like.trunk_pass)
 
     @torch.no_grad()

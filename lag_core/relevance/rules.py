@@ -1,6 +1,6 @@
 """Propagation rules of layer-wise relevance propagation (LRP), as data.
 
-A linear layer computes z_j = sum_i a_i w_ij + b_j. Every rule hands the relevance R_j back in proportion to
+A linear layer computes z_j = sum_i a_i w_ij + b_j. Every rule passes the relevance R_j back in proportion to
 contributions c_ij, a sum of products f(a_i) * g(w_ij):
 
     R_i = sum_j c_ij / (z'_j + eps * sign(z'_j)) * R_j        with  z'_j = sum_i c_ij + b'_j
@@ -55,7 +55,7 @@ def zeros(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Favour:
-    """x + gamma * part(x): one sign weighs more than the other."""
+    """x + gamma * part(x): one sign has more weight than the other."""
 
     gamma: float
     part: TensorMap
@@ -92,11 +92,11 @@ class Product(NamedTuple):
 
 
 class Share(NamedTuple):
-    """`coefficient` times the relevance, handed back in proportion to `products`.
+    """`coefficient` times the relevance, passed back in proportion to `products`.
 
     aligned: z' of this share has the sign of the layer's output, wherever that is not zero.
-    spread: what the stabiliser would keep is handed back evenly to all inputs that the output sees. That is
-    next to nothing, but all the relevance of an output that no input supports: one that its bias alone holds up.
+    spread: the stabiliser's part is passed back evenly to all inputs that the output sees. It is
+    negligible, except for an output that no input supports and only the bias makes positive: then it is everything.
     """
 
     coefficient: float
@@ -119,10 +119,10 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """How one layer hands relevance back. The coefficients of `shares` add up to one.
+    """How one layer passes relevance back. The coefficients of `shares` add up to one.
 
     shares: for outputs that are not negative, or for all outputs where `shares_below` is None.
-    shares_below: for negative outputs. Their relevance belongs to what pushed them down.
+    shares_below: for negative outputs. Their relevance goes to the contributions that pushed them down.
     epsilon: stabiliser, relative to the mean |z'| of the layer.
     """
 
@@ -137,7 +137,7 @@ class Rule:
 
     @property
     def is_plain(self) -> bool:
-        """Whether every output hands all its relevance back in proportion to its own summands."""
+        """Whether every output passes all its relevance back in proportion to its own summands."""
         return self.shares_below is None and len(self.shares) == 1 and self.shares[0].is_plain
 
 
@@ -163,8 +163,8 @@ def gamma_rule(gamma: float = 0.25, epsilon: float = 1e-6) -> Rule:
 def alpha_beta_rule(alpha: float = 1.0, beta: float = 0.0, bias: bool = True, epsilon: float = 1e-6) -> Rule:
     """LRP-alpha-beta: alpha times in proportion to agreeing contributions, minus beta times to opposing ones.
 
-    bias: True, and biases take part and absorb relevance; False, and all of it reaches the inputs (see
-    `Share.spread`): in MobileNets most of it would otherwise end in depthwise outputs that live on their bias.
+    bias: if True, biases take part and absorb relevance; if False, all of it reaches the inputs (see
+    `Share.spread`): in MobileNets most of it would otherwise end in depthwise outputs that are positive by bias alone.
     """
     if abs(alpha - beta - 1) > 1e-9 or beta < 0:
         raise ValueError(f"alpha = {alpha!r}, beta = {beta!r}: needs beta >= 0 and alpha - beta = 1")
@@ -202,7 +202,7 @@ IMAGENET_HIGH = (2.2490, 2.4286, 2.6401)
 
 
 def composites() -> dict[str, Composite]:
-    """The composites that are known by name."""
+    """The composites by name."""
     eps = epsilon_rule()
     pixels = zbox_rule(IMAGENET_LOW, IMAGENET_HIGH)
     return {
@@ -240,7 +240,7 @@ class LinearMap(Protocol):
 
 
 class Passing(NamedTuple):
-    """What entered and left a layer in the forward pass.
+    """Input and output of a layer in the forward pass.
 
     inputs, outputs: before any activation function; outputs of a rectified layer are given rectified.
     nonnegative: no input is below zero. rectified: relevance arrives only where the output is above zero.
@@ -264,7 +264,7 @@ class Ledger:
 
 
 NEGLIGIBLE = 1e-4
-"""Share of a layer's relevance that a stabiliser may keep although its share says `spread`: it is booked."""
+"""Share of a layer's relevance that a stabiliser may keep in spite of `spread`; it is booked."""
 
 
 class Quotient(NamedTuple):
@@ -274,7 +274,7 @@ class Quotient(NamedTuple):
     stabiliser: Tensor
 
     def book(self, ledger: Ledger, bias: Tensor | None) -> None:
-        """What the stabiliser keeps, S eps sign z, and what the bias keeps, S b."""
+        """The parts kept by the stabiliser, S eps sign z, and by the bias, S b."""
         uniform = self.stabiliser.shape[1:] == (1, 1, 1)
         if not uniform:
             ledger.book(torch.linalg.vecdot(self.s.flatten(1), self.stabiliser.flatten(1))[:, None])
@@ -300,7 +300,7 @@ class Quotient(NamedTuple):
 def quotient(
     relevance: Tensor, z: Tensor, epsilon: float, *, upward: bool = False, overwrite: bool = False
 ) -> Quotient:
-    """R shared out by z, stabilised.
+    """R divided by z, stabilised.
 
     eps is `epsilon` times the mean |z| of each image, and never so small that S would overflow. upward: no z
     is below zero, which saves the signs. overwrite: the result may take z's place.
@@ -380,7 +380,7 @@ def propagate_sum(
 ) -> list[Tensor]:
     """Relevance of the summands of `total` (rectified, if so): a linear layer whose weights are 1.
 
-    Shape: parts and relevance [B, C, h, w] -> one [B, C, h, w] a part.
+    Shape: parts and relevance [B, C, h, w] -> one [B, C, h, w] per part.
     """
     found: list[list[Tensor]] = [[] for _ in parts]
     for shares, of_sign, upward in _by_sign(rule, total, relevance, rectified):

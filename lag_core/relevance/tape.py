@@ -1,9 +1,9 @@
 """LRP on any network of layers that have a rule: one forward pass is recorded operation by operation.
 
-What PyTorch is asked to compute is noted while it runs, so that it does not matter how the network is written. Known
-are convolutions (grouped and transposed, too), batch norm (folded into the convolution before it), ReLU-like
+PyTorch's operations are recorded while they run, so it does not matter how the network is written. There are rules
+for convolutions (grouped and transposed, too), batch norm (folded into the convolution before it), ReLU-like
 activations, sums, concatenations, bilinear and nearest resizing, pooling, and factors between 0 and 1 (gates), which
-are held constant. Any other operation has no rule here that keeps account of all relevance: `NoRule` names it. So
+are held constant. Any other operation has no rule here that accounts for all relevance; `NoRule` names it. So
 attention, layer norm and GELU are refused. Source: ours (docs/method.md#relevance); rules: `rules.py`.
 """
 
@@ -32,17 +32,17 @@ class NoRule(ValueError):
 
 
 Back = Callable[[Tensor, Rule, Ledger], list[Tensor]]
-"""Relevance of what an operation put out -> relevance of each of its inputs."""
+"""Relevance of an operation's output -> relevance of each of its inputs."""
 
 
 class Node(NamedTuple):
-    """What one operation put out, and the way back from it."""
+    """The output of one operation, and the way back from it."""
 
     value: Tensor
     inputs: tuple[int, ...]
     back: Back
     layer: Filter | None = None
-    """Where it is a convolution: a batch norm behind it is folded in."""
+    """Its layer if it is a convolution: a batch norm after it is folded in."""
 
 
 def unchanged(relevance: Tensor, rule: Rule, ledger: Ledger) -> list[Tensor]:
@@ -63,7 +63,7 @@ POOLINGS = frozenset(("avg_pool2d", "adaptive_avg_pool2d", "interpolate", "upsam
 
 
 class Tape(TorchFunctionMode):
-    """Records what happens to `images`; in-place operations are carried out into new tensors."""
+    """Records the operations on `images`; in-place operations write into new tensors."""
 
     def __init__(self, images: Tensor):
         super().__init__()
@@ -73,7 +73,7 @@ class Tape(TorchFunctionMode):
         self.latent: int | None = None
 
     def place(self, value: Any) -> int | None:
-        """Number of the node that a tensor is of; None for constants."""
+        """Number of a tensor's node; None for constants."""
         return self._places.get(id(value)) if isinstance(value, Tensor) else None
 
     def mark(self, value: Any) -> None:
@@ -96,7 +96,7 @@ class Tape(TorchFunctionMode):
         return found  # a size, a type
 
     def add(self, value: Tensor, inputs: Sequence[int], back: Back, layer: Filter | None = None) -> Tensor:
-        """Note one operation."""
+        """Record one operation."""
         self._places[id(value)] = len(self.nodes)
         self.nodes.append(Node(value, tuple(inputs), back, layer))
         return value
@@ -136,13 +136,13 @@ class Tape(TorchFunctionMode):
         return self.add(value, (source,), unchanged)
 
     def gate(self, name: str, func: Any, args: Any, kwargs: Any) -> Tensor:
-        """A factor: what leads to it gets no relevance."""
+        """A factor: its inputs get no relevance."""
         value = func(self.nodes[self._only_input(name, args, kwargs)].value.clone())
         self._gates[id(value)] = value
         return value
 
     def scaled(self, name: str, func: Any, args: Any, kwargs: Any) -> Tensor:
-        """A product with a gate or a constant, which is held."""
+        """A product with a gate or a constant, which is held constant."""
         tracked = [place for place in map(self.place, args[:2]) if place is not None]
         if len(tracked) != 1:
             raise NoRule("a product of two maps")
@@ -222,15 +222,15 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "max_pool2d": Tape.won,
     **dict.fromkeys(SAME, Tape.same),
 }
-"""Name of an operation -> how it is noted."""
+"""Name of an operation -> how it is recorded."""
 
 
 class TapedPass:
-    """One recorded pass of a network on normalised images [B, 3, H, W], to be asked many times.
+    """One recorded pass of a network on normalised images [B, 3, H, W], for many questions.
 
-    `latent`: the module whose output is Z. `mean`, `std`: what the images are normalised by. `hidden`: channels that
-    targets count in front of the network's own, such as an unknown class that it has not. `NoRule` for an operation
-    that is not known, or whose recording gives other logits than the network.
+    `latent`: the module whose output is Z. `mean`, `std`: the images' normalisation. `hidden`: channels that
+    targets count before the network's own, such as an unknown class that it does not have. `NoRule` for an unknown
+    operation, or if the recording gives other logits than the network.
     """
 
     @torch.no_grad()
@@ -255,7 +255,7 @@ class TapedPass:
             handle.remove()
         place = tape.place(logits)
         if place is None or tape.latent is None:
-            raise NoRule("a network whose logits or Z do not come of its layers alone")
+            raise NoRule("a network whose logits or Z do not come from its layers alone")
         plain = run(self.inputs)
         if not torch.allclose(plain, logits, rtol=1e-4, atol=1e-4 * float(plain.abs().max())):
             raise NoRule("operations that write into each other's maps")
@@ -266,7 +266,7 @@ class TapedPass:
     def relevance(
         self, target: Target | Tensor, composite: str | Composite = "epsilon", to: Depth = "pixels"
     ) -> Relevance:
-        """Relevance of `target`; see `lrp`. Layers behind Z take the decoder's rule, those before it the backbone's."""
+        """Relevance of `target`; see `lrp`. Layers after Z use the decoder's rule, those before it the backbone's."""
         if to == "trunk":
             raise ValueError("a recorded network has no trunk of its own: ask for pixels or latent")
         rules = composite_named(composite)

@@ -1,4 +1,4 @@
-"""Linear layers by the arguments that PyTorch's functions get: what `tape` needs of convolutions, norms, resizing."""
+"""Linear layers from the arguments of PyTorch's functions: the convolutions, norms and resizing for `tape`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["Filter", "Passing", "layer_of"]
 
 
 class Filter(LinearMap, Protocol):
-    """A linear layer that a batch norm behind it can be folded into."""
+    """A linear layer into which a following batch norm can be folded."""
 
     def followed_by(self, norm: Filter) -> Filter | None:
-        """One layer for both; None where there is no such layer."""
+        """One layer for both; None if there is no such layer."""
 
 
 class Scaling(Convolution):
@@ -115,7 +115,7 @@ class Averaging:
 
 
 def layer_of(name: str, func: Callable[..., Tensor], args: Any, kwargs: Any) -> Filter | None:
-    """The layer that a function applies with these arguments; None where it is none of these."""
+    """The layer that a function applies with these arguments; None for other functions."""
     rest, named = args[1:], {key: value for key, value in kwargs.items() if key != "input"}
     if name == "conv2d":
         return None if isinstance(_argument(rest, named, 3, "padding", 0), str) else Scaling(*rest, **named)

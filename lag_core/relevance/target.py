@@ -33,7 +33,7 @@ class Target:
         mask = torch.zeros(size)
         mask[rows, columns] = 1
         if not mask.any():
-            raise ValueError(f"the region rows {rows}, columns {columns} holds no pixel of an image of {size}")
+            raise ValueError(f"the region rows {rows}, columns {columns} contains no pixel of an image of {size}")
         return Target(channel, mask)
 
     def weights(self, logits: Tensor) -> Tensor:

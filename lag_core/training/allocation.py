@@ -8,8 +8,8 @@ by term instead of by parameter, the momentum buffers and the probe are ours (do
 
 The terms' gradients and grad P are measured in every m-th iteration. Between two measurements a term's gradient is
 interpolated linearly, multiplied by the weight that the term really had, and run through the optimiser's recursion;
-grad P is the mean of both ends (trapezoid). With m = 1 the parts add up to the optimiser's update. What the shares
-leave of the measured change of P is never distributed: readers show it as unexplained.
+grad P is the mean of both ends (trapezoid). With m = 1 the parts add up to the optimiser's update. The rest of the
+measured change of P is never distributed: readers show it as unexplained.
 
 Under torchrun each process has the terms' gradients of its part of a batch; their mean is that of the whole batch. The
 rest is the same in all processes, and the first one's is kept.
@@ -40,7 +40,7 @@ DECAY = "weight decay"
 
 SEGMENTATION = "segmentation"
 SOURCE = SEGMENTATION + "."
-"""In front of the names of the parts of the segmentation term."""
+"""Prefix of the names of the segmentation term's parts."""
 
 ALL = "all"
 """The mean over the old classes."""
@@ -48,7 +48,7 @@ ALL = "all"
 
 @dataclass
 class Segment:
-    """One term's way through the optimiser for one part of the network, since the last measurement.
+    """One term's path through the optimiser for one part of the network, since the last measurement.
 
     With B the momentum buffer at the last measurement, F the term's gradient there and L the gradient at the next one:
     buffer = kept B + first F + last L, and the parameters have moved by -(by_kept B + by_first F + by_last L).
@@ -84,7 +84,7 @@ class Track:
 
 
 class Allocation:
-    """Records a step's shares; the loop tells it of each iteration. It changes nothing that training depends on."""
+    """Records a step's shares; the loop calls it in each iteration. It does not affect the training."""
 
     def __init__(self, student: Segmenter, probe: Probe, schedule: Schedule, every: int, total: int):
         self.student, self.probe, self.schedule = student, probe, schedule
@@ -100,11 +100,11 @@ class Allocation:
         self._event: dict[str, Any] | None = None
 
     def measures(self, iteration: int) -> bool:
-        """Whether this iteration's losses are asked for."""
+        """Whether this iteration's losses are needed."""
         return iteration % self.every == 0
 
     def wanted(self, iteration: int) -> list[nn.Parameter]:
-        """What the terms' gradients are asked on: the parts that have joined by the next measurement."""
+        """The parameters for the terms' gradients: the parts that have joined by the next measurement."""
         until = (iteration + self.every - 1) / self.total
         return [p for part in self.schedule.found if until >= part.delay for p in part.parameters()]
 
@@ -114,7 +114,7 @@ class Allocation:
         """Measure P, its gradient and each term's gradient.
 
         `losses` are unweighted, segmentation in its parts; their graph is left alive. `known`: gradients on `wanted`
-        that somebody has measured, by term, segmentation as a whole; they are not measured again.
+        that are already measured, by term, segmentation as a whole; they are not measured again.
         """
         gradients = self._gradients(iteration, losses, known or {})
         self._close(iteration, gradients)
@@ -124,7 +124,7 @@ class Allocation:
     def after_update(self, iteration: int, weights: Mapping[str, float], rates: Mapping[str, float]) -> None:
         """Follow one update.
 
-        weights: of each term, as it entered the loss; a term that is left out weighs nothing. rates: of each part.
+        weights: of each term, as it entered the loss; a term that is left out has weight 0. rates: of each part.
         """
         for name in (*weights, DECAY):
             self._track(name)
@@ -132,7 +132,7 @@ class Allocation:
         progress = iteration / self.total
         for part in self.schedule.found:
             if progress < part.delay:
-                continue  # SGD passes over parameters without a gradient, their momentum included
+                continue  # SGD skips parameters without a gradient, including their momentum
             for name, track in self._tracks.items():
                 factor = self.schedule.decay if name == DECAY else weights.get(name, 0.0) * self.schedule.factor
                 split = factor * (1 - last), factor * last
@@ -141,7 +141,7 @@ class Allocation:
             self._close(self.total, {})
 
     def take_event(self) -> dict[str, Any]:
-        """What there is to log since the last call: {} or {"shares": ...} (docs/run-format.md)."""
+        """The event to log since the last call: {} or {"shares": ...} (docs/run-format.md)."""
         event, self._event = self._event, None
         return {} if event is None else {"shares": event}
 
@@ -165,7 +165,7 @@ class Allocation:
         last = next(
             (name for name in reversed(list(losses)) if name.startswith(SOURCE) and losses[name].requires_grad), None
         )
-        rest = last if SEGMENTATION in known else None  # what the whole has beyond the other parts
+        rest = last if SEGMENTATION in known else None  # the whole minus the other parts
         found: dict[str, Tensor] = {}
         reached = torch.zeros_like(self._track(DECAY).buffer, dtype=torch.bool)
         for name, loss in losses.items():
@@ -188,7 +188,7 @@ class Allocation:
         return torch.cat([_filled(p, id(p) in gradients) for p in self.parameters])
 
     def _close(self, updates: int, gradients: Mapping[str, Tensor]) -> None:
-        """End the segment that led to the state after so many updates: add its shares, and log."""
+        """End the segment that led to the state after this many updates: add its shares, and log."""
         losses, probed = self.probe.gradients(self.student, self.parameters)
         if self._probed is not None:
             mean = (self._probed + probed) / 2
@@ -216,7 +216,7 @@ class Allocation:
         last = last if last is not None else first
         moved = torch.zeros_like(track.buffer)
         if first is None or last is None:
-            return moved  # a term that was in no measured iteration so far: what it did stays unexplained
+            return moved  # a term that was in no measured iteration so far: its effect stays unexplained
         buffer = torch.empty_like(track.buffer)
         for name, place in self._slices.items():
             s, b, f, g = track.segments[name], track.buffer[place], first[place], last[place]
@@ -233,7 +233,7 @@ class Allocation:
             self._gross[cls][term] = self._gross[cls].get(term, 0.0) + abs(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """What resume.pt keeps."""
+        """The state for resume.pt."""
         tracks = {
             name: {
                 "buffer": track.buffer,
@@ -264,7 +264,7 @@ def gradients_of(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Gradients:
 
 
 def _slices(found: Sequence[Part]) -> dict[str, slice]:
-    """Where each part lies among all parameters laid behind one another."""
+    """The position of each part in the concatenation of all parameters."""
     places, start = {}, 0
     for part in found:
         size = sum(p.numel() for p in part.parameters())

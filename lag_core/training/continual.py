@@ -61,10 +61,10 @@ def train(
 ) -> Run:
     """Train every step of `config` and write the run folder `out`; returns the finished run.
 
-    With `resume`, an unfinished run in `out` goes on where it was stopped; without, an existing run is refused.
-    `first_step` is a run whose step 0 is taken over instead of being trained; it must have been trained alike.
+    With `resume`, an unfinished run in `out` is continued; without, an existing run is refused.
+    `first_step` is a run whose step 0 is copied instead of trained; its settings for step 0 must be the same.
     `store` keeps trunk features for other runs.
-    Raises ConfigError, DatasetMissing or RunError for a user's mistake, NotFiniteError if a loss leaves the numbers,
+    Raises ConfigError, DatasetMissing or RunError for a user's mistake, NotFiniteError if a loss is NaN or infinite,
     WorkerLost if a process that reads images dies, ProcessLost if one of several that train does.
     """
     out = Path(out)
@@ -72,7 +72,7 @@ def train(
         raise ConfigError(f"{out} already holds a run; choose another --out or pass --resume")
     with processes.together(surroundings.kind(config.optim)) as everywhere:
         if first_step is not None and everywhere.count > 1:
-            raise ConfigError("a step 0 is taken over by one process alone: start without torchrun")
+            raise ConfigError("only a single process can copy a step 0: start without torchrun")
         with alone(out) if everywhere.first else nullcontext():
             speaker = (reporter or Reporter()) if everywhere.first else Reporter(quiet=True)
             training = ContinualTraining(config, out, speaker, store or FeatureStore())
@@ -83,7 +83,7 @@ def train(
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Keep other trainings out of the folder. ConfigError if one is there; one that was killed is not."""
+    """Keep other trainings out of the folder. ConfigError if one is running there."""
     lock = FileLock(out / LOCK)
     with naming(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -96,12 +96,12 @@ def alone(out: Path) -> Iterator[None]:
     finally:
         lock.release()
         (out / LOCK).unlink(missing_ok=True)
-        with suppress(OSError):  # a training that was refused at once leaves no empty folder
+        with suppress(OSError):  # a training that was refused leaves no empty folder
             out.rmdir()
 
 
 def label_spaces(config: Config, dataset: Dataset) -> tuple[LabelSpace, LabelSpace]:
-    """(labels of the run, labels of its task). They differ for joint training alone, which is one step."""
+    """(labels of the run, labels of its task). They differ only for joint training, which is one step."""
     task = task_of(config.data, dataset.info)
     background = dataset.info.background
     unknown = config.method.unknown or background is None
@@ -145,11 +145,11 @@ class Batches:
         return self._batch(*self.views.take(*self._order(iteration)))
 
     def stream(self, iterations: Iterable[int]) -> Iterator[Batch]:
-        """The batches of iterations that follow one another, read ahead where the configuration has workers."""
+        """The batches of consecutive iterations, read ahead if the configuration has workers."""
         return self._stream(map(self._order, iterations))
 
     def plain(self, shared: bool = False) -> Iterator[Batch]:
-        """Every image once, as it is (view 0); with `shared`, this process's part of them."""
+        """Every image once, unaugmented (view 0); with `shared`, this process's part of them."""
         size = self.config.optim.batch
         images: Sequence[int] = range(len(self.views))
         if shared:
@@ -178,7 +178,7 @@ class Batches:
 
 
 class ContinualTraining:
-    """What one call of `train` carries from step to step."""
+    """The state that one call of `train` carries from step to step."""
 
     def __init__(self, config: Config, out: Path, reporter: Reporter, store: FeatureStore):
         self.dataset = open_dataset(config.data)
@@ -201,7 +201,7 @@ class ContinualTraining:
         self._tell(findings(self.dataset, grouping))
 
     def _journal(self, out: Path, config: Config, info: dict[str, Any]) -> Journal:
-        """The writer begins; the others then read what there is to go on from, before anything is written again."""
+        """The writer begins; then the others read the state to resume from, before anything is written again."""
         if self.everywhere.first:
             journal = Journal(out, config, info)
             self.everywhere.wait()
@@ -212,7 +212,7 @@ class ContinualTraining:
         return journal
 
     def _check_before_anything_is_written(self) -> None:
-        """ConfigError or DataError for what would otherwise come out in the middle of the run."""
+        """ConfigError or DataError for mistakes that would otherwise show in the middle of the run."""
         surroundings.amp_type(self.config.optim.amp, self.device)
         self._check_processes()
         if self.config.model.weights != "none" and not self.goes_on:
@@ -223,7 +223,7 @@ class ContinualTraining:
             step_images(self.config, self.dataset, self.labels, step)
 
     def _check_processes(self) -> None:
-        """ConfigError for what several processes, or fp16, cannot do."""
+        """ConfigError for settings that several processes, or fp16, cannot use."""
         count = processes.current().count
         if self.config.optim.batch % (count * self.config.optim.accumulate):
             raise ConfigError(
@@ -316,7 +316,7 @@ class ContinualTraining:
         return batches, loop
 
     def _restore(self, student: Segmenter, schedule: Schedule, objective: Objective, total: int) -> None:
-        """Go on where resume.pt stands. RunError if it is of another run."""
+        """Continue from resume.pt. RunError if it belongs to another run."""
         states = self.journal.states
         try:
             if self.journal.cursor.iteration > total:
@@ -334,14 +334,14 @@ class ContinualTraining:
             ) from None
 
     def _allocation(self, loop: StepLoop, states: Mapping[str, Any]) -> Allocation | None:
-        """The recorder of what each term does to the old classes; None, with a sentence, where there is none."""
+        """The recorder of what each term does to the old classes; None, with a message, if it cannot record."""
         every = self.config.log.shares_every
         if not every or loop.teacher is None:
             return None
         optim = self.config.optim
         if optim.accumulate > 1 or not optim.decay_norms or optim.amp == "fp16":
             self.reporter.say(
-                f"step {loop.step}: shares of the terms are not recorded: they follow updates from a whole batch with "
+                f"step {loop.step}: shares of the terms are not recorded: they need updates from a whole batch with "
                 "one weight decay, none of them left out as with fp16"
             )
             return None
@@ -350,7 +350,7 @@ class ContinualTraining:
         reason = (
             f"{trained:,} parameters train, more than {LARGEST:,}" if trained > LARGEST
             else "no held-out image of an old class" if not classes
-            else "it was begun without them" if states and "shares" not in states
+            else "the step was begun without them" if states and "shares" not in states
             else ""
         )  # fmt: skip
         if reason:
@@ -392,7 +392,7 @@ class ContinualTraining:
         return student
 
     def _say_starts(self, starts: Sequence[tuple[int, int]]) -> None:
-        """Which old class each new one starts as, where the method looked for one."""
+        """Print which old class each new one starts as, if the method chose one."""
         if starts:
             self.reporter.say("; ".join(f"{self._name(new)} starts as {self._name(old)}" for new, old in starts))
 
@@ -404,13 +404,13 @@ class ContinualTraining:
         return next(known.name for known in self.dataset.info.classes if known.id == dataset_id)
 
     def _earlier(self, model: Segmenter, step: int) -> Iterator[Batch]:
-        """The images of the steps before as they are, annotated with all that is known at this one."""
+        """The unaugmented images of the earlier steps, annotated with all classes known at this one."""
         ids = dict.fromkeys(i for t in range(step) for i in step_images(self.config, self.dataset, self.labels, t))
         views = self._views(model, list(ids), trunk_moves=False)
         return Batches(views, self.labels, step, self.config, self.device).plain()
 
     def _views(self, model: Segmenter, ids: list[str], trunk_moves: bool, plain: bool = False) -> Views:
-        """Views of images as the configuration has them, or with `plain` the images as they are."""
+        """Views of images by the configuration, or with `plain` the unaugmented images."""
         optim = self.config.optim
         return collect_views(
             model,
@@ -425,7 +425,7 @@ class ContinualTraining:
         )
 
     def _listener(self, loop: StepLoop, began: float) -> Callable[[int, dict[str, Any] | None], None]:
-        """Logs events, moves the bar, and saves where the run stands every few seconds."""
+        """Logs events, moves the bar, and saves the run's state every few seconds."""
         saved = time.perf_counter()
         watch = Watch(loop, self.config.method, self.journal)
 
@@ -451,7 +451,7 @@ class ContinualTraining:
             self.reporter.say(one)
 
     def _silent_classes(self, confusion: np.ndarray, step: int) -> list[str]:
-        """Names of the step's classes that are there on the measured images, and that no pixel is called."""
+        """Names of the step's classes that occur in the measured images but are never predicted."""
         truth, called = confusion.sum(1), confusion.sum(0)
         silent = [k for k in self.labels.class_indices(step) if truth[k] > 0 and called[k] == 0]
         return [self._name(k + self.labels.offset) for k in silent]

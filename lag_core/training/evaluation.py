@@ -1,4 +1,4 @@
-"""Measuring networks on the validation set: one trunk pass per image, for however many steps share the trunk."""
+"""Measuring networks on the validation set: one trunk pass per image, for all steps that share the trunk."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class Validation:
     def measure(
         self, models: Sequence[Segmenter], loss: str, progress: Progress, listener: Listener | None = None
     ) -> list[Confusions]:
-        """Confusion matrices of each model. Models whose trunks are equal to the bit share its features.
+        """Confusion matrices of each model. Models with bit-identical trunks share its features.
 
-        Processes that work together measure a part of the images each; all get the sum. `listener` hears of the part.
+        Processes that work together measure a part of the images each; all get the sum. `listener` is called for it.
         """
         totals: list[Confusions] = [{} for _ in models]
         by_trunk = _by_trunk(models)
@@ -160,7 +160,7 @@ def metrics_entry(step: int, measured: Confusions, images: int) -> dict[str, Any
 def evaluate(
     run: Run, dataset: Dataset, progress: Progress, device: str = "cpu", listener: Listener | None = None
 ) -> list[Confusions]:
-    """Measure every step of a run on the validation images of `dataset`; `listener` is told of each."""
+    """Measure every step of a run on the validation images of `dataset`; `listener` is called for each."""
     validation = Validation(dataset, run.config.data, run.labels, torch.device(device), NoStore())
     return validation.measure(load_steps(run, device), run.config.method.loss, progress, listener)
 

@@ -1,4 +1,4 @@
-"""What a step trains on: augmented views of its images, run through the frozen trunk once.
+"""The training input of a step: augmented views of its images, run through the frozen trunk once.
 
 While the trunk is frozen its output for a view never changes, so it is computed once and kept; every epoch then draws
 one view of each image. Where the trunk itself trains, the views are kept as images.
@@ -84,7 +84,7 @@ class KeptViews:
 
 @dataclass
 class FreshViews:
-    """Views drawn whenever they are asked for; nothing is kept. For datasets that do not fit in memory."""
+    """Views drawn on demand; nothing is kept. For datasets that do not fit in memory."""
 
     model: Segmenter
     dataset: Dataset
@@ -118,7 +118,7 @@ class FreshViews:
         return torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(small)
 
     def _ready(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """What the loop takes. Shape: uint8 [b, 3, S, S], uint8 [b, s, s] -> float32 [b, ...], int64 [b, s, s]."""
+        """The input of the loop. Shape: uint8 [b, 3, S, S], uint8 [b, s, s] -> float32 [b, ...], int64 [b, s, s]."""
         inputs = normalised(images, self.device)
         if self.through_trunk:
             with torch.no_grad():
@@ -134,9 +134,9 @@ def trunk_features(model: Segmenter, images: np.ndarray, device: torch.device) -
 
 
 class FeatureStore:
-    """Trunk features by what they depend on, so that no image goes through the same trunk twice.
+    """Trunk features keyed by what they depend on, so that no image goes through the same trunk twice.
 
-    Kept in memory for the life of the store; with a folder also on the disk, where other processes find them.
+    Kept in memory for the life of the store; with a folder also on disk, where other processes find them.
     """
 
     def __init__(self, folder: Path | None = None):
@@ -144,7 +144,7 @@ class FeatureStore:
         self._memory: dict[str, np.ndarray] = {}
 
     def get(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array stored under `key`, computed if it is not there."""
+        """The array stored under `key`, computed if missing."""
         if key not in self._memory:
             self._memory[key] = self._from_disk(key, compute)
         return self._memory[key]
@@ -161,7 +161,7 @@ class FeatureStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path.parent.with_suffix(".lock")).acquire()
-        except OSError:  # a cache that cannot be written costs time alone
+        except OSError:  # a cache that cannot be written costs only time
             return compute()
         with lock:  # another worker may be at the same image
             if path.exists():
@@ -173,7 +173,7 @@ class FeatureStore:
 
 
 def _keep(path: Path, value: np.ndarray) -> None:
-    """Write an entry under a temporary name and rename it. A disk that is full costs time alone."""
+    """Write an entry under a temporary name and rename it. A full disk costs only time."""
     partial = path.with_suffix(f".{os.getpid()}.npy")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -221,7 +221,7 @@ def collect_views(
     progress: Progress,
     store: FeatureStore,
 ) -> Views:
-    """`config.views` views of each image, run through the trunk if it is frozen; 0: drawn afresh each time."""
+    """`config.views` views of each image, run through the trunk if it is frozen; 0: drawn again each time."""
     if not ids:
         raise ValueError("a step without images cannot be trained")
     if config.views == 0:

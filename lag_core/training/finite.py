@@ -1,4 +1,4 @@
-"""Whether the loss terms are numbers."""
+"""Whether the loss terms are finite numbers."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def check_finite(terms: Mapping[str, Term]) -> None:
 
 
 class FiniteCheck:
-    """Checks each iteration's terms. On a GPU the answer is kept there, and read when somebody asks.
+    """Checks each iteration's terms. On a GPU the result stays there until it is read.
 
-    immediate: at once, so that an update from such a term is never made. Otherwise one log interval of updates may
-    have been made by then; what is saved or logged was checked before.
+    immediate: check at once, so that an update from such a term is never made. Otherwise one log interval of updates
+    may have been made by then; saved or logged values were checked before.
     """
 
     def __init__(self, immediate: bool):
@@ -35,7 +35,7 @@ class FiniteCheck:
         self._broken: dict[str, Tensor] = {}
 
     def note(self, terms: Mapping[str, Term]) -> None:
-        """Take in an iteration's terms. NotFiniteError if `immediate` and one is not finite."""
+        """Add an iteration's terms. NotFiniteError if `immediate` and one is not finite."""
         if self.immediate:
             return check_finite(terms)
         for name, term in terms.items():

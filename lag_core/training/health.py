@@ -1,7 +1,7 @@
-"""Whether a step that trains is well: what went wrong, in sentences that say what to do. The rules are ours.
+"""The health of a step in training: sentences about what went wrong and what to do. The rules are ours.
 
-Four findings: a term of the loss that jumps, latent channels that die, a term that moves nothing, a class that is never
-predicted. A step is looked at while it trains, so that what breaks it is said when it breaks.
+Four findings: a term of the loss that jumps, latent channels that die, a term without effect, a class that is never
+predicted. A step is checked while it trains, so that a problem is reported when it occurs.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 JUMP = 3.0
-"""A term jumps where its weighted value exceeds this many times the whole loss of just before."""
+"""A term jumps if its weighted value exceeds this many times the whole loss just before."""
 
 BEFORE = 10
 """Logged iterations whose median is the loss of just before."""
 
 DIED = 0.1
-"""Share of the latent channels; where more than this die in a later step, it is said."""
+"""Share of the latent channels; if more than this die in a later step, a warning says so."""
 
 DEAD_AT_FIRST = 0.5
 """The same for step 0, which starts from channels that are not trained."""
@@ -31,7 +31,7 @@ CONSTANT = 1e-6
 """A channel whose spread over images and places is below this share of the widest channel's is dead."""
 
 HARDLY = 0.01
-"""A term whose median gradient is below this share of segmentation's moves nothing to speak of."""
+"""A term whose median gradient is below this share of segmentation's has no noticeable effect."""
 
 MEASURED = 3
 """Gradients that must have been measured before a term is called idle."""
@@ -41,37 +41,37 @@ BEGINNINGS = {
     "died": "latent channels died",
     "ended": "latent channels at its end",
 }
-"""How a sentence of each kind begins, behind its step; each is said once per step."""
+"""The beginning of each kind of sentence, after its step; each is printed once per step."""
 
 AT_ITS_END = ": at its end"
-"""What follows where dead channels are seen in the last iteration alone: that count is the one at the end."""
+"""Added if dead channels are first seen in the last iteration: that count is the one at the end."""
 
 
 def steadier(step: int) -> str:
-    """What makes a step less abrupt: settings that act at `step`."""
+    """Settings that make a step less abrupt, and that apply at `step`."""
     if step == 0:
         return "lower optim.lr_aspp or optim.lr_head"
     return "set optim.steadiness to 0.5, bound the gradients (optim.clip), or lower optim.lr_aspp_later"
 
 
 def silent_class(step: int, name: str) -> str:
-    """The sentence on a class that no pixel is called, with settings that act at `step`."""
+    """The sentence on a class that is never predicted, with settings that apply at `step`."""
     advice = "optim.lr_head or optim.epochs" if step == 0 else "optim.lr_head_later or optim.epochs_later"
     return f"step {step}: class {name} is never predicted: its head did not learn; raise {advice}"
 
 
 class Health:
-    """What one step's events tell. Fed with every event of the step, also after an interruption."""
+    """The findings from one step's events. It gets every event of the step, also after an interruption."""
 
     def __init__(self, step: int, died_before: int = 0, on_heads: Collection[str] = (), told: Collection[str] = ()):
         """`died_before`: channels that were dead when the step began. `on_heads`: terms that reach no shared layer by
-        design. `told`: the run's warnings so far; what one of them says is not said again."""
+        design. `told`: the run's warnings so far, which are not repeated."""
         self.step = step
         self.died_before = died_before
         self.on_heads = on_heads
         self._told = {kind for kind in BEGINNINGS for line in told if line.startswith(self._begins(kind))}
         if any(line.startswith(f"{self._begins('died')}{AT_ITS_END}") for line in told):
-            self._told.add("ended")  # a killed step does its last iteration again
+            self._told.add("ended")  # a killed step repeats its last iteration
         self._losses: deque[float] = deque(maxlen=BEFORE)
         self._norms: dict[str, list[float]] = defaultdict(list)
         self._largest: dict[str, float] = defaultdict(float)
@@ -81,7 +81,7 @@ class Health:
         return f"step {self.step}: {BEGINNINGS[kind]}"
 
     def observe(self, event: Mapping[str, Any]) -> list[str]:
-        """Take in an event of the loop; what it reveals."""
+        """Add an event of the loop; returns the findings."""
         found = [] if "jump" in self._told else list(self._jumps(event))
         self._losses.append(event["loss"])
         shared = any(rate > 0 for part, rate in event["lr"].items() if part != "heads")
@@ -106,9 +106,9 @@ class Health:
             )
 
     def look(self, iteration: int, dead: int, channels: int, last: bool = False) -> list[str]:
-        """Take in how many latent channels are dead on the step's first batch; what it reveals.
+        """Add the number of dead latent channels on the step's first batch; returns the findings.
 
-        On the way that is a count so far, as a channel can come back to life. A step that was told one is also told the
+        Before the end this is a provisional count, as a channel can recover. A step with such a warning also gets the
         count at its end (`last`).
         """
         died = max(0, dead - self.died_before)
@@ -125,8 +125,8 @@ class Health:
         return [f"{self._begins('died')}: at iteration {iteration}, {count}; {later}; {steadier(self.step)}"]
 
     def finish(self, dead_terms: Collection[str]) -> list[str]:
-        """What the whole step reveals: terms that moved nothing. `dead_terms` were named already."""
-        first = "mend the jump or the dead channels first; else " if self._told else ""
+        """The findings for the whole step: terms without effect. `dead_terms` were named already."""
+        first = "fix the jump or the dead channels first; otherwise " if self._told else ""
         return [
             f"step {self.step}: term {name} moved nothing: the median of its gradient on the shared layers is "
             f"{norm:.2g}, of segmentation's {self._median('segmentation'):.2g}; {first}raise or drop method.{name}"

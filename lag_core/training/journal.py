@@ -31,14 +31,14 @@ from lag_core.training.resume import Cursor, load_resume, save_resume
 from lag_core.writing import write_atomically
 
 _FREE = {("data", "workers"), ("model", "checkpointing")}
-"""Keys without influence on a run: it may go on with others."""
+"""Keys that do not affect a run: it may resume with other values."""
 
 
 class Journal:
-    """The run folder of a training that is going on; a crash at any moment leaves it readable."""
+    """The run folder of a training in progress; a crash at any moment leaves it readable."""
 
     def __init__(self, out: Path, config: Config, info: dict[str, Any], writes: bool = True):
-        """`writes`: of processes that train together, whether it is the one that writes."""
+        """`writes`: whether this process is the one that writes, if several train together."""
         self.out, self.writes = out, writes
         existing = self._existing(config)
         self.info = {**existing, "processes": info.get("processes", 1)} if existing else info
@@ -49,7 +49,7 @@ class Journal:
             self._drop_events_behind(self.cursor)
 
     def _existing(self, config: Config) -> dict[str, Any] | None:
-        """run.json as it stands. ConfigError if the folder holds a run of another configuration."""
+        """The present run.json. ConfigError if the folder holds a run with another configuration."""
         if not (self.out / "run.json").exists():
             return None
         run = open_run(self.out)
@@ -70,14 +70,14 @@ class Journal:
         return Cursor(step=done), {}
 
     def _drop_events_behind(self, cursor: Cursor) -> None:
-        """Events that will happen again lose their old lines."""
+        """Remove the old lines of events that will happen again."""
         path = self.out / "events.jsonl"
         if path.exists():
             place = (cursor.step, cursor.iteration)
             keep_events(path, [e for e in open_run(self.out).events() if _place(e) < place])
 
     def _drop_temporary_files(self) -> None:
-        """Files that a killed training was still writing."""
+        """Remove files that a killed training was still writing."""
         for path in self.out.glob(".*.partial"):
             path.unlink()
 
@@ -100,7 +100,7 @@ class Journal:
             append_event(self.out / "events.jsonl", event)
 
     def save_point(self, cursor: Cursor, states: dict[str, Any]) -> None:
-        """Everything needed to go on from `cursor` with the same bits."""
+        """Everything needed to resume from `cursor` with the same bits."""
         if self.writes:
             save_resume(self.out / "resume.pt", cursor, states)
 
@@ -128,7 +128,7 @@ class Journal:
         self.write_info()
 
     def adopt_first_step(self, other: Run) -> None:
-        """Take over step 0 of a run that was trained alike, events and all. ConfigError names what differs."""
+        """Copy step 0 of a run with the same settings, including its events. ConfigError names the differences."""
         mine = configuration.resolve(self.info["config"])
         differing = first_step_differences(mine, other.config)
         if differing or labels_to_json(other.labels) != self.info["labels"]:
@@ -179,7 +179,7 @@ def new_info(
 
 
 def _place(event: Mapping[str, Any]) -> tuple[int, int]:
-    """(step, iteration) of a line of events.jsonl; behind all others where it does not say."""
+    """(step, iteration) of a line of events.jsonl; after all others if it has none."""
     step, iteration = event.get("step"), event.get("iteration")
     return (step, iteration) if type(step) is int and type(iteration) is int else (1 << 53, 0)
 
@@ -198,11 +198,11 @@ _LATER_ONLY = {
         "clip",
     },
 }
-"""Keys without influence on step 0."""
+"""Keys that do not affect step 0."""
 
 
 def first_step_keys(config: Config) -> list[tuple[str, str]]:
-    """(section, key) of whatever step 0 depends on."""
+    """(section, key) of all settings that step 0 depends on."""
     tables = configuration.to_dict(config)
     keys = [(s, k) for s in ("data", "model", "optim") for k in tables[s] if k not in _LATER_ONLY.get(s, set())]
     return [
@@ -212,6 +212,6 @@ def first_step_keys(config: Config) -> list[tuple[str, str]]:
 
 
 def first_step_differences(one: Config, other: Config) -> list[str]:
-    """Keys in which two configurations differ so that their step 0 would."""
+    """Keys in which two configurations differ and that affect step 0."""
     a, b = configuration.to_dict(one), configuration.to_dict(other)
     return [f"{s}.{k}" for s, k in first_step_keys(one) if a[s][k] != b[s][k]]

@@ -1,7 +1,7 @@
 """Views read and augmented ahead of the training, in worker processes.
 
 A view depends on its image and number alone (`draw_view`), so the batches are the same to the bit however many workers
-draw them, and a training that was interrupted asks for the same ones again.
+draw them, and an interrupted training gets the same ones again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class WorkerLost(Said, RuntimeError):
 
 
 class _Drawn(Dataset):
-    """Items by (row, view). A DataError is handed back, as one that a worker raises loses its sentence."""
+    """Items by (row, view). A DataError is returned, since one raised in a worker loses its message."""
 
     def __init__(self, draw: Draw):
         self.draw = draw
@@ -55,7 +55,7 @@ def stack(drawn: Sequence[tuple[Tensor, Tensor] | DataError]) -> tuple[Tensor, T
 
 
 def loaded(draw: Draw, orders: Iterable[Order], workers: int, pin: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of `orders`, drawn ahead by `workers` processes; 0: drawn here, when they are asked for.
+    """The batches of `orders`, drawn ahead by `workers` processes; 0: drawn here on demand.
 
     pin: into memory that a GPU reads while it computes.
     Raises DataError for a picture that cannot be used, WorkerLost if a worker process dies.
@@ -77,7 +77,7 @@ def loaded(draw: Draw, orders: Iterable[Order], workers: int, pin: bool = False)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise WorkerLost("a process that reads images ended; there may be too little memory") from error
+        raise WorkerLost("a process that reads images ended, perhaps for lack of memory") from error
 
 
 class _Once:
@@ -91,7 +91,7 @@ class _Once:
 
 
 def normalised(images: Tensor, device: torch.device) -> Tensor:
-    """What the network takes, made on `device`; equal to `transforms.to_input` to the bit.
+    """The network's input, made on `device`; bit-identical to `transforms.to_input`.
 
     Shape: uint8 [..., 3, S, S] -> float32, same shape.
     """

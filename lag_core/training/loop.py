@@ -1,4 +1,4 @@
-"""One step's iterations. Knows no method: it is handed an objective and reports what each term did."""
+"""One step's iterations. Knows no method: it gets an objective and reports what each term did."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from lag_core.training.optimiser import Schedule, set_modes, trunk_trains
 from lag_core.training.sharpness import largest_curvature
 
 Listener = Callable[[int, dict[str, Any] | None], None]
-"""Told of each iteration after its update: (iteration, event or None)."""
+"""Called after each update: (iteration, event or None)."""
 
 
 class _Pass(nn.Module):
-    """Forward pass and losses as one module, as DDP wants them."""
+    """Forward pass and losses as one module, as DDP needs them."""
 
     def __init__(self, student: Segmenter, run: Callable[..., Result]):
         super().__init__()
@@ -51,7 +51,7 @@ class StepLoop:
     gradients_every: int
     events_every: int
     batches: Callable[[Iterable[int]], Iterable[Batch]]
-    """The batches of iterations that follow one another, read ahead."""
+    """The batches of consecutive iterations, read ahead."""
     amp: torch.dtype | None = None
     dead: set[str] = field(default_factory=set)
     """Terms that turned out to have no gradient on any trainable parameter."""
@@ -87,7 +87,7 @@ class StepLoop:
             listener(iteration, self._iterate(iteration, batches))
 
     def advance(self, iteration: int, without: frozenset[str] = frozenset()) -> None:
-        """Make one update and report nothing; the terms named in `without` are left out."""
+        """Make one update without a report; the terms named in `without` are left out."""
         progress = iteration / self.total
         set_modes(self.student, self.schedule.found, self.step, self.schedule.batch_norm)
         result = self._forward(self.batch_of(iteration), progress, iteration, without)
@@ -96,12 +96,12 @@ class StepLoop:
         self.schedule.step(progress)
 
     def take_findings(self) -> list[str]:
-        """Sentences on dead terms that nobody has been told yet."""
+        """Sentences on dead terms that were not reported yet."""
         found, self._findings = self._findings, []
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """What resume.pt keeps of this step. NotFiniteError rather than what cannot be gone on from."""
+        """This step's state for resume.pt. NotFiniteError if it is not finite and could not be resumed."""
         self._finite.ask()
         return {
             "student": self.student.state_dict(),
@@ -145,7 +145,7 @@ class StepLoop:
         images: int,
         began: float,
     ) -> dict[str, Any]:
-        """A line of events.jsonl; of a batch that was cut, the last part is told. Here the device is waited for."""
+        """A line of events.jsonl; for a batch in parts, it describes the last part. Waits for the device."""
         self._finite.ask()
         return {
             "step": self.step,
@@ -161,7 +161,7 @@ class StepLoop:
         }
 
     def _measure(self, result: Result, iteration: int, progress: float) -> dict[str, float] | None:
-        """What is read off the graph before the way back: shares, curvature, and the gradients' norms, where due."""
+        """Measurements on the graph before the backward pass, where due: shares, curvature, gradient norms."""
         measures = iteration % self.gradients_every == 0
         recorder = self.allocation if self.allocation is not None and self.allocation.measures(iteration) else None
         shared = self.schedule.shared(progress) if measures else []
@@ -198,19 +198,19 @@ class StepLoop:
 
     @torch.no_grad()
     def _teacher_output(self, features: Tensor, progress: float, iteration: int, skip: frozenset[str]) -> Output | None:
-        """The teacher's answer; None where there is no teacher, or nothing looks at it."""
+        """The teacher's output; None if there is no teacher, or nothing uses it."""
         if self.teacher is None or not self.objective.needs_teacher(progress, iteration, skip):
             return None
         return self.teacher.behind_trunk(features)
 
     def _student_output(self, features: Tensor, teacher: Output | None) -> Output:
-        """The student's answer. While heads alone train, it shares the teacher's latent map, to the bit."""
+        """The student's output. While only heads train, it shares the teacher's latent map, bit for bit."""
         if teacher is None or any(part.name != "heads" for part in self.schedule.found):
             return self._behind_trunk(features)
         return Output(teacher.stage, teacher.latent, self.student.decode(teacher.latent))
 
     def _look_for_dead(self, terms: Mapping[str, Term]) -> None:
-        """A term whose value depends on no trainable parameter is named, once."""
+        """Report a term whose value depends on no trainable parameter, once."""
         for name, term in terms.items():
             if name not in self.dead and not term.value.requires_grad:
                 self.dead.add(name)
@@ -220,7 +220,7 @@ class StepLoop:
 
 
 def cut(batch: Batch, parts: int) -> Iterable[Batch]:
-    """A batch in parts of equal size; of a smaller last batch, as equal as can be, and never an empty one."""
+    """A batch in parts of equal size; for a smaller last batch, as equal as possible, and never empty."""
     if parts == 1:
         return [batch]
     pieces = (one.tensor_split(min(parts, len(one))) for one in batch)
@@ -235,9 +235,9 @@ def weighted_sum(terms: Mapping[str, Term]) -> Tensor:
 def term_gradients(
     terms: Mapping[str, Term], parameters: list[nn.Parameter], scale: float = 1.0
 ) -> dict[str, Gradients]:
-    """Each raw term's gradient on `parameters`; what a term does not reach is left out. The graph stays alive.
+    """Each raw term's gradient on `parameters`; parameters that it does not reach are left out. The graph stays alive.
 
-    scale: on the way back, to keep within fp16's range; taken off again.
+    scale: for the backward pass, to keep within fp16's range; divided out again.
     """
     if scale == 1:
         return {name: gradients_of(term.value, parameters) for name, term in terms.items()}
@@ -250,7 +250,7 @@ def gradient_norms(
 ) -> dict[str, float]:
     """Euclidean norm of each weighted term's gradient on `parameters`; 0 for a term that does not reach them.
 
-    A norm that leaves the numbers, as the first ones do with fp16, is left out.
+    A norm that is not finite, as the first ones with fp16, is left out.
     """
     norms = {}
     for name, term in terms.items():

@@ -1,4 +1,4 @@
-"""MODEL_CARD.md of a run that ships: what it was trained on, how, how well it does, what it is not for."""
+"""MODEL_CARD.md of a run that ships: its data, training, metrics and limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DATA: Mapping[str, str] = {
 
 
 def model_card(run: Run, name: str, signs: VitalSigns, *, note: str = "", command: str = "") -> str:
-    """The card of a run that has its metrics; `note` is added on the data, `command` is what trained it."""
+    """The card of a run that has its metrics; `note` is added to its data, `command` is the one that trained it."""
     return "\n".join(_paragraphs(run, name, signs, note, command)) + "\n"
 
 
@@ -73,7 +73,7 @@ def _metrics(run: Run) -> Iterator[str]:
 
 
 def health(run: Run, signs: VitalSigns) -> Iterator[str]:
-    """Dead channels, gradients of the terms, and what was warned of."""
+    """Dead channels, gradients of the terms, and warnings."""
     steps = range(len(signs.dead))
     yield "## Health\n"
     dead = ", ".join(f"step {step}: {count}" for step, count in enumerate(signs.dead))

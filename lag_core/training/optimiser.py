@@ -64,7 +64,7 @@ def _present(found: list[Part]) -> list[Part]:
 
 
 def trunk_trains(found: Iterable[Part]) -> bool:
-    """Whether the shared trunk itself moves (step 0 with a backbone learning rate)."""
+    """Whether the shared trunk itself trains (step 0 with a backbone learning rate)."""
     return any(part.name == "backbone" for part in found)
 
 
@@ -86,7 +86,7 @@ def set_modes(model: Segmenter, found: Iterable[Part], step: int, batch_norm: st
 
 
 def _groups(part: Part, decay: float, decay_norms: bool) -> list[dict[str, Any]]:
-    """The optimiser's groups of a part: one, or two where biases and norms are spared from weight decay."""
+    """The optimiser's groups of a part: one, or two if biases and norms have no weight decay."""
     if decay_norms:
         return [{"params": part.parameters(), "lr": part.lr, "name": part.name}]
     spared = [p for p in part.parameters() if p.dim() == 1]
@@ -118,7 +118,7 @@ class Schedule:
 
     lr(t) = lr * min(1, (t - delay) / warmup) * (1 - t)**power, t in [0, 1) the progress of the step. Source:
     docs/method.md#schedule; each part's delay and warm-up, the bound of its rate by the curvature and that of the
-    gradients' norm are ours: a live ASPP that joins can be thrown off.
+    gradients' norm are ours: otherwise the loss can jump when the ASPP joins.
     """
 
     def __init__(self, found: list[Part], config: Config, step: int = 0):
@@ -128,7 +128,7 @@ class Schedule:
         self.clip = config.optim.clip if step else 0.0
         self.steadiness = config.optim.steadiness if step else 0.0
         self.curvature: float | None = None
-        """Of the loss, where the first part joined the heads; None before it is measured."""
+        """Curvature of the loss when the first part joined the heads; None before it is measured."""
         self.momentum, self.decay = config.optim.momentum, config.optim.weight_decay
         self._norm: torch.Tensor | None = None
         self.batch_norm = config.optim.batch_norm
@@ -140,11 +140,11 @@ class Schedule:
 
     @property
     def factor(self) -> float:
-        """What the last update multiplied the gradients by, to keep within `clip`. Waits for the device."""
+        """The factor by which the last update scaled the gradients to keep within `clip`. Waits for the device."""
         return 1.0 if self._norm is None else min(1.0, self.clip / (self._norm.item() + 1e-6))
 
     def shared(self, progress: float) -> list[nn.Parameter]:
-        """Parameters that old and new classes share and that have joined: whatever trains and is no head."""
+        """Parameters that old and new classes share and that have joined: everything that trains except heads."""
         joined = [part for part in self.found if part.name != "heads" and progress >= part.delay]
         return [parameter for part in joined for parameter in part.parameters()]
 
@@ -159,7 +159,7 @@ class Schedule:
         return self.steadiness * largest_rate(self.curvature, self.momentum)
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Gradients of a loss, scaled where fp16 needs it; `step` takes the scale off again."""
+        """Gradients of a loss, scaled if fp16 needs it; `step` divides by the scale again."""
         self.scaler.scale(loss).backward()
 
     def step(self, progress: float) -> dict[str, float]:

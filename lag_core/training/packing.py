@@ -52,7 +52,7 @@ Place = tuple[int, int]
 
 @dataclass
 class Packing:
-    """A run on its way out: the tensors that each step changed, as they will be stored."""
+    """A run to be packed: the tensors that each step changed, as they will be stored."""
 
     run: Run
     deltas: list[Tensors]
@@ -71,9 +71,9 @@ def pack(
 ) -> list[Path]:
     """Write copies of finished runs under `root`, as they ship; returns their folders.
 
-    The metrics are measured anew with the rounded weights, so every dataset must be there. `note` and a
+    The metrics are measured again with the rounded weights, so every dataset must be available. `note` and a
     command for each run go into the model cards. ConfigError, RunError or DatasetMissing for a user's
-    mistake; nothing is left behind then, and nothing is ever replaced.
+    mistake; nothing is left behind then, and no file is ever overwritten.
     """
     _check(runs, root)
     datasets = [one.open_dataset(data if one.config.data.root else None) for one in runs]
@@ -101,11 +101,11 @@ def _check(runs: Sequence[Run], root: Path) -> None:
         if names.count(one.name) > 1:
             raise ConfigError(f"two of the runs are called {one.name!r}; rename one folder")
         if one.name == SHARED or (root / one.name).exists():
-            raise ConfigError(f"{root / one.name} exists and is not replaced; choose another --out")
+            raise ConfigError(f"{root / one.name} exists and is never overwritten; choose another --out")
 
 
 def rounded_deltas(run: Run) -> list[Tensors]:
-    """The tensors that each step changed, rounded to float16; a change that rounding undoes is none.
+    """The tensors that each step changed, rounded to float16; a change that rounding undoes is dropped.
 
     Parameters and running statistics of normalisation layers stay float32: they are few, and small variances
     do not survive float16.
@@ -175,7 +175,7 @@ def _write_shared(packings: Sequence[Packing], root: Path, written: list[Path]) 
 
 
 def _write_named_by_digest(folder: Path, tensors: Tensors, written: list[Path]) -> dict[str, Any]:
-    """A safetensors file called after the first 16 digits of its SHA-256; its entry for run.json.
+    """A safetensors file named after the first 16 digits of its SHA-256; its entry for run.json.
 
     Tensors of few values, as those of a quantised backbone, take a byte per element (palette).
     """
@@ -194,7 +194,7 @@ def _file_name(tensors: Tensors) -> str:
 
 
 def _write_run(one: Packing, dataset: Dataset, root: Path, note: str, command: str, progress: Progress) -> Path:
-    """Write a run to a folder of another name, measure it there, and rename it when it is whole."""
+    """Write a run to a folder of another name, measure it there, and rename it when it is complete."""
     target = root / one.run.name
     with naming(target):
         staging = Path(tempfile.mkdtemp(dir=root, prefix=".packing-"))
@@ -219,7 +219,7 @@ def _write_run(one: Packing, dataset: Dataset, root: Path, note: str, command: s
 
 
 def _copy_analysis(run: Run, target: Path) -> None:
-    """Copy the analyses. Whole covariances (some 400 KiB a class) stay behind: only training on would need them."""
+    """Copy the analyses. Full covariances (about 400 KiB per class) are left out: only training needs them."""
     for step in range(len(run.steps)):
         arrays = run.whole_analysis(step)
         if arrays.get("statistics.scatter", np.empty(0)).ndim == 3:
@@ -229,7 +229,7 @@ def _copy_analysis(run: Run, target: Path) -> None:
 
 
 def neutral_info(info: Mapping[str, Any], files: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """run.json with the packed files, and with the last part alone of each folder of the machine."""
+    """run.json with the packed files, and with only the last part of each path."""
     steps = [{**step, "files": list(entries)} for step, entries in zip(info["steps"], files, strict=True)]
     return {**info, "steps": steps, "weights": "float16", "config": configuration.neutral(info["config"])}
 

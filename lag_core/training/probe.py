@@ -1,4 +1,4 @@
-"""How well the network still knows each old class, as a loss: measured while a step trains, never trained on."""
+"""A probe loss for each old class: measured while a step trains, never trained on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lag_core.method.regions import size_of
 from lag_core.model.segmenter import Segmenter, upsample
 
 IMAGES = 16
-"""Held-out images that all old classes together are probed on, about: a probe costs a pass for each of them."""
+"""Approximate number of held-out images for all old classes together: a probe costs one pass for each."""
 FEWEST = 2
 """Held-out images of a class, if there are so many."""
 
@@ -47,7 +47,7 @@ class Probe:
         return torch.stack([self._loss(student, one) for one in self.classes])
 
     def gradients(self, student: Segmenter, parameters: Sequence[nn.Parameter]) -> tuple[Tensor, Tensor]:
-        """The losses and their gradients on `parameters`, one behind the other. Shape: float32 [C], [C, n]."""
+        """The losses and their gradients on `parameters`, concatenated. Shape: float32 [C], [C, n]."""
         losses, rows = [], []
         for one in self.classes:
             loss = self._loss(student, one)
@@ -64,7 +64,7 @@ class Probe:
 
 
 def flat(gradients: Sequence[Tensor | None], parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Gradients one behind the other, 0 where there is none. Shape: float32 [n]."""
+    """Concatenated gradients, 0 where there is none. Shape: float32 [n]."""
     pairs = zip(gradients, parameters, strict=True)
     return torch.cat([(torch.zeros_like(p) if g is None else g).detach().float().reshape(-1) for g, p in pairs])
 

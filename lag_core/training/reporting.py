@@ -1,4 +1,4 @@
-"""What the person at the terminal sees while a run trains."""
+"""Terminal output while a run trains."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 
 
 class Reporter:
-    """Progress bars on standard error, a line per step on standard output; `quiet` says nothing."""
+    """Progress bars on standard error, a line per step on standard output; `quiet` prints nothing."""
 
     def __init__(self, quiet: bool = False):
         self.quiet = quiet

@@ -1,4 +1,4 @@
-"""Going on where a run was stopped, at any iteration, with the same bits as if it had not been."""
+"""Resuming a stopped run at any iteration, with the same bits as without the stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lag_core.writing import write_atomically
 _UNREADABLE = (
     OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError,
 )  # fmt: skip
-"""What torch.load raises for a file that is damaged or asks for more than tensors."""
+"""Errors of torch.load for a file that is damaged or contains more than tensors."""
 
 
 STATES = ("student", "optimiser", "objective")
@@ -26,7 +26,7 @@ STATES = ("student", "optimiser", "objective")
 
 @dataclass
 class Cursor:
-    """Where a run stands: the next iteration of a step, and the seconds already spent in that step."""
+    """A run's position: the next iteration of a step, and the seconds already spent in that step."""
 
     step: int = 0
     iteration: int = 0
@@ -41,7 +41,7 @@ def save_resume(path: Path, cursor: Cursor, states: dict[str, Any]) -> None:
 
 
 def load_resume(path: Path) -> tuple[Cursor, dict[str, Any]]:
-    """What `save_resume` wrote; tensors and plain values only. RunError if it cannot be read."""
+    """The content of `save_resume`'s file; tensors and plain values only. RunError if it cannot be read."""
     try:
         place = reading.checked(path, reading.CHECKPOINT, reading.run_folder(path))
         states = torch.load(place, "cpu", weights_only=True)
@@ -49,7 +49,7 @@ def load_resume(path: Path) -> tuple[Cursor, dict[str, Any]]:
     except _UNREADABLE:
         # torch's own text spans lines and advises to load without weights_only
         raise RunError(
-            f"{path} is damaged or holds more than tensors; delete it to train its step from the beginning"
+            f"{path} is damaged or contains more than tensors; delete it to train its step from the beginning"
         ) from None
 
 
@@ -57,7 +57,7 @@ def _checked(states: Any) -> tuple[Cursor, dict[str, Any]]:
     """The cursor and the states, if they are what `save_resume` writes; ValueError, TypeError or KeyError if not."""
     cursor = Cursor(**states.pop("cursor"))
     if not all(type(n) is int and n >= 0 for n in (cursor.step, cursor.iteration)) or not cursor.seconds >= 0:
-        raise ValueError("the cursor is none")
+        raise ValueError("the cursor is invalid")
     if not all(isinstance(states[key], dict) for key in STATES):
-        raise TypeError("a state is no dict")
+        raise TypeError("a state is not a dict")
     return cursor, states

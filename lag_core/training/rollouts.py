@@ -1,9 +1,9 @@
-"""What would be without a loss term, for a short while: training goes on from one state with and without it.
+"""The effect of a loss term over a short stretch: training continues from one state with and without it.
 
 From the state that a step is in, some iterations are made with all terms and again without each of them: the same
-batches, samples and learning rates, so that the difference between the ends is what the term did in that stretch,
-its part in where the others then pushed included. Momentum that a term left behind stays. It is the affordable form
-of training again without the term. The step is left as it was. Source: ours (docs/method.md#loss-change-allocation).
+batches, samples and learning rates, so the difference between the ends is the term's effect in that stretch,
+including its effect on the other terms. A removed term's momentum stays. It is the affordable form
+of retraining without the term. The step's state is restored. Source: ours (docs/method.md#loss-change-allocation).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Rollouts:
 
 
 def rollouts(loop: StepLoop, probe: Probe, first: int, count: int, terms: Sequence[str]) -> Rollouts:
-    """Go on for `count` iterations from iteration `first`, with all terms, then without each of `terms`.
+    """Continue for `count` iterations from iteration `first`, with all terms, then without each of `terms`.
 
     ValueError for a stretch that leaves the step.
     """

@@ -1,8 +1,8 @@
-"""How steep the loss is where a part joins, and so how large a learning rate it stands.
+"""The curvature of the loss when a part joins, and so the largest stable learning rate.
 
-On a parabola of curvature c, gradient descent with Nesterov momentum m settles where its rate is below
-(2 + 2m) / ((1 + 2m) c), and else swings further at every step. A distillation term is such a parabola around the
-teacher, and its weight multiplies its curvature: a part that joins at a larger rate is thrown off, however small the
+On a parabola of curvature c, gradient descent with Nesterov momentum m converges if its rate is below
+(2 + 2m) / ((1 + 2m) c), and otherwise diverges. A distillation term is such a parabola around the
+teacher, and its weight multiplies its curvature: at a larger rate the loss jumps when the part joins, however small the
 gradient is at first. Source: docs/method.md#schedule (ours).
 """
 
@@ -24,8 +24,8 @@ SETTLED = 0.1
 def largest_curvature(terms: Iterable[Tensor], parameters: Sequence[nn.Parameter]) -> float:
     """Largest curvature of the sum of `terms` along any direction of `parameters`, by power iteration.
 
-    A term that has no curvature here is left out: one that is straight, that does not reach the parameters, or that
-    has a kink, as a distance has at 0. The graphs are kept. A few rounds find a little less than the truth. The start
+    A term without curvature here is left out: a linear one, one that does not reach the parameters, or one with a
+    kink, such as a distance at 0. The graphs are kept. A few rounds slightly underestimate it. The start
     is always the same, and no other random number is used up. 0 if nothing curves.
     """
     generator = torch.Generator().manual_seed(0)
@@ -46,7 +46,7 @@ def largest_curvature(terms: Iterable[Tensor], parameters: Sequence[nn.Parameter
 
 
 def largest_rate(curvature: float, momentum: float) -> float:
-    """Rate above which Nesterov's momentum swings ever further on a parabola of this curvature."""
+    """Rate above which Nesterov's momentum diverges on a parabola of this curvature."""
     return math.inf if curvature <= 0 else (2 + 2 * momentum) / ((1 + 2 * momentum) * curvature)
 
 

@@ -28,18 +28,18 @@ def prepare(optim: OptimConfig) -> torch.device:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(optim.deterministic, warn_only=True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = optim.tf32
-    # filling memory that is about to be written finds bugs, and takes a tenth of an iteration on a CPU
+    # filling memory that is about to be written finds bugs, but costs a tenth of an iteration on a CPU
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
 
 
 def kind(optim: OptimConfig) -> str:
-    """ "cuda" or "cpu": what `prepare` will choose. ConfigError for a GPU that is not there."""
+    """ "cuda" or "cpu": the choice of `prepare`. ConfigError for a missing GPU."""
     return device_named(optim.device)
 
 
 def seed_all(seed: int, step: int) -> None:
-    """Seed what initialises new layers. Data order and sampling have seeds of their own."""
+    """Seed the initialisation of new layers. Data order and sampling have their own seeds."""
     torch.manual_seed(1_000_003 * seed + step)
 
 
@@ -55,7 +55,7 @@ def amp_type(name: str, device: torch.device) -> torch.dtype | None:
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    ask: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # torch 2.11 does not have it
+    ask: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # torch 2.11 lacks it
     return bool(ask().get("avx512_bf16", False))
 
 
@@ -76,7 +76,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Largest memory so far: the GPU's where there is one, else of this process."""
+    """Largest memory so far: the GPU's if there is one, else this process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,4 +1,4 @@
-"""Whether a finished run is well, in numbers for its model card: dead channels, and what each term moved, by step."""
+"""The health of a finished run, in numbers for its model card: dead channels and each term's gradient, by step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lag_core.runs import Run
 from lag_core.training.health import constant_channels
 
 IMAGES = 16
-"""Validation images, evenly spread, that dead channels are counted on."""
+"""Validation images, evenly spread, on which dead channels are counted."""
 
 
 @dataclass(frozen=True)

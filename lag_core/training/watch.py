@@ -1,4 +1,4 @@
-"""A listener of the loop: holds each event and, now and then, the latent map against the rules of `health`."""
+"""A listener of the loop: checks each event and, at intervals, the latent map by the rules of `health`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lag_core.training.loop import StepLoop
 class Watch:
     """Called after every iteration; returns sentences. Changes no bit of the training.
 
-    Latent channels are counted now and then, at step 0 at its end alone: what an untrained network does says nothing.
+    Latent channels are counted at intervals, in step 0 only at its end: an untrained network's say nothing.
     """
 
     def __init__(self, loop: StepLoop, method: MethodConfig, journal: Journal):

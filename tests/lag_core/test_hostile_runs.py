@@ -67,7 +67,7 @@ REQUIRED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "many rates": (lambda i: i["config"]["model"].update(aspp_rates=[1] * 20_000), r"aspp_rates: a list of 20000"),
     "many domains": (lambda i: i["config"]["data"].update(domains=["a"] * 60_000), r"data\.domains: a list of 60000"),
     "no method": (lambda i: i.update(method=["lag"]), "method is a list of 1 entries"),
-    "network of text": (lambda i: i.update(network="mine"), "network is no table"),
+    "network of text": (lambda i: i.update(network="mine"), "network is not a table"),
     "images of numbers": (lambda i: i.update(network={"kind": "stored", "images": [1]}), r"network\.images"),
 }
 

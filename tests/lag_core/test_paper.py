@@ -216,7 +216,7 @@ def test_compare_and_evaluate_say_that_other_images_were_measured(
     _, _, err = lag("compare", first.path, runs["frozen-0"].path)
     assert err == ""
     _, out, _ = lag("evaluate", first.path, "--data", other)
-    assert "another dataset was measured than the stored one" in out
+    assert "the dataset is not the one that the stored metrics measured" in out
 
 
 def test_evaluate_gives_each_class_an_interval_and_its_boundary(lag: Said, runs: dict[str, Run]) -> None:

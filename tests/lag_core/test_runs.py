@@ -166,7 +166,7 @@ def test_no_schema_is_no_run(copy: Path, schema: object) -> None:
 )
 def test_names_that_lead_elsewhere_are_refused(copy: Path, name: str) -> None:
     change_info(copy, lambda info: info["steps"][0]["files"][0].update(name=name))
-    with pytest.raises(RunError, match="which is no file of a run"):
+    with pytest.raises(RunError, match="which is not a file of a run"):
         open_run(copy)
 
 

@@ -240,7 +240,7 @@ def test_a_signal_is_one_sentence_and_can_go_on(
     with monkeypatch.context() as patch:
         patch.setattr(continual.Journal, "event", event)
         assert train(config, out) == code
-    assert said(capsys) == f"lag: {word}; `lag train … --resume` goes on from the last saved point\n"
+    assert said(capsys) == f"lag: {word}; `lag train … --resume` continues from the last saved point\n"
     assert signal.getsignal(number) == before
     assert train(config, out, "--resume") == 0 and open_run(out).status == "finished"
 

@@ -196,7 +196,7 @@ class Elsewhere(Shapes):
 @pytest.mark.parametrize(
     ("attributes", "words"),
     [
-        ({"latent": "aside"}, r"the logits stay as they are when Z changes \(latent = 'aside'\); name a module whose"),
+        ({"latent": "aside"}, r"the logits do not change when Z changes \(latent = 'aside'\); name a module whose"),
         ({"latent": "nowhere"}, "no module 'nowhere'"),
         ({"latent": "flat"}, "Z must be a map"),
         ({"latent": "aside", "head": "classify"}, "a pass failed|leave `head` out|the logits of Z|not those"),

@@ -160,7 +160,7 @@ def test_a_damaged_dataset_is_a_sentence(lag: Lag, root: Path, toml: Path, tmp_p
     data = Path(shutil.copytree(root, tmp_path / "data"))
     if kind == "mask with a foreign id":
         Image.fromarray(np.full((32, 32), 77, np.uint8)).save(data / "masks" / "s00.png")
-        sentence = r"s00\.png holds id 77, which is no class"
+        sentence = r"s00\.png holds id 77, which is not a class"
     elif kind == "corrupt image":
         content = (data / "images" / "s01.png").read_bytes()
         (data / "images" / "s01.png").write_bytes(content[: len(content) // 2])
@@ -299,7 +299,7 @@ def test_predict_reads_strangers_pictures_safely_and_replaces_nothing(lag: Lag, 
         3,
     )
     before = files_below(out)
-    assert_sentence(lag("predict", trained, folder, "--out", out), r"a\.mask\.png exists and is not replaced")
+    assert_sentence(lag("predict", trained, folder, "--out", out), r"a\.mask\.png exists and is never overwritten")
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     assert_sentence(lag("predict", trained, folder, "--out", tmp_path / "other"), r"broken\.png is")
     assert not (tmp_path / "other").exists() and files_below(out) == before

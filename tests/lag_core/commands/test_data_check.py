@@ -92,7 +92,7 @@ def delete_class(root: Path, number: int, split: str) -> None:
             lambda r: Image.fromarray(np.full((32, 32), 9, np.uint8)).save(r / "masks" / "s03.png"),
             (),
             1,
-            "holds id 9, which is no class",
+            "holds id 9, which is not a class",
         ),
     ],
     ids=[
@@ -128,7 +128,7 @@ def test_the_contact_sheet_is_complete_in_itself(check: Said, root: Path, tmp_pa
     mask = np.array(Image.open(root / "masks" / "s00.png"))
     assert np.abs(first[mask == 1] - (0.4 * np.array(CLASSES[1]["color"]) + 0.6 * np.array([220, 40, 40]))).max() < 25
     status, said = check("--out", sheet)
-    assert status == 2 and "exists and is not replaced" in said
+    assert status == 2 and "exists and is never overwritten" in said
 
 
 def test_deep_images_are_scaled_before_they_are_shown(check: Said, root: Path) -> None:

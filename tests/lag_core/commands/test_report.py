@@ -167,16 +167,16 @@ def _alts(page: Elements) -> list[str]:
 def test_a_report_is_never_written_over(page: Path, hostile_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = page.read_bytes()
     assert main([*arguments(hostile_run), "--out", str(page)]) == 2
-    assert "is not replaced" in capsys.readouterr().err and page.read_bytes() == before
+    assert "is never overwritten" in capsys.readouterr().err and page.read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [
-        (["--class", "nobody"], "is no class of"),
+        (["--class", "nobody"], "is not a class of"),
         (["--step", "7"], "has no step 7"),
-        (["--image", "nothing.png"], "is no file and no validation image"),
-        (["--mask", "m.png"], "--mask belongs to a picture file"),
+        (["--image", "nothing.png"], "is neither a file nor a validation image"),
+        (["--mask", "m.png"], "--mask needs a picture file"),
     ],
 )
 def test_a_mistake_is_a_sentence(

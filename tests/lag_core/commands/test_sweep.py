@@ -138,7 +138,7 @@ def test_mistakes_are_said_before_anything_is_trained(
 def test_a_results_file_of_another_kind_is_left_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "rows.json").write_text('{"name": 1}')
     assert call(folder) == 2
-    assert "is no results file" in capsys.readouterr().err and (folder / "rows.json").read_text() == '{"name": 1}'
+    assert "is not a results file" in capsys.readouterr().err and (folder / "rows.json").read_text() == '{"name": 1}'
 
 
 def test_a_run_that_fails_stops_no_other(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,8 +122,8 @@ def test_what_lacks_in_a_folder_is_said(folder: Path, lost: str, said: str) -> N
     ("content", "said"),
     [
         ("{", "is not readable JSON"),
-        ("[]", "holds no list of classes"),
-        ('{"classes": 3}', "holds no list of classes"),
+        ("[]", "contains no list of classes"),
+        ('{"classes": 3}', "contains no list of classes"),
         ('[{"id": 255, "name": "x", "color": [0, 0, 0]}]', "is no class"),
         ('[{"id": 1, "name": "x", "color": [0, 0]}]', "is no class"),
         ('[{"id": 1, "name": "x", "color": [0, 0, 256]}]', "is no class"),

@@ -75,7 +75,7 @@ def test_masks_in_colours(root: Path) -> None:
     colors = np.array([one["color"] for one in CLASSES], np.uint8)
     for path in (root / "masks").iterdir():
         Image.fromarray(colors[np.array(Image.open(path))]).save(path)
-    with pytest.raises(DataError, match="is no mask"):
+    with pytest.raises(DataError, match="is not a mask"):
         masks(root)
     write_classes(root, palette=True)
     assert all(np.array_equal(old, new) for old, new in zip(before, masks(root), strict=True))
@@ -152,7 +152,7 @@ def test_an_order_decides_which_step_introduces_a_class(root: Path) -> None:
         ({"order": ["purple"]}, "expected names of classes"),
         ({"order": ["red", "red"]}, "each once"),
         ({"palette": 1}, "expected bool"),
-        ({"others": "keep"}, "is all that is known"),
+        ({"others": "keep"}, "is allowed"),
     ],
 )
 def test_rules_that_cannot_be_meant_are_refused(root: Path, keys: dict[str, Any], said: str) -> None:
@@ -215,7 +215,7 @@ def test_coco_panoptic_as_unpacked(tmp_path: Path) -> None:
 def test_a_broken_annotation_file_is_one_sentence(tmp_path: Path, content: str) -> None:
     root = write_coco(tmp_path / "coco")
     (root / "annotations" / "panoptic_val2017.json").write_text(content)
-    with pytest.raises(DataError, match="is no panoptic annotation file"):
+    with pytest.raises(DataError, match="is not a panoptic annotation file"):
         opened("coco", root)
 
 

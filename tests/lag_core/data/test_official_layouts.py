@@ -79,7 +79,7 @@ def test_what_lacks_of_voc_is_said(voc_root: Path) -> None:
     with pytest.raises(DatasetMissing, match="no folder SegmentationClass"):
         opened("voc", voc_root)
     shutil.rmtree(voc_root / "JPEGImages")
-    with pytest.raises(DatasetMissing, match=r"VOC 2012 is not there: looked for .*JPEGImages"):
+    with pytest.raises(DatasetMissing, match=r"VOC 2012 is missing: looked for .*JPEGImages"):
         opened("voc", voc_root)
 
 

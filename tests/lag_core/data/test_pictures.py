@@ -139,5 +139,5 @@ def test_masks_are_ids_not_colours(mode: str) -> None:
 
 
 def test_colour_masks_are_refused() -> None:
-    with pytest.raises(DataError, match="is no mask"):
+    with pytest.raises(DataError, match="is not a mask"):
         read_mask(encoded(Image.fromarray(PIXELS), "PNG"))

@@ -114,7 +114,7 @@ def test_overviews_are_passed_over_and_several_pictures_are_refused() -> None:
                 else:
                     file.write(SIX[::2, ::2, :3], photometric="rgb", subfiletype=kind, metadata=None)
         if refused:
-            with pytest.raises(DataError, match=r"holds several pictures \(2\): save each as a file of its own"):
+            with pytest.raises(DataError, match=r"holds several pictures \(2\): save each as its own file"):
                 read_image(buffer.getvalue())
         else:
             assert np.array_equal(read_image(buffer.getvalue()), SIX[..., :3])

@@ -120,7 +120,7 @@ def test_a_picture_is_an_array_a_file_or_a_validation_image(run: ExplainedRun, d
     assert np.array_equal(filed.image, image) and filed.truth is None
     given = run.trace(image, true)
     assert given.digest == named.digest and given.networks is named.networks is run.networks
-    with pytest.raises(DataError, match="no file and no validation image"):
+    with pytest.raises(DataError, match="neither a file nor a validation image"):
         run.trace("nothing.png")
     with pytest.raises(ValueError, match="truth has the size"):
         run.trace(image, true[1:])

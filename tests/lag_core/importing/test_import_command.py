@@ -102,7 +102,7 @@ def test_a_task_counts_classes_without_the_background_where_there_is_one() -> No
 def test_what_does_not_fit_the_heads_is_said_with_both_numbers() -> None:
     with pytest.raises(CheckpointError, match=r"steps of 4, 1 classes.*has 16, 1, 1.*--task and --classes"):
         label_space(VOC.classes, "15-1", [4, 1], True, "file")
-    with pytest.raises(CheckpointError, match=r"the orders that codes call by a letter differ.*15-1"):
+    with pytest.raises(CheckpointError, match=r"the class orders that codes name by a letter differ.*15-1"):
         label_space(VOC.classes, "15-1_o", [16], True, "file")
     with pytest.raises(CheckpointError, match="--task and --classes"):
         label_space(VOC.classes, "15-5s", [16], True, "file")

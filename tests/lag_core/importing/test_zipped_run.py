@@ -39,10 +39,10 @@ def test_only_files_of_a_run_are_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"no archive", "no zip"),
+        (b"no archive", "not a zip"),
         (archive({"a/metrics.json": b""}), "one run.json"),
         (archive({"a/run.json": b"", "b/run.json": b""}), "one run.json"),
-        (archive({"a/run.json": b"{}" * 500_000})[:-200], "no zip"),
+        (archive({"a/run.json": b"{}" * 500_000})[:-200], "not a zip"),
     ],
 )
 def test_what_is_no_run_is_refused_in_a_sentence(tmp_path: Path, content: bytes, words: str) -> None:

@@ -219,7 +219,7 @@ DATA: dict[str, tuple[Callable[[Path], object], str, Callable[[Path], object]]] 
     ),
     "a class's id that is none": (
         lambda r: Image.fromarray(np.full((32, 32), 9, np.uint8)).save(r / "masks" / "s03.png"),
-        "holds id 9, which is no class",
+        "holds id 9, which is not a class",
         lambda r: (r / "classes.json").write_text(json.dumps({"classes": CLASSES, "others": "ignore"})),
     ),
 }

@@ -194,7 +194,7 @@ def test_nothing_is_left_behind_when_it_fails(
     lag, out = str(originals["lag"].path), tmp_path / "out"
     before = {p: p.stat().st_mtime_ns for p in packed["lag"].path.parent.rglob("*")}
     assert main(["pack", lag, "--out", str(packed["lag"].path.parent), "--quiet"]) == 2
-    assert "exists and is not replaced" in capsys.readouterr().err
+    assert "exists and is never overwritten" in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in packed["lag"].path.parent.rglob("*")} == before
     assert main(["pack", lag, "--out", str(out), "--data", str(tmp_path / "nowhere")]) == 2
     assert main(["pack", lag, lag, "--out", str(out)]) == 2
