@@ -61,7 +61,7 @@ def test_weights_without_a_network_name_file_and_address(
     out = tmp_path / "run"
     assert train(config, out, "--set", "model.weights=imagenet") == 2
     text = said(capsys)
-    assert "mobilenet_v2" in text and ".pth is not there" in text and "https://" in text
+    assert "mobilenet_v2" in text and ".pth is missing" in text and "https://" in text
     assert "set model.weights to a file" in text and not out.exists()
 
 

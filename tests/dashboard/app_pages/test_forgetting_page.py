@@ -267,7 +267,7 @@ def test_counting_on_the_validation_set_and_on_one_class(app):
     at = app.run()
     assert not at.exception and not at.error and not at.info
     assert any("in the validation set" in t for t in texts(at))
-    assert any("By lost building pixels" in t for t in texts(at))
+    assert any("Sorted by lost building pixels" in t for t in texts(at))
 
 
 def test_images_that_are_not_here_stand_by_name(app, run, monkeypatch):

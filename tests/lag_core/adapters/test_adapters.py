@@ -199,7 +199,7 @@ class Elsewhere(Shapes):
         ({"latent": "aside"}, r"the logits do not change when Z changes \(latent = 'aside'\); name a module whose"),
         ({"latent": "nowhere"}, "no module 'nowhere'"),
         ({"latent": "flat"}, "Z must be a map"),
-        ({"latent": "aside", "head": "classify"}, "a pass failed|leave `head` out|the logits of Z|not those"),
+        ({"latent": "aside", "head": "classify"}, "a pass failed|leave `head` out|the logits decoded from Z"),
     ],
 )
 def test_a_wrong_module_is_noticed(attributes: dict[str, str], words: str, tmp_path: Path) -> None:

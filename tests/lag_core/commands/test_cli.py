@@ -114,7 +114,7 @@ BAD_TRAINING: dict[str, tuple[list[str], str]] = {
     "no root": (["--set", 'data.root=""'], r"data\.root is missing"),
     "other layout": (["--set", "data.dataset=voc"], r"looked for .*shapes"),
     "curvature in half precision": (["--set", "optim.amp=fp16", "--set", "optim.steadiness=0.5"], r"range of fp16"),
-    "weights that are none": (["--set", f"model.weights={__file__}"], r"test_cli\.py is damaged or holds more"),
+    "weights that are none": (["--set", f"model.weights={__file__}"], r"test_cli\.py is damaged or contains more"),
     "missing weights": (["--set", "model.weights=/nowhere.pt"], r"model\.weights = .*: there is no such"),
 }  # fmt: skip
 

@@ -244,7 +244,7 @@ def test_isprs_colours() -> None:
         ids = isprs.ids_of_colors(np.array([colors], np.uint8), Path("x"))
         assert ids.tolist() == [[1, 2, 3, 4, 5, IGNORE, IGNORE]]
     photo = np.full((10, 10, 3), 120, np.uint8)
-    with pytest.raises(DataError, match=r"label\.tif is no ISPRS label picture: 100%"):
+    with pytest.raises(DataError, match=r"label\.tif is not an ISPRS label picture: 100%"):
         isprs.ids_of_colors(photo, Path("label.tif"))
 
 

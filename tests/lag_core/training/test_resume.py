@@ -144,7 +144,7 @@ def test_a_resumed_run_repeats_nothing_that_was_saved(
 def test_a_resume_file_that_is_none_is_a_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "resume.pt"
     path.write_bytes(content)
-    with pytest.raises(RunError, match=r"resume\.pt is damaged or holds more than tensors; delete it to train"):
+    with pytest.raises(RunError, match=r"resume\.pt is damaged or contains more than tensors; delete it to train"):
         load_resume(path)
 
 
@@ -154,7 +154,7 @@ def test_a_resume_file_runs_no_code(tmp_path: Path) -> None:
             return Path.write_text, (tmp_path / "trace", "here")  # type: ignore[return-value]
 
     torch.save({"cursor": Hostile()}, tmp_path / "resume.pt")
-    with pytest.raises(RunError, match=r"resume\.pt is damaged or holds more"):
+    with pytest.raises(RunError, match=r"resume\.pt is damaged or contains more"):
         load_resume(tmp_path / "resume.pt")
     assert not (tmp_path / "trace").exists()
 
