@@ -197,7 +197,7 @@ def test_a_damaged_run_json_is_a_sentence(copy: Path, damage: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000])
 def test_json_that_is_none_is_a_sentence(copy: Path, content: bytes) -> None:
     (copy / "run.json").write_bytes(content)
-    with pytest.raises(RunError, match=r"run\.json (cannot be read as JSON|holds no JSON object)"):
+    with pytest.raises(RunError, match=r"run\.json (cannot be read as JSON|contains no JSON object)"):
         open_run(copy)
 
 

@@ -117,7 +117,7 @@ def test_a_killed_worker_ends_the_sweep_with_a_sentence() -> None:
 @pytest.mark.parametrize(
     ("content", "more", "said"),
     [
-        ("base = 1", (), "is no sweep file"),
+        ("base = 1", (), "is not a sweep file"),
         ("[[", (), "cannot be read as a sweep"),
         (RUNS.replace('"frozen, long"', '"frozen"'), (), "gives one name and seed to two runs"),
         (RUNS, ("--only", "lagg"), "no run's name contains 'lagg'; there are frozen, frozen, long"),

@@ -60,12 +60,12 @@ def test_dkd_and_star_with_a_first_step_of_one_class_are_asked_for() -> None:
 
 
 def test_the_wrong_word_is_contradicted() -> None:
-    with pytest.raises(CheckpointError, match=r"no checkpoint of ssul: it looks like rcil"):
+    with pytest.raises(CheckpointError, match=r"not a checkpoint of ssul: it looks like rcil"):
         recognise(checkpoint("rcil"), 0, "ssul")
 
 
 def test_other_networks_are_refused() -> None:
-    with pytest.raises(CheckpointError, match="no known network"):
+    with pytest.raises(CheckpointError, match="not of a known network"):
         recognise(Checkpoint(Path("a.pth"), True, {"conv.weight": torch.zeros(1)}, {}), 0, None)
     with pytest.raises(CheckpointError, match="iabn_sync"):
         recognise(checkpoint("dkd", 0, {"arch": {"args": {"norm_act": "iabn_sync"}}}), 0, "dkd")

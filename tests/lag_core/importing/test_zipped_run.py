@@ -73,7 +73,7 @@ def test_the_empty_page_opens_a_folder_that_is_named(tmp_path: Path, monkeypatch
     assert not app.exception
     assert any("bad" in one.value for one in app.warning), "the bad run is named"
     app.text_input(key="no-runs-folder").set_value(str(tmp_path / "nowhere")).run()
-    assert "is no folder" in app.error[0].value
+    assert "is not a folder" in app.error[0].value
     app.text_input(key="no-runs-folder").set_value(str(full)).run()
     assert not app.exception and not app.error
     assert "small" in str(app.sidebar.selectbox[0].options)

@@ -156,7 +156,7 @@ def test_mistakes_are_named(batch):
     logits, labels = batch
     with pytest.raises(ValueError, match="one resolution"):
         pseudo_labels(logits[..., :3], labels, SPACE, 1)
-    with pytest.raises(ValueError, match="step before"):
+    with pytest.raises(ValueError, match="previous step"):
         pseudo_labels(torch.zeros(2, 5, 6, 7), labels, SPACE, 1)
     with pytest.raises(ValueError, match="entropy_thresholds"):
         pseudo_labels(logits, labels, SPACE, 1, rule="entropy")
