@@ -407,7 +407,7 @@ def _speeds(told: Told) -> str:
 
 def _glossary(page: Page, told: Told) -> None:
     with (
-        page.section("What the terms are", "The terms of this run, with their weights in the configuration."),
+        page.section("What the terms are", "This run's terms, with their weights."),
         st.container(height=LOW_HEIGHT, border=False),
     ):
         for name in told.history.terms:
