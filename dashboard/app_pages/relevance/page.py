@@ -183,7 +183,7 @@ def _scale(high: float) -> None:
     """What the colours mean, and whether the maps of a run share them."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         chosen = settings.segments(
-            "Scale", "scale", ("own", "same"), names={"own": "Each map its own scale", "same": "One per run"}.__getitem__,
+            "Scale", "scale", ("own", "same"), names={"own": "Each map its own scale", "same": "Per run"}.__getitem__,
             label_visibility="collapsed",
         )  # fmt: skip
         ends = f"at ±{1000 * high:.3g} · 10⁻³ logit" if chosen == "same" else "where a map's values do"
