@@ -17,7 +17,7 @@ import torch
 from shapes import tiny_run, write_shapes
 from tables import fill
 from torch import Tensor, nn
-from truth_tests import planted
+from truth_tests import null_trials, planted
 from truth_tests.cases import COVERS, Subject
 from truth_tests.damage import Copied, Damage, Jitter, Plant, plant, recall
 from truth_tests.intervals import binomial_interval, mean_interval
@@ -283,6 +283,15 @@ def test_the_balance_of_each_question_is_that_of_its_channels(subject: Subject, 
     places = np.flatnonzero(alive(new))
     chosen = places[channels.ranked("invariant", distance[places])][: verdict.default_count(len(places))]
     assert found[run.classes[1].name][0] == Matched(energy(new), alive(new)).imbalance(chosen)
+
+
+def test_the_order_by_energy_is_that_of_each_jittered_copy(subject: Subject, run: Run) -> None:
+    first, second = null_trials.order_by_energy(subject, 2)
+    latents = Latents(subject, subject.foreground[0], null_trials.PICTURES)
+    jittered = Copied(subject.networks.steps[0]).with_change(Jitter(null_trials.JITTER, 0))
+    new = latents.of(jittered)
+    distance, living = channels.latent_distances(run, latents.of_steps[0], new), alive(new.numpy())
+    assert first == rank_correlation(distance[living], energy(new.numpy())[living]) and -1 <= second <= 1
 
 
 # ---------------------------------------------------------------------- pictures, and the command
