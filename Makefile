@@ -17,9 +17,9 @@ $(VENV)/.dev: $(VENV)/.app
 dashboard: $(VENV)/.app
 	$(BIN)/streamlit run dashboard/app.py
 
-# A file's tests run one after the other; files are shared out among the processors.
+# A file's tests run one after the other; files are shared out among the processors, in the order of tests/work_order.py.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow and not browser"
@@ -31,7 +31,7 @@ lint: $(VENV)/.dev
 
 # Which lines of lag_core no test runs; fails below 92 %. Quicker on Python 3.12 or newer.
 coverage: $(VENV)/.dev
-	OMP_NUM_THREADS=1 COVERAGE_CORE=sysmon $(BIN)/python -m pytest -n auto --dist loadfile --cov
+	OMP_NUM_THREADS=1 COVERAGE_CORE=sysmon $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov
 
 # Do the tests notice a changed program? For maintainers; a quarter of an hour.
 mutants: $(VENV)/.dev

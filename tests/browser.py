@@ -14,11 +14,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
@@ -53,10 +53,20 @@ def chromium_path() -> str:
     pytest.skip(message)
 
 
+LAST_PORT = [0]
+"""Port of the last server. To Chromium the next one there is the same site, whose scripts it has compiled already."""
+
+
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """The last server's port if nobody listens there now, else any."""
+    for wanted in (LAST_PORT[0], 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", wanted))
+                LAST_PORT[0] = probe.getsockname()[1]
+                break
+    return LAST_PORT[0]
 
 
 def _healthy(url: str) -> bool:
@@ -108,6 +118,25 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
+class Shared:
+    """What browser tests that follow one another have in common, made when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._made: dict[str, Any] = {}
+
+    def once(self, name: str, make: Callable[[], AbstractContextManager[Any]]) -> Any:
+        """What `make` gives when it is entered, the same until `close`."""
+        if name not in self._made:
+            self._made[name] = self._open.enter_context(make())
+        return self._made[name]
+
+    def close(self) -> None:
+        """End all of it."""
+        self._made.clear()
+        self._open.close()
+
+
 PROBE = re.compile(r"/[^/]+/_stcore/(health|host-config)")
 """Opened at a page's own address, Streamlit's client first looks for its server below that address, in vain."""
 
@@ -118,6 +147,12 @@ def _complaints(message: ConsoleMessage) -> list[str]:
     if message.type != "error" or PROBE.fullmatch(urlsplit(where).path):
         return []
     return [f"{message.text} ({where})"]
+
+
+def _foreign(url: str) -> list[str]:
+    """The address if it is another machine's: the app fetches nothing from elsewhere."""
+    parts = urlsplit(url)
+    return [f"asks for {url}"] if parts.scheme in ("http", "https") and parts.hostname != "127.0.0.1" else []
 
 
 IDLE: WeakKeyDictionary[Browser, dict[float, list[Page]]] = WeakKeyDictionary()
@@ -139,7 +174,8 @@ def window(
     calm: bool = True,
     fresh: bool = False,
 ) -> Iterator[Page]:
-    """A page at `url`. Errors in its console fail the test when the block ends without another error.
+    """A page at `url`. Errors in its console, and requests to other machines, fail the test when the block ends without
+    another error.
 
     It may be an earlier window's, emptied: no document, cookies or storage are left, and it is another session for
     the server. `fresh`: a new one, for tests of the browser's history, and for those that listen to the page.
@@ -152,6 +188,7 @@ def window(
     listeners = {
         "console": lambda message: complaints.extend(_complaints(message)),
         "pageerror": lambda error: complaints.append(str(error)),
+        "request": lambda request: complaints.extend(_foreign(request.url)),
     }
     for event, listener in listeners.items():
         page.on(event, listener)  # type: ignore[call-overload]
@@ -159,7 +196,7 @@ def window(
     try:
         page.goto(url)
         yield page
-        assert not complaints, f"the browser's console has errors: {complaints}"
+        assert not complaints, f"the browser complains: {complaints}"
         for event, listener in listeners.items():
             page.remove_listener(event, listener)
         if not fresh:

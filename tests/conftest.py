@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from functools import cache
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browser import chromium, served
+from browser import Shared, chromium, served
 from repository import ROOT
+from work_order import longest_first
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -43,16 +46,40 @@ def one_look_for_components() -> None:
             manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Headless Chromium."""
-    with chromium() as started:
-        yield started
+SHARED = Shared()
+BROWSER_FILES = pytest.StashKey[set[Path]]()
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app on the runs that ship, with nothing kept of earlier sessions."""
-    cache = tmp_path_factory.mktemp("cache")
-    with served("dashboard/app.py", {"LAG_RUNS": str(ROOT / "checkpoints"), "LAG_CACHE": str(cache)}) as url:
+def browser() -> Browser:
+    """Headless Chromium; files of browser tests that follow one another share it."""
+    return SHARED.once("chromium", chromium)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The app on the runs that ship, with nothing kept at first; browser files that follow one another share it."""
+    return SHARED.once("app", partial(_app, tmp_path_factory))
+
+
+@contextmanager
+def _app(folders: pytest.TempPathFactory) -> Iterator[str]:
+    variables = {"LAG_RUNS": str(ROOT / "checkpoints"), "LAG_CACHE": str(folders.mktemp("cache"))}
+    with served("dashboard/app.py", variables) as url:
         yield url
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[BROWSER_FILES] = {item.path for item in items if item.get_closest_marker("browser")}
+    if hasattr(config, "workerinput"):
+        longest_first(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Playwright's event loop runs as long as Chromium does; a file of other tests may start one of its own."""
+    try:
+        return (yield)
+    finally:
+        if nextitem is None or nextitem.path not in item.config.stash[BROWSER_FILES]:
+            SHARED.close()

@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from browser import chromium, served, settle, window
+from browser import served, settle, window
 from repository import ROOT
-from small_aerial import CONFIG
+from small_aerial import train_small
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -21,9 +21,7 @@ RUN = "aerial-2-2-1-finetune"
 def runs(tmp_path_factory):
     """A folder with one tiny trained run."""
     root = tmp_path_factory.mktemp("runs")
-    (root / "small.toml").write_text(CONFIG)
-    command = [sys.executable, "-m", "lag_core", "train", "--config", root / "small.toml", "--quiet"]
-    subprocess.run([*command, "--method", "finetune", "--out", root / RUN], check=True, cwd=ROOT, timeout=300)
+    train_small(root, "finetune")
     return root
 
 
@@ -40,13 +38,12 @@ def test_three_sessions_see_what_each_saw_alone(runs, tmp_path):
 
 
 @pytest.mark.timeout(600)
-def test_three_browsers_keep_their_own_channel_step_and_class(runs):
+def test_three_browsers_keep_their_own_channel_step_and_class(browser, runs):
     """What one chooses while the others look on is in its own address and headings alone."""
     wanted = [("3", "1", "building"), ("5", "2", "tree"), ("11", "2", "car")]
     blank = "about:blank"
     with (
         served("dashboard/app.py", {"LAG_RUNS": str(runs)}) as url,
-        chromium() as browser,
         window(browser, blank) as a,
         window(browser, blank) as b,
         window(browser, blank) as c,

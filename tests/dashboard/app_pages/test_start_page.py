@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from browser import chromium, served, settle, window
+from browser import served, settle, window
 from repository import ROOT
 from small_runs import write_run
 from streamlit.testing.v1 import AppTest
@@ -91,16 +91,12 @@ setInterval(look, 100);
 
 
 @pytest.mark.browser
-def test_it_plays_once_and_leads_to_why():
-    with (
-        served("dashboard/app.py", {"LAG_RUNS": str(ROOT / "checkpoints")}) as url,
-        chromium() as browser,
-        window(browser, "about:blank", width=1280, height=800, fresh=True) as shown,
-    ):
+def test_it_plays_once_and_leads_to_why(browser, address):
+    with window(browser, "about:blank", width=1280, height=800, fresh=True) as shown:
         shown.set_default_timeout(120_000)
         shown.emulate_media(reduced_motion="no-preference")
         shown.add_init_script(SEEN)
-        shown.goto(url)
+        shown.goto(address)
         shown.wait_for_function("window.seen?.length == 2")
         assert [tag[:6] for tag in shown.evaluate("window.seen")] == ["Step 0", "Step 1"]
         settle(shown)
@@ -119,10 +115,9 @@ document.addEventListener("lag:painted", () => {
 
 
 @pytest.mark.browser
-def test_the_first_picture_does_not_wait_for_what_stands_around_it():
+def test_the_first_picture_does_not_wait_for_what_stands_around_it(browser):
     with (
         served("dashboard/app.py", {"LAG_RUNS": str(ROOT / "checkpoints")}) as url,
-        chromium() as browser,
         window(browser, "about:blank", width=1280, height=800, fresh=True) as shown,
     ):
         shown.set_default_timeout(120_000)

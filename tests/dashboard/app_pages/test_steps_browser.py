@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from browser import screenshot, served, settle, window
 from PIL import Image
-from repository import ROOT
-from small_aerial import CONFIG
+from small_aerial import train_small
 
 pytestmark = pytest.mark.browser
 
@@ -20,11 +17,7 @@ pytestmark = pytest.mark.browser
 def address(tmp_path_factory):
     """The app on two runs of the same task."""
     root = tmp_path_factory.mktemp("runs")
-    (root / "small.toml").write_text(CONFIG)
-    for method in ("finetune", "reference"):
-        command = [sys.executable, "-m", "lag_core", "train", "--config", root / "small.toml", "--quiet"]
-        command += ["--method", method, "--out", root / f"aerial-2-2-1-{method}"]
-        subprocess.run(command, check=True, cwd=ROOT, timeout=240)
+    train_small(root, "finetune", "reference")
     with served("dashboard/app.py", {"LAG_RUNS": str(root)}) as url:
         yield f"{url}/steps"
 

@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from browser import chromium, window
+from browser import window
 
 from dashboard.components.assets import source
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    with chromium() as browser, window(browser, "about:blank") as found:
+def page(browser: Browser) -> Iterator[Page]:
+    with window(browser, "about:blank", fresh=True) as found:
         found.add_script_tag(content=source("payload.js"))
         yield found
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from browser import chromium, figure, served, settle, window
-from playwright.sync_api import Page, expect
-from repository import ROOT
+from browser import figure, settle, window
+from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.browser
 
@@ -15,13 +14,9 @@ STATE = "run=animals-3-1-finetune&run2=animals-3-1-lagplus&step=3&class=dog"
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
+def page(browser: Browser, address: str) -> Iterator[Page]:
     """Overview, on runs that ship."""
-    with (
-        served("dashboard/app.py", {"LAG_RUNS": str(ROOT / "checkpoints")}) as url,
-        chromium() as browser,
-        window(browser, f"{url}/overview?{STATE}", width=1280, height=900) as opened,
-    ):
+    with window(browser, f"{address}/overview?{STATE}", width=1280, height=900) as opened:
         opened.locator(".js-plotly-plot[tabindex]").first.wait_for()
         for view in ("iou-by-step-and-class", "confusion"):
             figure(opened, view)
@@ -67,5 +62,5 @@ def test_enter_chooses_the_cell(page: Page) -> None:
     plot.focus()
     for key in ("ArrowDown", "ArrowDown", "ArrowDown", "ArrowRight", "Enter"):  # the third class, after step 1
         page.keyboard.press(key)
-    expect(page.get_by_role("slider", name="Step Step")).to_have_value("1")
+    expect(page.get_by_role("slider", name="Step Step")).to_have_value("1", timeout=60_000)
     page.wait_for_function("location.search.includes('step=1')")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import chromium, served, settle
+from browser import served, settle, window
 from repository import ROOT
 from small_runs import write_run
 from streamlit.testing.v1 import AppTest
@@ -156,11 +156,11 @@ def test_every_page_works_on_the_dog(slug, monkeypatch, app):
 
 
 @pytest.mark.browser
-def test_the_first_page_shows_the_dog_and_who_made_it():
-    with served("dashboard/app.py", {"LAG_RUNS": str(CHECKPOINTS), "LAG_DATA": ""}) as url, chromium() as browser:
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
-        page.set_default_timeout(60_000)
-        page.goto(url)
+def test_the_first_page_shows_the_dog_and_who_made_it(browser):
+    with (
+        served("dashboard/app.py", {"LAG_RUNS": str(CHECKPOINTS), "LAG_DATA": ""}) as url,
+        window(browser, url, width=1280, height=800) as page,
+    ):
         page.wait_for_selector(".js-plotly-plot .main-svg")
         settle(page)
         side = page.get_by_test_id("stSidebar")
