@@ -83,3 +83,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     finally:
         if nextitem is None or nextitem.path not in item.config.stash[BROWSER_FILES]:
             SHARED.close()
+
+
+def pytest_unconfigure() -> None:
+    """Where the run was stopped, no last test ended what is shared."""
+    SHARED.close()

@@ -10,6 +10,7 @@ LONGEST = (
     "test_import_peers.py",
     "test_import_pages.py",
     "test_training.py",
+    "test_adapters.py",
     "test_resume.py",
     "test_advice.py",
     "test_published_configs.py",
