@@ -6,8 +6,10 @@ import ast
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,9 @@ from lag_core.cli import main
 from lag_core.commands.train import read_config
 from lag_core.config import Config, MethodConfig
 from lag_core.loss_terms import LOSS_TERMS
+from lag_core.runs import RunError
 from lag_core.training.continual import train
+from lag_core.training.finite import NotFiniteError
 from lag_core.training.reporting import Reporter
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -37,19 +41,22 @@ ABRUPT: Sections = {
 }
 """The ASPP is thrown off when it joins at step 1."""
 HOT_ASPP: Sections = {"optim": {"lr_aspp": 30.0, "lr_head": 0.01, "epochs": 6}}
-HOT_HEAD: Sections = {"optim": {"lr_aspp": 0.01, "lr_head": 30.0, "epochs": 6}}
+HOT_HEADS: tuple[Sections, ...] = tuple(
+    {"optim": {"lr_aspp": 0.01, "lr_head": rate, "epochs": 6}} for rate in (30.0, 22.0, 20.0, 18.0, 16.0, 14.0)
+)
+"""Rounding, which differs between processors, decides which of them falls ill and yet trains to its end."""
 IDLE: Sections = {"method": {"kd_latent": 1e-7}, "optim": {"extractor_delay": 0.0, "lr_aspp_later": 1e-3}}
 
-CASES: dict[str, tuple[str, Sections, str, Sections]] = {
-    "lower lr_head": ("finetune", HOT_HEAD, ILL.format(0), {"optim": {"lr_head": 0.01}}),
-    "lower lr_aspp": ("finetune", HOT_ASPP, ILL.format(0), {"optim": {"lr_aspp": 0.001}}),
-    "steadiness": ("lag", ABRUPT, ILL.format(1), {"optim": {"steadiness": 0.5}}),
-    "clip": ("lag", ABRUPT, ILL.format(1), {"optim": {"clip": 0.001}}),
-    "lower lr_aspp_later": ("lag", ABRUPT, ILL.format(1), {"optim": {"lr_aspp_later": 1e-4}}),
-    "raise a term": ("lag", IDLE, "step 1: term kd_latent moved nothing", {"method": {"kd_latent": 10.0}}),
-    "drop a term": ("lag", IDLE, "step 1: term kd_latent moved nothing", {"method": {"kd_latent": 0.0}}),
+CASES: dict[str, tuple[str, tuple[Sections, ...], str, Sections]] = {
+    "lower lr_head": ("finetune", HOT_HEADS, ILL.format(0), {"optim": {"lr_head": 0.01}}),
+    "lower lr_aspp": ("finetune", (HOT_ASPP,), ILL.format(0), {"optim": {"lr_aspp": 0.001}}),
+    "steadiness": ("lag", (ABRUPT,), ILL.format(1), {"optim": {"steadiness": 0.5}}),
+    "clip": ("lag", (ABRUPT,), ILL.format(1), {"optim": {"clip": 0.001}}),
+    "lower lr_aspp_later": ("lag", (ABRUPT,), ILL.format(1), {"optim": {"lr_aspp_later": 1e-4}}),
+    "raise a term": ("lag", (IDLE,), "step 1: term kd_latent moved nothing", {"method": {"kd_latent": 10.0}}),
+    "drop a term": ("lag", (IDLE,), "step 1: term kd_latent moved nothing", {"method": {"kd_latent": 0.0}}),
 }
-"""Advice -> method, settings that call for it, beginning of the warning, the advice taken."""
+"""Advice -> method, settings (the first that call for it count), beginning of the warning, the advice taken."""
 
 
 @pytest.fixture(autouse=True)
@@ -62,20 +69,40 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shapes(tmp_path_factory.mktemp("data") / "shapes")
 
 
-def told(root: Path, out: Path, method: str, sections: Sections, pattern: str) -> list[str]:
-    run = tiny_run(root, out, method, **sections)
-    return [w for w in run.warnings if re.match(pattern, w)]
+class Told:
+    """Warnings of tiny runs. The same settings make the same run, which is trained once for all tests that need it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.warnings: dict[str, list[str]] = {}
+
+    def __call__(self, root: Path, method: str, sections: Sections, pattern: str) -> list[str]:
+        key = json.dumps([str(root), method, sections], sort_keys=True)
+        if key not in self.warnings:
+            run = tiny_run(root, Path(mkdtemp(dir=self.folder)) / "run", method, **sections)
+            self.warnings[key] = list(run.warnings)
+        return [w for w in self.warnings[key] if re.match(pattern, w)]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    return Told(tmp_path_factory.mktemp("told"))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_advice_on_training_helps(root: Path, tmp_path: Path, name: str) -> None:
+def test_an_advice_on_training_helps(root: Path, told: Told, name: str) -> None:
     method, ill, pattern, cure = CASES[name]
-    before = told(root, tmp_path / "ill", method, ill, pattern)
-    assert before, "the settings call for the advice"
+    found = None
+    for sections in ill:
+        with suppress(NotFiniteError, RunError):  # it did not train to its end
+            if before := told(root, method, sections, pattern):
+                found = sections
+                break
+    assert found is not None, "the settings call for the advice"
     key = next(f"{section}.{key}" for section, table in cure.items() for key in table)
     assert any(key in sentence for sentence in before), "the warning names the key"
-    merged = configuration.merge([ill, cure])
-    assert told(root, tmp_path / "cured", method, merged, pattern) == []
+    merged = configuration.merge([found, cure])
+    assert told(root, method, merged, pattern) == []
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +135,13 @@ LEARNS_LATER = {"lr_head_later": 0.05, "epochs_later": 40}
     ],
 )
 def test_a_class_that_is_never_predicted_is_after_the_advice(
-    plain: tuple[Path, Path], tmp_path: Path, step: int, key: str, ill: dict[str, Any], cured: dict[str, Any]
+    plain: tuple[Path, Path], told: Told, step: int, key: str, ill: dict[str, Any], cured: dict[str, Any]
 ) -> None:
     root, weights = plain
     method, backbone = ("reference" if step else "finetune"), {"model": {"weights": str(weights)}}
-    before = told(root, tmp_path / "ill", method, learns(**ill) | backbone, SILENT.format(step))
+    before = told(root, method, learns(**ill) | backbone, SILENT.format(step))
     assert before and all(f"optim.{key}" in sentence for sentence in before)
-    assert told(root, tmp_path / "cured", method, learns(**cured) | backbone, SILENT.format(step)) == []
+    assert told(root, method, learns(**cured) | backbone, SILENT.format(step)) == []
 
 
 def named_keys(*files: str) -> set[str]:
