@@ -35,7 +35,7 @@ from lag_core.training import surroundings
 from lag_core.training.allocation import LARGEST, Allocation
 from lag_core.training.evaluation import Validation, metrics_entry, whole
 from lag_core.training.features import FeatureStore, NoStore, Views, batch_order, collect_views, iterations_per_epoch
-from lag_core.training.finite import NotFiniteError
+from lag_core.training.finite import NotFiniteError, check_ending
 from lag_core.training.health import silent_class
 from lag_core.training.journal import Journal, new_info
 from lag_core.training.loading import Order, WorkerLost
@@ -460,6 +460,7 @@ class ContinualTraining:
         """Measure and write a step."""
         model, step = loop.student.eval(), loop.step
         analysis = loop.objective.finish(model, loop.teacher, batches.plain(shared=True), loop.trunk_trains)
+        check_ending(model, analysis)
         measured = self.validation.measure([model], self.config.method.loss, self.reporter.bar)[0]
         metrics = metrics_entry(step, measured, len(self.validation.ids))
         self._tell([silent_class(step, name) for name in self._silent_classes(whole(measured), step)])

@@ -1,19 +1,21 @@
-"""Whether the loss terms are finite numbers."""
+"""Whether the loss terms, and what a step ends with, are finite numbers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lag_core.analysis_arrays import LARGEST
 from lag_core.method.objective import Term
 from lag_core.sentences import Said
 
 
 class NotFiniteError(Said, RuntimeError):
-    """A loss term became NaN or infinite."""
+    """A loss term, a weight or a measured value became NaN or infinite."""
 
 
 def check_finite(terms: Mapping[str, Term]) -> None:
@@ -51,6 +53,20 @@ class FiniteCheck:
         for name, bad in zip(broken, found, strict=True):
             if bad:
                 raise _error(name, "not finite")
+
+
+def check_ending(model: nn.Module, analysis: Mapping[str, np.ndarray]) -> None:
+    """NotFiniteError if a trained step holds values that no later step could go on from.
+
+    The last update can break what each loss before it did not show. `analysis`: what the step measured, by name.
+    """
+    weights = (name for name, tensor in model.state_dict().items() if not tensor.isfinite().all())
+    measured = (name for name, array in analysis.items() if array.size and not np.abs(array).max() <= LARGEST**2)
+    broken = next(weights, None) or next(measured, None)
+    if broken is not None:
+        raise NotFiniteError(
+            f"the training diverged: {broken} is not finite at the step's end; lower the learning rate"
+        )
 
 
 def _error(name: str, value: str) -> NotFiniteError:

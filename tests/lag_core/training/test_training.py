@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -284,6 +285,27 @@ def test_the_data_fraction_keeps_the_first_images_of_later_steps(root: Path, tmp
 def test_a_step_with_few_images_trains_its_least_number_of_iterations(root: Path, tmp_path: Path) -> None:
     run = tiny_run(root, tmp_path / "few", "finetune", optim={"min_iterations": 11})
     assert [s.iterations for s in run.steps[1:]] == [11, 11]
+
+
+@pytest.mark.parametrize("what", ["weight", "prototype"])
+def test_a_step_that_ends_outside_the_numbers_is_not_written(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Else the next step would stop with a damaged file, and the cause would not be said."""
+
+    class Ends(Objective):
+        def finish(self, student: Any, *others: Any) -> dict[str, np.ndarray]:
+            measured = super().finish(student, *others)
+            if self.step == 1:
+                broken = measured["prototypes.mean"] if what == "prototype" else next(student.parameters()).data
+                broken[0] = math.nan
+            return measured
+
+    monkeypatch.setattr("lag_core.training.continual.Objective", Ends)
+    with pytest.raises(NotFiniteError, match=r"the training diverged: .* is not finite at the step's end"):
+        train(tiny_config(root, "lag"), tmp_path / "run", reporter=Reporter(quiet=True))
+    run = open_run(tmp_path / "run")
+    assert run.status == "failed" and len(run.steps) == 1 and not run.faults()
 
 
 def test_loss_that_leaves_the_numbers_stops_with_the_terms_name(
