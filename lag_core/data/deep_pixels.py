@@ -69,6 +69,6 @@ def range_of(pictures: Iterable[np.ndarray]) -> Range:
     counts = np.zeros(65_536, np.int64)
     for pixels in pictures:
         counts += np.bincount(pixels.ravel(), minlength=65_536)
-    below = counts.cumsum() / max(counts.sum(), 1)
+    below = counts.cumsum() / max(int(counts.sum()), 1)
     low, high = (int(np.searchsorted(below, share / 100)) for share in (LOW, HIGH))
     return float(low), float(max(high, low + 1))

@@ -50,7 +50,7 @@ def signed(values: np.ndarray, high: float) -> np.ndarray:
 
 def strongest(profiles: Sequence[np.ndarray], most: int = MOST_CHANNELS) -> np.ndarray:
     """Channels with the largest relevance of either sign in any profile [C], strongest of the first one first."""
-    reach = np.max([np.abs(p) for p in profiles], 0)
+    reach = np.abs(np.stack(profiles)).max(0)
     chosen = np.argsort(-reach, kind="stable")[:most]
     return chosen[np.argsort(-profiles[0][chosen], kind="stable")]
 
