@@ -36,7 +36,7 @@ def draw(catalogue: Catalogue) -> None:
         st.markdown("##### You have checkpoints of another system")
         st.markdown("They are imported at the command line; the run then appears here:")
         st.code(commands.IMPORT, language="bash", wrap_lines=True)
-        st.markdown("##### You have no run yet")
+        st.markdown("##### You have no checkpoints")
         st.markdown("Train a small run; it takes some minutes on two cores:")
         st.code(commands.TRAIN, language="bash", wrap_lines=True)
 
