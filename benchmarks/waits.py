@@ -46,12 +46,16 @@ def in_milliseconds(values: Sequence[float]) -> dict[str, float]:
 
 
 def first_picture(runs: Path, times: int, threads: int) -> dict[str, Any]:
-    """Seconds from `streamlit run` to the first photograph and to the first plot; the browser is open already."""
-    photographs, plots, cpu = [], [], []
+    """Seconds from `streamlit run` to the server's answer, the first photograph and the first plot.
+
+    The browser is open already.
+    """
+    answers, photographs, plots, cpu = [], [], [], []
     with chromium() as browser:
         for _ in range(times):
             page = browser.new_page(viewport={"width": 1280, "height": 800})
             with served(runs, threads) as server:
+                answers.append(time.perf_counter() - server.started)
                 page.goto(server.url, wait_until="commit", timeout=120_000)
                 page.wait_for_function(FIRST_PHOTOGRAPH, timeout=120_000)
                 photographs.append(time.perf_counter() - server.started)
@@ -60,6 +64,7 @@ def first_picture(runs: Path, times: int, threads: int) -> dict[str, Any]:
                 plots.append(time.perf_counter() - server.started)
                 page.close()
     return {
+        "answer_s": [round(s, 2) for s in answers],
         "photograph_s": [round(s, 2) for s in photographs],
         "plot_s": [round(s, 2) for s in plots],
         "median_s": round(statistics.median(photographs), 2),
