@@ -44,7 +44,7 @@ def place(name: str, height: int) -> None:
 
 
 def place_after_picture(name: str, height: int) -> None:
-    """Room of so many pixels for what is kept back until the first picture is drawn."""
+    """Empty space of this many pixels for what is held back until the first picture is drawn."""
     st.container(key=f"after-{name}", height=height, border=False)
 
 

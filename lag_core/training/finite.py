@@ -56,9 +56,9 @@ class FiniteCheck:
 
 
 def check_ending(model: nn.Module, analysis: Mapping[str, np.ndarray]) -> None:
-    """NotFiniteError if a trained step holds values that no later step could go on from.
+    """NotFiniteError if a weight or a measured array of a trained step is not finite.
 
-    The last update can break what each loss before it did not show. `analysis`: what the step measured, by name.
+    No loss is computed after the last update, so the losses do not show what it broke. `analysis`: arrays by name.
     """
     weights = (name for name, tensor in model.state_dict().items() if not tensor.isfinite().all())
     measured = (name for name, array in analysis.items() if array.size and not np.abs(array).max() <= LARGEST**2)
