@@ -30,7 +30,12 @@ def waits_for_picture(page: str) -> bool:
     """Whether a page holds back everything but its picture, until the browser has drawn the first one of a session."""
     if is_near(page):
         st.session_state[_SEEN] = True
-    return not st.session_state.get(_SEEN, False)
+    return not st.session_state.setdefault(_SEEN, False)
+
+
+def picture_awaited() -> bool:
+    """Whether a page of this session holds something back until the browser has drawn the first picture."""
+    return st.session_state.get(_SEEN) is False
 
 
 def watch(page: str) -> None:

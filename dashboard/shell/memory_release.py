@@ -16,18 +16,34 @@ from lag_core import allocator
 TRIM_SECONDS = 20.0
 """The heap is not searched for free pages more often."""
 
+SPARE_SECONDS = 1.0
+"""After a run of the script that imported modules: what it drew is on its way to the browser by then."""
+
 _lock = threading.Lock()
 _modules = 0
+_pending: threading.Timer | None = None
 _trimmed = 0.0
 
 
 def tidy() -> None:
     """Call it at the end of a run."""
-    _spare_modules()
+    _spare_modules_soon()
     _trim()
 
 
-def _spare_modules() -> None:
+def _spare_modules_soon() -> None:
+    """Call `spare_modules` when the answer has been sent: it takes 0.2 to 0.3 s."""
+    global _pending
+    with _lock:
+        if len(sys.modules) == _modules or (_pending is not None and _pending.is_alive()):
+            return
+        _pending = threading.Timer(SPARE_SECONDS, spare_modules)
+        _pending.daemon = True
+        _pending.name = "spare-modules"
+        _pending.start()
+
+
+def spare_modules() -> None:
     """Exempt all current objects from collection, if modules were imported since the last call."""
     global _modules
     with _lock:

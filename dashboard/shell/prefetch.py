@@ -18,17 +18,18 @@ from dataclasses import replace
 import streamlit as st
 
 from dashboard.cache.loaders import UPLOAD
+from dashboard.components import in_view
 from dashboard.page import Page
 from dashboard.picture import stepwise
 from dashboard.shell import memory_release
 
 NAME = "work-ahead"
 
-PAUSE = 2.0
+PAUSE = 1.5
 """Seconds in which the browser, often on the same machine, can use the processor to draw the first page."""
 
-SLOWER = 3.0
-"""The same as a multiple of the first run's time: on a busy machine the browser takes longer too."""
+LONGEST_PAUSE = 4.0
+"""The same at most, however long the first run took. On Start the browser has said before that it drew the picture."""
 
 _log = logging.getLogger(__name__)
 _begun = threading.Lock()
@@ -36,13 +37,16 @@ _begun = threading.Lock()
 
 
 def begin(page: Page, slugs: Sequence[str], took: float) -> None:
-    """Start the work for the pages `slugs`, in their order; call it when the first page has been drawn.
+    """Start the work for the pages `slugs`, in their order; call it at the end of each run of the script.
 
-    took: seconds that the script took to draw it.
+    took: seconds that this run took.
 
-    Only with a browser: a test that runs the script by itself computes what it asks for.
+    Only with a browser: a test that runs the script by itself computes what it asks for. Where a page holds back
+    everything but its picture, the work starts after the picture is drawn.
     """
     if not st.context.url or page.last_step < 0 or not page.image_id or page.image_id.startswith(UPLOAD):
+        return
+    if in_view.picture_awaited():
         return
     if _begun.acquire(blocking=False):
         logging.getLogger("streamlit.runtime.scriptrunner_utils.script_run_context").addFilter(_of_a_session)
@@ -52,8 +56,8 @@ def begin(page: Page, slugs: Sequence[str], took: float) -> None:
 
 
 def pause(took: float) -> float:
-    """Seconds to wait, for a first run of the script that took so long."""
-    return max(PAUSE, SLOWER * took)
+    """Seconds to wait after a run of the script that took so long: a busy machine needs longer to draw it."""
+    return min(max(PAUSE, took), LONGEST_PAUSE)
 
 
 def _begin_later(page: Page, slugs: Sequence[str], seconds: float) -> None:
@@ -74,7 +78,7 @@ def work(page: Page, slugs: Sequence[str]) -> None:
                 module.ahead(page)
         except Exception:
             _log.debug("Working ahead for %s ended early", slug, exc_info=True)
-        memory_release.tidy()
+        memory_release.spare_modules()
     _other_steps(page)
 
 

@@ -64,6 +64,12 @@ def render(page: Page) -> None:
         _what_it_was(page)
 
 
+def ahead(page: Page) -> None:
+    """Compute what the page shows first, without drawing it."""
+    scores(page.run, None, None)
+    wall.look_ahead(page)
+
+
 def _other_scores(page: Page, domain: str | None, own: MeasuredOn | None) -> Scores | None:
     """Of the compared run: on the same pictures where it knows them, else on all of its own."""
     if page.run2 is None:

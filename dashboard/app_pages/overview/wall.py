@@ -153,6 +153,21 @@ def _table(page: Page, pictures: PictureSet, found: Sequence[Worst]) -> dict[str
     }
 
 
+def look_ahead(page: Page) -> None:
+    """Make the thumbnails that the wall and the gallery show first."""
+    pictures = loaders.picture_set(page.run, page.data_root)
+    if pictures is None or page.last_step < 1:
+        return
+    scope, order = _scope_at_first(pictures), _order_at_first(page.step)
+    known = scope == ONE and page.cls < page.run.labels.seen(page.step)
+    asked = Asked(page.step, page.cls if known else None, order=order)
+    worst = [pictures.ids[one.place] for one in fates.worst(pictures, page.run.labels).values() if one.place >= 0]
+    ordered = [pictures.ids[place] for place in fates.ordered(pictures, page.run.labels, asked)]
+    at = ordered.index(page.image_id) // PAGE_SIZE if page.image_id in ordered else 0  # the gallery opens there
+    for image_id in {*worst, *ordered[at * PAGE_SIZE : (at + 1) * PAGE_SIZE]} & _here(page):
+        loaders.thumbnail(page.run, page.data_root, image_id, SIDE)
+
+
 # ---------------------------------------------------------------------- all pictures
 
 
@@ -184,7 +199,7 @@ def _asked(page: Page, pictures: PictureSet) -> Asked:
     one, two, three, four = st.columns(4, gap="small")
     with one:
         scope = settings.select(
-            "Pixels of", "wall-of", (ONE, EVERY), EVERY if pictures.kind == "photographs" else ONE,
+            "Pixels of", "wall-of", (ONE, EVERY), _scope_at_first(pictures),
             names=lambda v: own if v == ONE else "all classes",
             help="The class is that of the sidebar.",
         )  # fmt: skip
@@ -198,13 +213,21 @@ def _asked(page: Page, pictures: PictureSet) -> Asked:
     asked = Asked(page.step, cls, fate, called)
     with four:
         orders = fates.orders_known(pictures, asked)
-        default = "pair" if called is not None else "lost" if page.step else "right"
+        default = "pair" if called is not None else _order_at_first(page.step)
         order = settings.select("Sorted by", "sorted-by", orders, default, names=fates.ORDERS.__getitem__)
     if scope == ONE and cls is None:
         st.caption(
             f"{untrusted.name(page.class_info.name, 40)} is not known at step {page.step}: all classes are shown."
         )
     return Asked(page.step, cls, fate, called, order)
+
+
+def _scope_at_first(pictures: PictureSet) -> str:
+    return EVERY if pictures.kind == "photographs" else ONE
+
+
+def _order_at_first(step: int) -> str:
+    return "lost" if step else "right"
 
 
 def _choose_called(page: Page, pictures: PictureSet, cls: int | None) -> int | None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from shapes import tiny_run, write_shapes
 from streamlit.testing.v1 import AppTest
 
 from dashboard.app import PAGES
+from dashboard.app_pages.overview import wall
 from dashboard.app_pages.prototypes import maps
 from dashboard.app_pages.relevance import maps as relevance_maps
+from dashboard.cache import loaders
 from dashboard.cache.memory_cache import SHELF
+from dashboard.components import in_view
 from dashboard.page import Page
 from dashboard.shell import prefetch
 from lag_core.data.pictures import read_mask
@@ -107,4 +112,33 @@ def test_it_begins_once_for_a_browser_and_a_picture_of_the_run(page, monkeypatch
 
 def test_a_slow_machine_has_longer_for_its_first_picture():
     """The work ahead once took the processor from the browser before the first photograph was drawn."""
-    assert prefetch.pause(0.1) == prefetch.PAUSE < 10 < prefetch.pause(5.0)
+    assert prefetch.pause(0.1) == prefetch.PAUSE < 3 == prefetch.pause(3.0)
+    assert prefetch.pause(60.0) == prefetch.LONGEST_PAUSE
+
+
+def test_it_waits_until_the_browser_has_drawn_the_picture(page, monkeypatch):
+    """It once waited three times as long as the first run had taken: after ten seconds of reading little was done."""
+    begun = []
+    monkeypatch.setattr(prefetch.st, "context", SimpleNamespace(url="http://localhost"))
+    monkeypatch.setattr(prefetch, "_begun", SimpleNamespace(acquire=lambda blocking: begun.append(True)))
+    monkeypatch.setattr(in_view, "picture_awaited", lambda: True)
+    prefetch.begin(page, ["steps"], 0.0)
+    assert not begun
+    monkeypatch.setattr(in_view, "picture_awaited", lambda: False)
+    prefetch.begin(page, ["steps"], 0.0)
+    assert begun
+
+
+def test_overview_finds_its_thumbnails_made(page, monkeypatch):
+    small_jpeg = loaders._small_jpeg
+
+    def refuse_large(pixels, side):
+        assert side != wall.SIDE, "made again"
+        return small_jpeg(pixels, side)
+
+    wall.look_ahead(page)
+    monkeypatch.setattr(loaders, "_small_jpeg", refuse_large)
+    at = AppTest.from_string("from dashboard.app import main\nmain(default='overview')", default_timeout=120)
+    at.query_params.update({"run": page.run.name, "run2": page.run2.name, "image": page.image_id, "class": "red"})
+    at.run()
+    assert not at.exception and not at.error, [e.value for e in at.error]
