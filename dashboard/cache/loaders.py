@@ -46,9 +46,9 @@ UPLOAD = "upload:"
 UPLOADS_KEPT = 4
 """Uploaded pictures that a session keeps; the oldest goes first."""
 
-TRACES = Shelf(256 * 2**20)
+TRACES = Shelf(128 * 2**20, least=4)
 """Traces of pictures through a run's steps, for all sessions: Z and logits of every step, and the features
-if all steps share them."""
+if all steps share them. Four are kept however large they are: two pictures in a run and in the compared one."""
 
 _UPLOADS = "_uploads"
 

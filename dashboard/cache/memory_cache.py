@@ -29,10 +29,11 @@ OVERHEAD = 512
 
 
 class Shelf:
-    """Results by key, the least recently used first; together no larger than `limit` bytes, but for the newest."""
+    """Results by key, the least recently used first; together no larger than `limit` bytes, but for the newest `least`."""
 
-    def __init__(self, limit: int = LIMIT):
+    def __init__(self, limit: int = LIMIT, least: int = 1):
         self.limit = limit
+        self.least = least
         self.bytes = 0
         self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._lock = threading.Lock()
@@ -61,7 +62,7 @@ class Shelf:
             _, before = self._kept.pop(key, (None, 0))
             self._kept[key] = (value, size)
             self.bytes += size - before
-            while self.bytes > self.limit and len(self._kept) > 1:
+            while self.bytes > self.limit and len(self._kept) > self.least:
                 _, (_, gone) = self._kept.popitem(last=False)
                 self.bytes -= gone
 

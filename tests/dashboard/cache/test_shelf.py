@@ -50,6 +50,14 @@ def test_a_result_larger_than_the_shelf_is_kept_alone():
     assert found.bytes == 1000 + OVERHEAD
 
 
+def test_the_newest_few_stay_however_large_they_are():
+    """Two pictures in a run and in the compared one: otherwise each run of a page would compute both again."""
+    found = Shelf(limit=5000, least=4)
+    for key in range(6):
+        found.put(key, np.zeros(4000, np.uint8))
+    assert [key for key in range(6) if found.find(key) is not None] == [2, 3, 4, 5]
+
+
 def test_size_counts_arrays_and_bytes_wherever_they_are():
     value = [Maps((np.zeros((2, 3), np.float32),), b"12345"), {"k": np.zeros(7, np.int64)}, (None, "text", 3)]
     assert size_of(value) == 24 + 5 + 56
