@@ -29,7 +29,7 @@ OVERHEAD = 512
 
 
 class Shelf:
-    """Results by key, the least recently used first; together no larger than `limit` bytes, but for the newest `least`."""
+    """Results by key, the least recently used first; together at most `limit` bytes, but for the newest `least`."""
 
     def __init__(self, limit: int = LIMIT, least: int = 1):
         self.limit = limit

@@ -260,7 +260,7 @@ class Viewer {
     const { hidden, threshold } = this.settings;
     const errors = this.judging() && index !== this.props.truth;
     const parts = [layer.labels ?? layer.rgba, layer.grid?.name, hidden, layer.grid ? threshold : 0, errors, this.focused,
-      this.props.truth != null && this.props.layers[this.props.truth].labels, errors && layer.known, this.props.palette];
+      this.props.truth != null && this.props.layers[this.props.truth].labels, errors && layer.known, layer.clear, this.props.palette];
     const key = JSON.stringify(parts);
     let found = this.overlays.get(key);
     this.overlays.delete(key);
@@ -273,7 +273,7 @@ class Viewer {
   paintLabels(layer, errors) {
     const [width, height] = this.size;
     const { hidden, threshold } = this.settings;
-    const clear = errors ? [] : this.props.clear.filter((label) => label !== this.focused);
+    const clear = errors ? [] : layer.clear.filter((label) => label !== this.focused);
     const table = colourTable(this.props.palette, new Set([...hidden, ...clear]), errors ? null : this.focused);
     const sure = layer.grid && threshold > 0 ? this.confidenceOf(layer) : null;
     const truth = errors && this.layers[this.props.truth].map;

@@ -48,6 +48,7 @@ class Layer:
     group: layers that follow one another with the same group (a run) stand under its name.
     step: the layer is shown as soon as the reader chooses this step, if the layer of another step was shown.
     pending: the map is not ready yet, and the viewer says so.
+    clear: class indices that leave the photograph as it is (the background), unless the legend points at them.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Layer:
     known: tuple[int, ...] | None = None
     step: int | None = None
     pending: bool = False
+    clear: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,6 @@ def viewer(
     least: float = LEAST,
     play: bool = False,
     plain: bool = False,
-    clear: Collection[int] = (),
 ) -> ViewerEvent | None:
     """Show `image` (JPEG or PNG) under `layers`; returns what the user did since the last run, once.
 
@@ -152,8 +153,7 @@ def viewer(
     `viewer_settings(key)`. filename: stem of the PNG that is saved. least: the probability above which a class stood
     out where labels hold NOTHING; the read-out and the threshold keep to it. play: go once through the layers of the
     steps up to the one that is active, in the browser, when the viewer first has its pictures. plain: the picture and
-    its legend alone. clear: class indices that leave the photograph as it is (the background), unless the legend
-    points at them.
+    its legend alone.
 
     A value given here (active, opacity, …) wins over what was set in the browser only when it changes
     between runs. Raises ValueError, as a sentence, where shapes and counts do not fit together.
@@ -183,7 +183,6 @@ def viewer(
         "strip": strip,
         "play": play,
         "plain": plain,
-        "clear": sorted(int(c) for c in clear),
         "report": report,
         "height": height,
         "title": title,
@@ -255,6 +254,7 @@ def _layer_props(payload: Payload, layer: Layer, grid: ProbabilityGrid | None) -
         props["step"] = layer.step
     if layer.pending:
         props["pending"] = PENDING
+    props["clear"] = sorted(int(c) for c in layer.clear)
     if layer.known is not None:
         props["known"] = list(layer.known)
     if layer.labels is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import streamlit as st
@@ -14,6 +14,12 @@ from dashboard.page import Page, View
 from dashboard.picture import predictions
 from dashboard.picture.predictions import Shown
 from dashboard.state import selection, settings
+from lag_core.runs import Run
+
+
+def background(run: Run) -> tuple[int, ...]:
+    """The class index of the run's background, to be left clear in a layer of its classes; empty if it has none."""
+    return () if run.labels.background is None else (0,)
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,8 @@ def show_picture(
     """
     run = view.page.run
     palette, names = legend or (predictions.palette(run), predictions.class_names(run))
+    if legend is None:
+        layers = [replace(layer, clear=background(run)) for layer in layers]
     kept = kept_settings(key, len(names), split="side")
     pixel = kept_pixel(shown.size)
     event = viewer(
@@ -91,7 +99,6 @@ def show_picture(
         strip=strip,
         play=play,
         plain=plain,
-        clear=(0,) if legend is None and run.labels.background is not None else (),
         least=view.page.least,
         report=True,
         filename="-".join(part for part in (view.file_stem, name, f"step-{view.page.step}") if part),

@@ -1,4 +1,5 @@
-"""Captions and grey words as the browser computes them: a contrast of at least 4.5:1 on their ground (Chromium)."""
+"""Captions and grey words have a contrast of at least 4.5:1 on their ground, and the truth leaves a photograph's
+background as it is (Chromium)."""
 
 from __future__ import annotations
 
@@ -52,3 +53,16 @@ def test_captions_can_be_read(browser: Browser, address: str, slug: str, scheme:
         found = page.evaluate(CONTRASTS)
         assert len(found) >= most
         assert {text: round(ratio, 2) for text, ratio in found if ratio < LEAST} == {}
+
+
+CORNER = "(canvas) => [...canvas.getContext('2d').getImageData(2, 2, 1, 1).data]"
+
+
+@pytest.mark.parametrize("slug", ["steps", "forgetting"])
+def test_the_truth_does_not_paint_the_background(browser: Browser, address: str, slug: str) -> None:
+    """On Forgetting it was once painted black, the colour of that class."""
+    with window(browser, f"{address}/{slug}?{STATE}&image=photo:dog") as page:
+        small = page.locator(".viewer .item canvas")
+        small.nth(1).wait_for()
+        settle(page)
+        assert small.nth(1).evaluate(CORNER) == small.nth(0).evaluate(CORNER)

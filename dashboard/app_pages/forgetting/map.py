@@ -16,7 +16,7 @@ from dashboard.components.viewer import NOTHING, Layer
 from dashboard.page import Empty, Page, View
 from dashboard.picture import predictions
 from dashboard.picture.predictions import Answers
-from dashboard.picture.viewer import choose_beside, show_picture
+from dashboard.picture.viewer import background, choose_beside, show_picture
 from dashboard.state import selection
 from dashboard.ui import design, untrusted
 from dashboard.ui.wording import percent
@@ -106,7 +106,7 @@ def _scene(page: Page, told: Story, told2: Story | None, key: Key, only: bool, a
     for t in range(page.step + 1):
         to[(lost_at == t) & (answers.drawn(t, page.least) == NOTHING)] = NOTHING
     layers = [
-        Layer("Ground truth", told.truth),
+        Layer("Ground truth", told.truth, clear=background(page.run)),
         Layer("Lost to", _masked(to, mine), note=f"after step {page.step}", group=group),
         Layer("Lost since", _masked(since, mine), note=f"after step {page.step}", group=group),
     ]
@@ -215,7 +215,7 @@ def draw_change_map(page: Page, picture: Picture | None) -> None:
 def _change_scene(page: Page, answers: Answers, changed: Changes, key: Key) -> Scene:
     steps = answers.predictions
     layers = [
-        Layer("Prediction", answers.drawn(page.step, page.least), note=f"step {page.step}"),
+        Layer("Prediction", answers.drawn(page.step, page.least), note=f"step {page.step}", clear=background(page.run)),
         Layer("Last change", key.steps(changed.last)),
     ]
     first = len(layers)
