@@ -4,7 +4,7 @@
     python benchmarks/dashboard.py --quick    # fewer repetitions; the result says so
     python benchmarks/dashboard.py --docs     # writes the tables of docs/dashboard.md from the results alone
 
-Start: from the command `streamlit run` to the first photograph in Chromium, and to the first plot. Scrubs and page
+Start: from the command `streamlit run` to the first photograph in Chromium, and to the bars beside it. Scrubs and page
 changes: from the message over the websocket to the script's end, which is what a browser waits for before it draws.
 First visits: on a fresh server, at once, and after ten seconds on the first page. Relevance: a class that nobody
 asked for before, with nothing on disk. Memory: resident set after 1,300 mixed interactions, less that after 300 of
@@ -161,7 +161,11 @@ def verdicts(found: dict[str, Any]) -> list[dict[str, Any]]:
     start = found["first_picture"]
     cpu = f"server's processor time {start['median_server_cpu_s']} s"
     at_most(
-        "streamlit run to first picture", 3, "s", start["median_s"], f"{cpu}; first plot {start['median_plot_s']} s"
+        "streamlit run to first picture",
+        3,
+        "s",
+        start["median_s"],
+        f"{cpu}; the bars beside it {start['median_bars_s']} s",
     )
     for page, numbers in found["scrub"].items():
         at_most(f"scrub on {page}, p95", 100, "ms", numbers["p95_ms"], f"cpu {numbers['mean_cpu_ms']} ms")

@@ -59,10 +59,10 @@ class Shot(NamedTuple):
     scheme: Literal["light", "dark"] = "light"
 
 
-PLOT, VIEWER = ".js-plotly-plot .main-svg", ".viewer .item"
+PLOT, VIEWER, BARS = ".js-plotly-plot .main-svg", ".viewer .item", ".held .now"
 
 SHOTS = (
-    Shot("start", "", LOST, PLOT),
+    Shot("start", "", LOST, BARS),
     Shot("overview", "overview", LOST, PLOT),
     Shot("steps-light", "steps", LOST, VIEWER),
     Shot("steps-dark", "steps", LOST, VIEWER, "dark"),

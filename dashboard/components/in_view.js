@@ -14,7 +14,10 @@ class InView {
     this.changes = new MutationObserver(() => this.look());
     this.changes.observe(root, { childList: true, subtree: true });
     this.onMove = () => this.say();
-    this.onPicture = () => this.say(AFTER_PICTURE);
+    this.onPicture = () => {
+      this.say(AFTER_PICTURE);
+      this.fetch();
+    };
     document.addEventListener("lag:painted", this.onPicture);
     this.timer = setTimeout(this.onPicture, LONGEST);
     this.root = root;
@@ -31,8 +34,9 @@ class InView {
     clearTimeout(this.timer);
   }
 
-  update({ setStateValue }) {
+  update({ data, setStateValue }) {
     this.send = setStateValue;
+    this.scripts = data.fetch;
     this.look();
   }
 
@@ -46,6 +50,15 @@ class InView {
     if (this.said || !document.querySelector(what)) return;
     this.said = true;
     tell(this.parent, () => this.send("near", true));
+  }
+
+  /* Has the browser fetch and read scripts that it does not need yet. */
+  fetch() {
+    for (const script of this.scripts?.splice(0) ?? []) {
+      const href = new URL(script, document.baseURI).href;
+      if (document.querySelector(`link[href="${href}"]`)) continue;
+      document.head.append(Object.assign(document.createElement("link"), { rel: "modulepreload", href }));
+    }
   }
 }
 

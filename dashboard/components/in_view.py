@@ -1,12 +1,14 @@
 """Figures far below the window are drawn when the reader comes near them: a page appears sooner, and steps faster.
 
-The rest of the page is drawn after the first picture of a session: Plotly alone is 4.7 MB of script, and the browser
-would read it before it draws the picture.
+What the browser would have to load a script for is drawn after the first picture of a session. Plotly's 4.7 MB are
+fetched then too: the next page is likely to need them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
 import streamlit as st
 
@@ -40,7 +42,14 @@ def picture_awaited() -> bool:
 
 def watch(page: str) -> None:
     """Have the browser say when the reader comes near. Call it at each run of the page; leaving the page resets it."""
-    _component(key=_key(page), on_near_change=lambda: None, height=0)
+    _component(key=_key(page), data={"fetch": _plot_scripts()}, on_near_change=lambda: None, height=0)
+
+
+@cache
+def _plot_scripts() -> list[str]:
+    """The scripts with which Streamlit draws a plot, relative to the app's address; none if they have other names."""
+    scripts = Path(st.__file__).parent / "static" / "static" / "js"
+    return [f"static/js/{file.name}" for file in scripts.glob("PlotlyChart.*.js")]
 
 
 def place(name: str, height: int) -> None:

@@ -121,6 +121,7 @@ class Viewer {
     const show = (step) => {
       if (chosenStep().sent !== choices || !this.node.isConnected) return;
       this.follow(step);
+      document.dispatchEvent(new CustomEvent("lag:shown", { detail: step })); // the bars beside it play along
       if (step < last) setTimeout(() => show(step + 1), PLAYED_STEP);
     };
     show(0);

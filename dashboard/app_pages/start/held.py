@@ -22,8 +22,15 @@ class Held:
     classes: tuple[ClassInfo, ...]
     then: np.ndarray
     """float64 [n], at the step that introduced the class."""
-    now: np.ndarray
-    """float64 [n], at the selected step."""
+    course: np.ndarray
+    """float64 [T, n], after each step; NaN before the class is learned."""
+    step: int
+    """The selected step."""
+
+    @property
+    def now(self) -> np.ndarray:
+        """float64 [n], at the selected step."""
+        return self.course[self.step]
 
     def of(self, class_id: int) -> tuple[float, float] | None:
         """(then, now) of the class with a dataset id; None where it is not among them."""
@@ -43,8 +50,17 @@ def held(run: Run, confusions: np.ndarray, step: int) -> Held:
     now = {c: _percent(confusions, labels, c, step) for c in old}
     learned = [c for c in old if np.isfinite(then[c])]
     kept = sorted(learned, key=lambda c: np.nan_to_num(now[c]) - then[c])[:MOST_CLASSES]
-    values = np.array([(then[c], now[c]) for c in kept], np.float64).reshape(len(kept), 2)
-    return Held(run.name, tuple(run.classes[c] for c in kept), values[:, 0], values[:, 1])
+    course = [
+        [_percent(confusions, labels, c, t) if t >= labels.step_of(c) else np.nan for c in kept]
+        for t in range(len(confusions))
+    ]
+    return Held(
+        run.name,
+        tuple(run.classes[c] for c in kept),
+        np.array([then[c] for c in kept], np.float64),
+        np.array(course, np.float64).reshape(len(confusions), len(kept)),
+        step,
+    )
 
 
 def _percent(confusions: np.ndarray, labels: LabelSpace, cls: int, step: int) -> float:

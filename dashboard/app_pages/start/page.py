@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -10,16 +11,22 @@ import streamlit as st
 from dashboard.app_pages.start.held import Held, held
 from dashboard.cache import loaders, photographs
 from dashboard.components import in_view
-from dashboard.page import Empty, Page, View
+from dashboard.components.held_bars import RunBars, held_bars
+from dashboard.page import Empty, Page
 from dashboard.picture import predictions, stepwise
 from dashboard.picture.viewer import show_picture
 from dashboard.shell import steps_coming, tour
-from dashboard.ui import commands, untrusted
+from dashboard.ui import commands, design, untrusted
 from lag_core.data.pictures import DataError
+from lag_core.protocol import ClassInfo
 from lag_core.runs import Run
 
-HEIGHT = 330
-BARS_HEIGHT = 250
+HEIGHT = 440
+"""Of the photograph at most; a narrow window leaves it less."""
+
+COLORS = ("#0072B2", "#D55E00")
+"""Of the run and the compared run (Okabe and Ito's palette)."""
+
 COMMAND_HEIGHT = 96
 """Of a command in three lines."""
 
@@ -39,7 +46,7 @@ def render(page: Page) -> None:
             _picture(page)
     waits = at_once and in_view.waits_for_picture("start")
     with right:
-        _bars(page, runs, waits)
+        _bars(page, runs, play=at_once)
     with below:
         _cards(waits)
     if not at_once:
@@ -88,8 +95,8 @@ def _sentence(page: Page, runs: list[Held]) -> str:
     return f"Step {page.step} came without old data. **{name}**: {'; '.join(parts)}."
 
 
-def _bars(page: Page, runs: list[Held], waits: bool) -> None:
-    """`waits`: the picture goes first."""
+def _bars(page: Page, runs: list[Held], play: bool) -> None:
+    """`play`: the photograph beside them will play at once."""
     with page.section(
         "Old classes, then and now",
         "Filled: IoU now. Hollow: when the class was learned, on the same pixels.",
@@ -107,18 +114,23 @@ def _bars(page: Page, runs: list[Held], waits: bool) -> None:
                 f"IoU after step {page.step} (%)": [value for run in runs for value in run.now.tolist()],
             }
         )
-        if waits:
-            in_view.place_after_picture("held", BARS_HEIGHT)
-        else:
-            _draw_bars(view, page, runs)
+        classes = [info for info in page.run.classes if info in runs[0].classes]  # in one order at all steps
+        held_bars(
+            [(untrusted.plain(info.name, 20), design.css(info.color)) for info in classes],
+            [_of_run(run, classes, color) for run, color in zip(runs, COLORS, strict=False)],
+            key="held-bars",
+            label="IoU of each old class when it was learned, and now",
+            step=page.step,
+            play=play,
+        )
 
 
-def _draw_bars(view: View, page: Page, runs: list[Held]) -> None:
-    from dashboard.app_pages.start import figures  # with Plotly and pandas, half a second: after the picture
-
-    view.plot(
-        figures.bars(runs, page.ink, step=page.step), alt="IoU of each old class then and now", height=BARS_HEIGHT
-    )
+def _of_run(run: Held, classes: Sequence[ClassInfo], color: str) -> RunBars:
+    """A run's bars in the order of `classes`; NaN where it does not have one of them."""
+    at = [next((i for i, own in enumerate(run.classes) if own.id == info.id), None) for info in classes]
+    then = np.array([np.nan if i is None else run.then[i] for i in at])
+    now = np.array([[np.nan if i is None else row[i] for i in at] for row in run.course])
+    return RunBars(untrusted.plain(run.name, 40), color, then, now)
 
 
 # ---------------------------------------------------------------------- the picture

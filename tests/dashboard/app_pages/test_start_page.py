@@ -11,9 +11,9 @@ from repository import ROOT
 from small_runs import write_run
 from streamlit.testing.v1 import AppTest
 
-from dashboard.app_pages.start import figures, page
+from dashboard.app_pages.start import page
 from dashboard.app_pages.start.held import held
-from dashboard.ui import design
+from dashboard.components import held_bars
 from lag_core import metrics
 from lag_core.runs import open_run
 
@@ -41,6 +41,8 @@ def test_old_classes_are_compared_on_fixed_pixels_the_worst_first(runs):
         s = labels.step_of(c)
         assert then == pytest.approx(100 * metrics.iou_between(matrices, labels, s, s)[c])
         assert now == pytest.approx(100 * metrics.iou_between(matrices, labels, s, 2)[c])
+        assert np.isnan(found.course[:s, list(found.classes).index(info)]).all(), "not known before"
+        assert found.course[s, list(found.classes).index(info)] == pytest.approx(then)
     assert (np.diff(found.now - found.then) >= 0).all()
 
 
@@ -50,14 +52,32 @@ def test_background_is_no_old_class():
     assert sorted(names) == ["cat", "dog", "person"]
 
 
-def test_bars_of_two_runs_stand_beside_one_another(runs):
+def test_bars_of_two_runs_have_one_order_of_classes(runs):
     pair = [told(runs, "aerial-2-2-1-finetune"), told(runs, "aerial-2-2-1-reference")]
-    figure = figures.bars(pair, design.LIGHT, step=2)
-    by_name = {trace.name: trace for trace in figure.data}
-    np.testing.assert_allclose(by_name["aerial-2-2-1-finetune"].y, pair[0].now)
-    ids = [info.id for info in pair[0].classes]
-    np.testing.assert_allclose(by_name["aerial-2-2-1-reference"].y, [pair[1].of(i)[1] for i in ids])
-    assert not set(by_name["aerial-2-2-1-finetune"].x) & set(by_name["aerial-2-2-1-reference"].x)
+    classes = sorted(pair[0].classes, key=lambda info: info.id)
+    bars = [page._of_run(run, classes, "#000000") for run in pair]
+    for run, found in zip(pair, bars, strict=True):
+        np.testing.assert_allclose(found.now[2], [run.of(info.id)[1] for info in classes])
+        np.testing.assert_allclose(found.then, [run.of(info.id)[0] for info in classes])
+
+
+def test_a_class_that_the_compared_run_does_not_have_is_left_open(runs):
+    run = told(runs, "aerial-2-2-1-finetune")
+    bars = page._of_run(run, [*run.classes, SimpleNamespace(id=999)], "#000000")
+    assert np.isnan(bars.then[-1]) and np.isnan(bars.now[:, -1]).all()
+
+
+def test_bars_are_sent_as_json_with_null_for_what_is_not_known(monkeypatch):
+    sent = {}
+    monkeypatch.setattr(held_bars, "_component", lambda key, data: sent.update(data))
+    run = held_bars.RunBars("run", "#0072B2", np.array([50.0, np.nan]), np.array([[50.0, np.nan], [12.344, np.nan]]))
+    held_bars.held_bars([("cat", "red"), ("dog", "blue")], [run], key="x", label="words", step=1)
+    assert sent["runs"][0]["then"] == [50.0, None]
+    assert sent["runs"][0]["now"] == [[50.0, None], [12.34, None]]
+    assert (sent["highest"], sent["step"], sent["play"]) == (50.0, 1, False)
+    nothing = held_bars.RunBars("run", "#0072B2", np.array([np.nan]), np.array([[np.nan]]))
+    held_bars.held_bars([("cat", "red")], [nothing], key="x", label="words", step=0)
+    assert sent["highest"] == held_bars.LEAST_HIGH
 
 
 def test_the_sentence_names_the_chosen_class_else_the_worst(runs):
@@ -99,6 +119,9 @@ def test_it_plays_once_and_leads_to_why(browser, address):
         shown.goto(address)
         shown.wait_for_function("window.seen?.length == 2")
         assert [tag[:6] for tag in shown.evaluate("window.seen")] == ["Step 0", "Step 1"]
+        numbers = shown.locator(".held .number")
+        numbers.first.wait_for()
+        assert numbers.all_inner_texts()[1::2] == ["0", "0", "0"], "the compared run's bars have fallen"
         settle(shown)
         shown.get_by_role("button", name="Why?").click()
         shown.get_by_role("heading", name="Why preserved").first.wait_for()
@@ -114,6 +137,20 @@ document.addEventListener("lag:painted", () => {
 """Keeps what the browser had loaded when the first picture stood there."""
 
 
+FETCHED = "performance.getEntriesByType('resource').some((one) => one.name.includes('PlotlyChart'))"
+
+
+@pytest.mark.browser
+def test_bars_follow_a_key_before_the_server_answers(browser, address):
+    with window(browser, f"{address}?step=1", width=1280, height=800) as shown:
+        numbers = shown.locator(".held .number")
+        numbers.first.wait_for()
+        settle(shown)
+        assert numbers.all_inner_texts()[1::2] == ["0", "0", "0"]
+        shown.evaluate("document.dispatchEvent(new CustomEvent('lag:shown', { detail: 0 }))")
+        assert all(int(text) > 10 for text in numbers.all_inner_texts())
+
+
 @pytest.mark.browser
 def test_the_first_picture_does_not_wait_for_what_stands_around_it(browser):
     with (
@@ -127,7 +164,8 @@ def test_the_first_picture_does_not_wait_for_what_stands_around_it(browser):
         assert not shown.evaluate("window.drawn")
         loaded = shown.evaluate("window.loaded")
         assert not [name for name in loaded if "PlotlyChart" in name or "SyntaxHighlighter" in name]
-        shown.locator(".st-key-view-held .js-plotly-plot .main-svg").first.wait_for()
+        shown.locator(".held .now").first.wait_for()
+        shown.wait_for_function(FETCHED)
         shown.get_by_text("python -m lag_core train").wait_for()
         settle(shown)
         shown.keyboard.press("j")  # from now on nothing is kept back
