@@ -30,7 +30,10 @@ COLUMNS = {
 OF_TASK = re.compile(r"(animals|aerial|camvid)-(\d+)(?=-|$)")
 """Dataset, and number of foreground classes of step 0, in the name of a sweep."""
 WITH_BACKGROUND = ("animals",)
-TASKS = ("animals-3-1", "animals-3-1-two-stages", "animals-2-2", "aerial-2-2-1", "aerial-4-1", "aerial-2-3", "aerial-2-1", "camvid-6-5")
+TASKS = (
+    "animals-3-1", "animals-3-1-two-stages", "animals-2-2",
+    "aerial-2-2-1", "aerial-4-1", "aerial-2-3", "aerial-2-1", "camvid-6-5",
+)  # fmt: skip
 TITLES = {"animals-3-1-two-stages": "animals 3-1, better step 0"}
 METHODS = ("joint", "lag+", "reference with replay", "lag", "reference", "mib", "dkd", "star", "plop", "finetune")
 
