@@ -19,6 +19,7 @@ from lag_core.runs import Run, RunError
 
 NO_RUN = "none"
 LONGEST_PATH = 1000
+_RUN_BEFORE = "sidebar/run before"
 
 
 def draw(catalogue: Catalogue) -> Page | None:
@@ -59,7 +60,14 @@ def _choose_run(runs: dict[str, Run]) -> Run:
 
 
 def _choose_second(runs: dict[str, Run], run: Run) -> Run | None:
-    """A run over the same classes; others could not be compared."""
+    """A run over the same classes; others could not be compared.
+
+    Who opens the compared run sees the two change places.
+    """
+    before = st.session_state.get(_RUN_BEFORE)
+    st.session_state[_RUN_BEFORE] = run.name
+    if before is not None and st.session_state.get("run2") == run.name:
+        st.session_state["run2"] = before
     others = {name: other for name, other in runs.items() if name != run.name and other.last_step >= 0}
     names = [name for name, other in others.items() if comparable(run, other)]
     references = [name for name in names if runs[name].method == "reference"]

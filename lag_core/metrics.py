@@ -145,30 +145,38 @@ def iou_between(confusions: np.ndarray | Sequence[np.ndarray], labels: LabelSpac
     return result
 
 
-def drops(confusions: np.ndarray | Sequence[np.ndarray], labels: LabelSpace) -> np.ndarray:
+def drops(
+    confusions: np.ndarray | Sequence[np.ndarray], labels: LabelSpace, among: np.ndarray | None = None
+) -> np.ndarray:
     """IoU of each class at each earlier step s less that at the last step, both on the fixed pixels of s.
 
-    Shape: int [T, n, n] -> float64 [T - 1, n]; NaN where s does not know the class.
+    Shape: int [T, n, n] -> float64 [T - 1, n]; NaN where s does not know the class. `among`: bool [n], the classes that
+    count; the others are NaN.
     """
     last = len(confusions) - 1
     rows = [
         iou_between(confusions, labels, s, s) - iou_between(confusions, labels, s, last) for s in range(max(last, 0))
     ]
-    return np.array(rows).reshape(len(rows), len(labels.order))
+    found = np.array(rows).reshape(len(rows), len(labels.order))
+    return found if among is None else np.where(among, found, np.nan)
 
 
-def forgetting_fixed(confusions: np.ndarray | Sequence[np.ndarray], labels: LabelSpace) -> np.ndarray:
+def forgetting_fixed(
+    confusions: np.ndarray | Sequence[np.ndarray], labels: LabelSpace, among: np.ndarray | None = None
+) -> np.ndarray:
     """Largest of `drops` of each class: its forgetting on fixed pixels.
 
     Shape: int [T, n, n] -> float64 [n]; NaN for classes that the last step introduced.
     """
-    return np.fmax.reduce(drops(confusions, labels), axis=0, initial=np.nan)
+    return np.fmax.reduce(drops(confusions, labels, among), axis=0, initial=np.nan)
 
 
-def bwt_fixed(confusions: np.ndarray | Sequence[np.ndarray], labels: LabelSpace) -> float:
-    """Backward transfer on fixed pixels: mean over the older classes of the last IoU less that of the step that
-    introduced the class, both on the pixels known at that step."""
-    found = drops(confusions, labels)
+def bwt_fixed(
+    confusions: np.ndarray | Sequence[np.ndarray], labels: LabelSpace, among: np.ndarray | None = None
+) -> float:
+    """Backward transfer on fixed pixels: mean over the older classes (those of `among`, as in `drops`) of the last IoU
+    less that of the step that introduced the class, both on the pixels known at that step."""
+    found = drops(confusions, labels, among)
     older = range(labels.seen(len(found) - 1)) if len(found) else range(0)
     return mean([-found[labels.step_of(c), c] for c in older])
 

@@ -44,6 +44,8 @@ LEVEL = 0.95
 """Of the intervals."""
 TINY = 1e-24
 """Fourth power of points that come from rounding alone."""
+LEAST_SHOWING = 5
+"""Images that must show a class for intervals: of fewer, the bootstrap's interval can reach beyond 0 and 100."""
 
 NEWLY = "newly counted pixels"
 COMPETITION = "competition"
@@ -204,7 +206,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number of IoU points with its 95 % interval over the images. NaN bounds: there is one image."""
+    """A number of IoU points with its 95 % interval over the images. NaN bounds: too few images show the class."""
 
     points: float
     low: float
@@ -229,7 +231,8 @@ class Shares:
     points: np.ndarray
     """float64 [P]."""
     repeats: np.ndarray
-    """float [B, P + 3], the bootstrap's points, then its start, fixed and end; B = 0 for one image."""
+    """float [B, P + 3], the bootstrap's points, then its start, fixed and end. Without intervals: B = 0 for one
+    image, NaN where too few images show the class."""
     factor: np.ndarray
     """float64 [P + 3], how much wider than the bootstrap's each interval must be, as few images carry it."""
     error: np.ndarray
@@ -240,6 +243,11 @@ class Shares:
     """float64 [2, 2], IoU points by {features, heads} x {then, now}: [features, heads]."""
     images: int
     exact: bool = True
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether enough images show the class (LEAST_SHOWING)."""
+        return len(self.repeats) > 0 and not np.isnan(self.repeats[0, 0])
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
@@ -315,6 +323,8 @@ def shares_of(
         error[place] = sampling_error(planned.order_weights @ values.sets[0])
     interaction[np.ix_(place, place)] = planned.pair_weights @ values.sets[0]
     kept = _columns(_ious(_sums(counts, weights)), planned, place, len(shown))
+    if np.count_nonzero(counts.true) < LEAST_SHOWING:
+        kept = np.full_like(kept, np.nan)
     without = _columns(_ious(_sums_without_one(counts)), planned, place, len(shown))
     return Shares(
         step_from=steps[0],
@@ -449,7 +459,7 @@ def _interval(points: float, repeats: np.ndarray, factor: float, error: float) -
     Both sides are as wide as the wider one of the two percentiles: where few images carry a number, those that a sample
     missed lie beyond its shorter side.
     """
-    if not len(repeats):
+    if not len(repeats) or np.isnan(repeats[0]):
         return Estimate(points, math.nan, math.nan)
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(repeats, (tail, 1 - tail))

@@ -315,7 +315,7 @@ def _learned(evidence: Evidence) -> bool | None:
 def _shares_where(evidence: Evidence) -> str:
     """On which images the shares were measured."""
     if not evidence.whole_set:
-        return "this image"
+        return "this picture"
     return f"{evidence.shared_images} validation images"
 
 
@@ -324,7 +324,7 @@ def _where(evidence: Evidence) -> str:
     if evidence.set_iou is not None:
         return "on the validation set"
     if not evidence.whole_set:
-        return "on this image"
+        return "on this picture"
     return f"on {evidence.images} validation images that contain it"
 
 
@@ -491,7 +491,7 @@ def _listed(parts: Mapping[str, str]) -> str:
 def _basis(evidence: Evidence) -> str:
     """How many images the effects were measured on."""
     if not evidence.whole_set:
-        return "this image"
+        return "this picture"
     if evidence.images == evidence.holding:
         return f"the {evidence.images} images that contain it"
     return f"{evidence.images} of the {evidence.holding} images that contain it"

@@ -59,7 +59,7 @@ CAUSE_WORDS: dict[Cause, str] = {
     "heads and newer classes": "by the heads, and drowned by newer classes",
     "features and newer classes": "by the features, and drowned by newer classes",
     "all": "by heads, features and newer classes together",
-    "other pixels counted": "other pixels counted",
+    "other pixels counted": "but new pixels are counted",
     "nothing to explain": "nothing to explain",
     "not told apart": "the images do not say by which part",
 }
@@ -188,16 +188,16 @@ def cause_sentence(found: Answer) -> str:
         return ""
     shares = found.shares
     if found.cause == "other pixels counted":
-        return "Nothing was lost on the pixels that were known before; other pixels are counted now."
+        return "Nothing was lost on the pixels that were known before, but pixels of later classes are counted now."
     loss = shares.start - shares.fixed
     took = [_took(name, one) for name, one in sorted(groups(shares).items(), key=lambda item: item[1].points)]
     listed = "; ".join(part for part in took if part)
     head = CAUSE_WORDS[found.cause]
-    return f"{head[:1].upper()}{head[1:]}: of {points(loss)} points {listed}{interval_note(shares)}."
+    return f"{head[:1].upper()}{head[1:]}: {points(loss)} points were lost; {listed}{interval_note(shares)}."
 
 
 def _took(name: Group, one: Estimate) -> str:
-    if one.points == 0:
+    if points(one.points) == "0":
         return ""
     verb = "took" if one.points < 0 else "gave back"
     low, high = sorted((abs(one.low), abs(one.high))) if one.low * one.high > 0 else (-one.high, -one.low)
@@ -211,29 +211,33 @@ def _bound(value: float) -> str:
 
 def interval_note(shares: Shares) -> str:
     """What the brackets are."""
-    return "" if shares.images < 2 else "; in brackets 95 % intervals"
+    if shares.has_intervals:
+        return "; in brackets 95 % intervals"
+    return "" if shares.images < 2 else "; too few images show the class for intervals"
 
 
 def apart_sentence(name: str, apart: Shares, own: str, other: str) -> str:
-    """Why one run has more of a class than another, part by part."""
+    """Why one run has more of a class than another, part by part. Parts of less than half a point are added up."""
     gap = apart.end - apart.start
-    head = f"{name}: {points(apart.end)} in {own}, {points(apart.start)} in {other}"
+    head = f"{name}, as the papers count it: {points(apart.end)} points in {own}, {points(apart.start)} in {other}"
     if abs(gap) < MATERIAL:
         return f"{head}: no difference to explain."
     every = {
         "its heads": apart.heads,
         "its features": apart.features,
         "the competition of newer classes": apart.competition,
-        "other pixels counted": apart.newly,
+        "newly counted pixels": apart.newly,
     }
     if START in apart.parts:
         every["what it had to begin with"] = apart.group([START])
     sign = 1 if gap > 0 else -1
     ranked = sorted(every.items(), key=lambda item: -sign * item[1].points)
-    listed = [
-        f"{_signed(one.points)} by {part}{_brackets(one)}" for part, one in ranked if abs(one.points) >= MATERIAL / 2
-    ]
-    return f"{head}. Of the {points(abs(gap))} points: {', '.join(listed)}{interval_note(apart)}."
+    told = [(part, one) for part, one in ranked if abs(one.points) >= MATERIAL / 2]
+    listed = [f"{_signed(one.points)} by {part}{_brackets(one)}" for part, one in told]
+    rest = gap - sum(one.points for _, one in told)
+    if points(rest) != "0":
+        listed.append(f"{_signed(rest)} by the rest")
+    return f"{head}. The difference of {_signed(gap)}: {', '.join(listed)}{interval_note(apart)}."
 
 
 def _brackets(one: Estimate) -> str:

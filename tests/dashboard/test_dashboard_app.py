@@ -157,6 +157,13 @@ def test_choosing_a_run_keeps_what_it_also_has(app):
     assert at.session_state["run2"] != "aerial-2-2-1-reference", "a run is not compared with itself"
 
 
+def test_who_opens_the_compared_run_sees_the_two_change_places(app):
+    at = app.run()
+    run, compared = at.session_state["run"], at.session_state["run2"]
+    by_key(at.selectbox, "run").select(compared).run()
+    assert (at.session_state["run"], at.session_state["run2"]) == (compared, run)
+
+
 def test_damaged_runs_are_listed_and_stop_nothing(app):
     at = app.run()
     listed = " ".join(m.value for m in at.sidebar.markdown)

@@ -26,7 +26,7 @@ from lag_core.explain.channels import ChannelSplit
 from lag_core.runs import Run
 
 BASIS_NAMES: dict[str, str] = {
-    "validation": "validation images", "training": "training images", "image": "this image",
+    "validation": "validation images", "training": "training images", "image": "this picture",
 }  # fmt: skip
 
 METRIC_NAMES: dict[str, str] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -128,7 +128,10 @@ def _headline(page: Page, found: Scores, other: Scores | None) -> None:
         name = untrusted.name(page.run2.name) if page.run2 else ""
         against = f"; small numbers: difference to {name}" if name else ""
         success = _no_success(now, then, name) if then else ""
-        st.caption(f"IoU in percent after step {page.step}{against}.{success}{_never_learned(page, found)}")
+        st.caption(
+            f"IoU in percent after step {page.step}{against}.{success}{_not_shown(page, found)}"
+            f"{_never_learned(page, found)}"
+        )
 
 
 def _delta_color(name: str, now: Mapping[str, float], then: Mapping[str, float] | None) -> DeltaColor:
@@ -161,12 +164,22 @@ def _beside(name: str, now: Mapping[str, float], background: bool) -> str:
     return "there is no background" if other == "old" and not background else f"{words} {_percent(now[other])}"
 
 
+def _not_shown(page: Page, found: Scores) -> str:
+    """Says which classes do not count because no chosen picture shows them."""
+    classes = found.not_shown(page.step)
+    return f" None of these pictures shows {_names(page, classes)}, so the means leave that out." if classes else ""
+
+
+def _names(page: Page, classes: Sequence[int]) -> str:
+    return ", ".join(untrusted.name(page.run.classes[c].name) for c in classes)
+
+
 def _never_learned(page: Page, found: Scores) -> str:
     """Says which older classes have nothing to forget: they lower the mean forgetting, which is no success."""
     classes = found.never_learned(page.step)
     if not classes:
         return ""
-    names = ", ".join(untrusted.name(page.run.classes[c].name) for c in classes)
+    names = _names(page, classes)
     verb, them = ("was", "it") if len(classes) == 1 else ("were", "them")
     return f" {names} {verb} never learned, so nothing of {them} could be lost: that alone lowers the mean forgetting."
 
@@ -175,13 +188,12 @@ def _answer(page: Page, found: Scores, other: Scores | None) -> str:
     """How the run stands after the step, what it lost, and what the compared run kept, in words (Markdown)."""
     now = found.summaries[page.step]
     if page.step == 0:
-        ahead = " Move the scrubber on to see what later steps forget." if page.last_step else ""
+        ahead = " Go to a later step to see what it forgets." if page.last_step else ""
         return f"After step 0 its classes have a mean IoU of **{_percent(now.all)} %**.{ahead}"
-    old, new = _percent(now.old_without_background), _percent(now.new)
     apart = ", without background," if found.labels.background is not None else ""
     sentence = (
-        f"After step {page.step} the old classes{apart} have a mean IoU of **{old} %**, the new ones of "
-        f"**{new} %**. {_worst_loss(page, found)}"
+        f"After step {page.step} the old classes{apart} {_mean_iou(now.old_without_background)}, the new ones "
+        f"{_mean_iou(now.new)}. {_worst_loss(page, found)}"
     )
     if page.run2 is None or other is None or len(other.summaries) <= page.step2:
         return sentence
@@ -189,16 +201,20 @@ def _answer(page: Page, found: Scores, other: Scores | None) -> str:
     return f"{sentence} {untrusted.name(page.run2.name)} has {kept} % on the old ones."
 
 
+def _mean_iou(value: float) -> str:
+    return "are in none of these pictures" if np.isnan(value) else f"have a mean IoU of **{_percent(value)} %**"
+
+
 def _worst_loss(page: Page, found: Scores) -> str:
     """Which older class, background apart, lost most by now, in words."""
     history = found.confusions[: page.step + 1]
-    dropped = metrics.drops(history, found.labels)
+    dropped = metrics.drops(history, found.labels, found.shown)
     dropped[:, : int(found.labels.background is not None)] = np.nan
     if np.isnan(dropped).all():
         return "No older class was measured."
     best, cls = (int(i) for i in np.unravel_index(np.nanargmax(dropped), dropped.shape))
     if dropped[best, cls] <= 0:
-        return "None of them is worse than it was."
+        return "None of the old ones has a lower IoU than before."
     name = untrusted.name(page.run.classes[cls].name)
     now = metrics.iou_between(history, found.labels, best, page.step)[cls]
     papers = found.ious[page.step, cls]
@@ -370,7 +386,7 @@ def _images_that_lost(page: Page, cls: int) -> None:
     if lost:
         st.caption(f"Pictures that lost most of it by step {page.step}:", width="content")
     for name in lost[:IMAGES_OFFERED]:
-        if st.button(untrusted.name(name), key=f"pair-{name}", type="tertiary", help="Show this image"):
+        if st.button(untrusted.name(name), key=f"pair-{name}", type="tertiary", help="Show this picture"):
             selection.go(image=name, cls=class_names(page.run)[cls])
 
 

@@ -46,7 +46,7 @@ def draw_wall(page: Page, own: MeasuredOn | None) -> None:
             raise Empty(_no_survey(page))
         if page.last_step < 1:
             raise Empty("This run has a single step, so nothing can be lost.")
-        _said_of(page, pictures)
+        _said_of(page, pictures, own)
         _cells(page, view, pictures, own)
 
 
@@ -58,13 +58,13 @@ def _no_survey(page: Page) -> str:
     )
 
 
-def _said_of(page: Page, pictures: PictureSet) -> None:
+def _said_of(page: Page, pictures: PictureSet, own: MeasuredOn | None) -> None:
     """Which pictures these are, where that is not what one expects."""
     if pictures.kind == "photographs":
+        whole = " The numbers above cover the whole validation set." if own is None else ""
         st.caption(
-            f"These are the {counted(len(pictures), 'photograph')} that ship: the run's own validation pictures "
-            "are not here. "
-            "The numbers above cover the whole validation set."
+            f"These are the {counted(len(pictures), 'photograph')} that ship: the run's own validation pictures are "
+            f"not here.{whole}"
         )
     elif not _here(page):
         st.caption("The pictures are not available here, so you see their names (sidebar, Data and export).")

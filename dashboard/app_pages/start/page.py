@@ -87,12 +87,17 @@ def _sentence(page: Page, runs: list[Held]) -> str:
     chosen = page.class_info if runs[0].of(page.class_info.id) else runs[0].classes[0]
     told = [(run.name, run.of(chosen.id)) for run in runs]
     parts = [
-        f"{untrusted.name(name)} still has **{pair[1]:.0f}** of {pair[0]:.0f} IoU points"
-        for name, pair in told
-        if pair is not None and np.isfinite(pair[1])
+        f"{untrusted.name(name)} {_left(*pair)}" for name, pair in told if pair is not None and np.isfinite(pair[1])
     ]
     name = untrusted.name(chosen.name)
     return f"Step {page.step} came without old data. **{name}**: {'; '.join(parts)}."
+
+
+def _left(then: float, now: float) -> str:
+    """What is left of a class, IoU points when it was learned and now, in words (Markdown)."""
+    if round(now) == 0:
+        return f"has **none** of its {then:.0f} IoU points left"
+    return f"still has **{now:.0f}** of {then:.0f} IoU points"
 
 
 def _bars(page: Page, runs: list[Held], play: bool) -> None:

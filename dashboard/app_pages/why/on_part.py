@@ -21,9 +21,9 @@ def draw(page: Page, where: Where) -> MeasuredOn | None:
     measured_on.chip(page, own)
     found = class_fates(own.confusions(), page.run.labels, page.step)[page.cls]
     name = untrusted.markdown(page.class_info.name)
-    where_it_lives = "on these pictures, too" if where == "set" else "on the chosen picture"
+    apart = "" if where == "set" else " *Where* the change lives is measured on the chosen picture alone."
     st.markdown(
         f"On these pictures **{name}** is **{found.word}**: IoU {percent(found.start)} when it was introduced, "
-        f"{percent(found.now)} now, on the same pixels. *Where* the change lives is measured {where_it_lives}."
+        f"{percent(found.now)} now, on the same pixels.{apart} *What the features still hold* is that of all pictures."
     )
     return own if where == "set" else None

@@ -19,7 +19,7 @@ from lag_core.explain.shares import BACKBONE, Shares, waterfall
 from lag_core.explain.stage_groups import TOGETHER, sentence
 from lag_core.explain.why import STILL_THERE, groups
 
-WHERE: dict[str, str] = {"set": "validation set", "image": "this image"}
+WHERE: dict[str, str] = {"set": "validation set", "image": "this picture"}
 NEEDED = "*Detail* shows which parts and channels it needs"
 WHAT_KEPT_IT = "; compare a second run (sidebar) to see what kept it"
 ICONS: dict[str, str] = {
@@ -112,7 +112,8 @@ def _board(page: Page, source: int) -> None:
     with page.section(
         "Swap board",
         f"Features of step {source} or {page.step} under heads of step {source} or {page.step}: see which of the two "
-        "lost the class. White line: its true outline.",
+        "lost the class in this picture. Each pixel takes its most probable class, however unsure. White line: the "
+        "class's outline in the picture at the lower left.",
         slug="board",
         height="content",
         formula=r"\hat y = \arg\max_k\, h^{a}_k(Z^{b}), \qquad a, b \in \{s, t\}",
@@ -141,7 +142,7 @@ def _waterfall(page: Page, found: Account) -> None:
         "Where the change lives",
         f"From the IoU at step {shares.step_from} to the IoU at step {shares.step_to}, part by part; they add up. "
         "Orange parts lost points, blue parts gained"
-        + (f"; whiskers: 95 % over {counted(shares.images, 'image')}." if shares.images > 1 else "."),
+        + (f"; whiskers: 95 % over {counted(shares.images, 'image')}." if shares.has_intervals else "."),
         slug="waterfall",
         formula=r"\varphi_p = \sum_{S \not\ni p} \frac{|S|!\,(n - |S| - 1)!}{n!}\,\big(v(S \cup p) - v(S)\big)",
         source="Shapley 1953; v(S): IoU of the network whose parts in S are as now, on the pixels known then (ours)",

@@ -45,8 +45,7 @@ def of(page: Page, run: Run, part: MeasuredOn, cls: int, step: int) -> Shares:
     asked = f"part/{text}/{cls}/{step}"
     reasons.wait_for_asking(
         asked, True, f"Measure the shares on {counted(part.count, 'picture')}",
-        f"Not measured yet for {untrusted.name(run.name, 40)} on these pictures. It takes once about as long as "
-        f"{counted(part.count, 'picture')} of `lag survey`.",
+        f"The shares of {untrusted.name(run.name, 40)} on these pictures are not measured yet.",
     )  # fmt: skip
     pictures = ChosenPictures(run, page.data_root, part)
     return reasons.worked_off(_measured(loaders.networks(run), pictures, cls, step, cache, key), run, key, "Measuring")

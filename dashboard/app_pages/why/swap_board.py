@@ -141,28 +141,52 @@ def _edge(mask: np.ndarray) -> np.ndarray:
 
 
 def reading(found: Board, name: str, cls: int, then: int) -> str:
-    """What the board shows, in a sentence (Markdown). `then`: the earlier step."""
+    """What the board shows in this picture, in a sentence (Markdown). `then`: the earlier step.
+
+    A network finds the class if it has at least half of the earlier step's IoU.
+    """
     both_then, features_now, heads_now, both_now = found.ious
     shown = untrusted.markdown(name)
     if found.annotated and not (found.truth == cls).any():
         return f"There is no {shown} here: whatever is called {shown} is wrong. Choose a picture that shows one."
     if np.isnan(both_then) or both_then < 1:
         return f"Step {then}'s network does not find {shown} here: choose another picture to see what was lost."
-    lost = both_then - both_now
-    if lost < 0.1 * both_then:
-        return f"The present network still finds {shown}."
-    by_features, by_heads = both_then - features_now, both_then - heads_now
-    gone = both_now < 0.5 * both_then
-    it = "it" if gone else "a part of it"
-    if by_heads > 0.5 * lost and by_features < 0.25 * lost:
-        return f"The old heads still find {shown} in the new features: the heads lost {it}."
-    if by_features > 0.5 * lost and by_heads < 0.25 * lost:
-        return f"The new heads still find {shown} in the old features: the features lost {it}."
-    if not gone:
-        return f"The present network finds less of {shown}, but still most of it: features and heads both changed."
-    if max(features_now, heads_now) < 0.5 * both_then:
-        return f"Neither new features with old heads nor old features with new heads find {shown}: both changed."
-    return f"New features or new heads alone still find {shown}, both together do not."
+    if both_then - both_now < 0.1 * both_then:
+        return f"In this picture the present network still finds {shown}."
+    if both_now >= 0.5 * both_then:
+        by = _by(both_then - heads_now, both_then - features_now, both_then - both_now)
+        return f"In this picture the present network finds less of {shown} ({both_now:.0f} of {both_then:.0f}): {by}."
+    by_features, by_heads = features_now >= 0.5 * both_then, heads_now >= 0.5 * both_then
+    if by_features and by_heads:
+        return f"In this picture new features or new heads alone still find {shown}; together they do not."
+    if by_features:
+        return (
+            f"In this picture the old heads still find {shown} in the new features ({features_now:.0f} of "
+            f"{both_then:.0f}): the heads lost it{_in_part('features', both_then - features_now, both_then)}."
+        )
+    if by_heads:
+        return (
+            f"In this picture the new heads still find {shown} in the old features ({heads_now:.0f} of "
+            f"{both_then:.0f}): the features lost it{_in_part('heads', both_then - heads_now, both_then)}."
+        )
+    return (
+        f"In this picture neither new features with old heads ({features_now:.0f} of {both_then:.0f}) nor old features "
+        f"with new heads ({heads_now:.0f}) find {shown}: either of them alone loses it."
+    )
+
+
+def _by(heads: float, features: float, lost: float) -> str:
+    """Which of the two lost a part of the class, from what each loses alone and both together."""
+    if heads > 0.5 * lost and features < 0.25 * lost:
+        return "the heads lost a part of it"
+    if features > 0.5 * lost and heads < 0.25 * lost:
+        return "the features lost a part of it"
+    return "features and heads both changed"
+
+
+def _in_part(other: str, lost: float, whole: float) -> str:
+    """What the other half of the network lost alone, where that is a tenth of the class or more."""
+    return f", and the {other} a part of it" if lost >= 0.1 * whole else ""
 
 
 def _points(value: float) -> str:

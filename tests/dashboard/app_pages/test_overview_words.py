@@ -56,7 +56,7 @@ def with_tree_at(best: int) -> tuple[SimpleNamespace, Scores]:
     tree, step = page.run.class_index("tree"), page.run.last_step
     ious = found.ious.copy()
     ious[:, tree] = [float("nan"), best / 100, 0.0][: step + 1]
-    return page, replace(found, ious=ious)
+    return page, replace(found, ious=ious, whole=ious)
 
 
 @pytest.mark.parametrize("best", [0, 2, 4, 6, 40])

@@ -44,10 +44,10 @@ def text(at):
 def test_the_shares_are_those_of_the_chosen_pictures(app):
     at, part, run, cls = app
     at.run()
-    assert not at.exception and "Not measured yet" in text(at) and "2 of" in text(at)
+    assert not at.exception and "not measured yet" in text(at) and "2 of" in text(at)
     (button,) = [b for b in at.button if b.label == "Measure the shares on 2 pictures"]
     button.click().run()
-    assert not at.exception and "Not measured yet" not in text(at) and f"({part.words})" in text(at).replace("\\", "")
+    assert not at.exception and "not measured yet" not in text(at) and f"({part.words})" in text(at).replace("\\", "")
     from dashboard.app_pages.why import part_shares
     from lag_core.explain.cache import ResultCache, key_of
 
@@ -60,7 +60,7 @@ def test_the_shares_are_those_of_the_chosen_pictures(app):
     assert kept.points.sum() == pytest.approx(kept.end - kept.start, abs=1e-6)
     again = AppTest.from_string(WHY, default_timeout=120)
     again.query_params.update(at.query_params)
-    assert "Not measured yet" not in text(again.run()), "kept on disk"
+    assert "not measured yet" not in text(again.run()), "kept on disk"
 
 
 def test_a_part_without_the_class_says_so(app):

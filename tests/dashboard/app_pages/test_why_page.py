@@ -55,11 +55,14 @@ def test_every_fate_has_its_icon():
         (True, True, (0.0, 0.0, 0.0, 0.0), "Step 1's network does not find cat here"),
         (False, False, (np.nan, np.nan, np.nan, np.nan), "Step 1's network does not find cat here"),
         (True, True, (60.0, 58.0, 0.0, 0.0), "the heads lost it"),
-        (True, True, (60.0, 58.0, 57.0, 59.0), "The present network still finds cat"),
-        (True, False, (100.0, 80.0, 82.0, 89.0), "finds less of cat, but still most of it"),
+        (True, True, (60.0, 58.0, 57.0, 59.0), "the present network still finds cat"),
+        (True, False, (100.0, 80.0, 82.0, 85.0), "finds less of cat (85 of 100): features and heads both changed"),
         (True, True, (60.0, 59.0, 40.0, 40.0), "the heads lost a part of it"),
-        (True, True, (60.0, 10.0, 12.0, 0.0), "Neither new features with old heads"),
-        (True, True, (60.0, 40.0, 40.0, 0.0), "both together do not"),
+        (True, True, (60.0, 10.0, 12.0, 0.0), "neither new features with old heads (10 of 60) nor old features"),
+        (True, True, (60.0, 40.0, 40.0, 0.0), "new features or new heads alone still find cat; together they do not"),
+        (True, True, (91.0, 68.0, 0.0, 0.0), "(68 of 91): the heads lost it, and the features a part of it"),
+        (True, True, (60.0, 0.0, 50.0, 0.0), "the new heads still find cat in the old features (50 of 60)"),
+        (True, True, (95.0, 93.0, 0.0, 0.0), "(93 of 95): the heads lost it."),
     ],
 )
 def test_the_board_is_read_by_what_the_picture_shows(shows, annotated, ious, said):

@@ -10,6 +10,7 @@ import pytest
 from lag_core.explain import shares as module
 from lag_core.explain.shares import (
     COMPETITION,
+    LEAST_SHOWING,
     NEWLY,
     OLD_HEADS,
     START,
@@ -182,6 +183,17 @@ def test_the_papers_measure_counts_later_pixels_too() -> None:
 def test_one_image_has_no_interval() -> None:
     found = shares_of(counts_of(PARTS, images=1), PARTS, plan(PARTS), (0, 1))
     assert np.isnan(found.estimates["aspp"].low) and as_json(found)["parts"]["aspp"]["low"] is None  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("showing", "has"), [(LEAST_SHOWING - 1, False), (LEAST_SHOWING, True)])
+def test_a_class_that_hardly_any_image_shows_has_no_intervals(showing: int, has: bool) -> None:
+    """Of one dog in three pictures, the heads once "took 62 points (-22 to 147)"."""
+    some = counts_of(PARTS, images=8)
+    some.hits[showing:] = some.true[showing:] = 0
+    found = shares_of(some, PARTS, plan(PARTS), (0, 1))
+    assert found.has_intervals == has == (not np.isnan(found.estimates["aspp"].low))
+    assert np.isnan(found.change.low) != has
+    assert len(found.repeats) == len(shares_of(counts_of(PARTS, images=8), PARTS, plan(PARTS), (0, 1)).repeats)
 
 
 def test_intervals_of_few_images_hold_the_truth() -> None:

@@ -217,7 +217,7 @@ def test_what_was_not_measured_is_not_mentioned() -> None:
 
 def test_it_says_where_it_was_measured() -> None:
     assert "40 validation images" in verdict(evidence()).text
-    assert "this image" in verdict(replace(evidence(), whole_set=False, images=1, holding=1)).text
+    assert "this picture" in verdict(replace(evidence(), whole_set=False, images=1, holding=1)).text
 
 
 def test_the_runs_own_metrics_say_what_was_learned() -> None:
@@ -424,7 +424,7 @@ def test_a_new_class_says_where_its_iou_was_measured() -> None:
     assert verdict(new).text == (
         "Step 2 introduces building (IoU 56 on 24 validation images that contain it): nothing to keep yet."
     )
-    assert "(IoU 56 on this image)" in verdict(replace(new, whole_set=False)).text
+    assert "(IoU 56 on this picture)" in verdict(replace(new, whole_set=False)).text
     assert "(IoU 50 on the validation set)" in verdict(replace(new, run_iou=np.array([0.7, 0.6, 0.5]))).text
     future = verdict(replace(evidence(), source=2, step=1))
     assert future.text == "building is introduced at step 2; step 1 does not know it yet."
@@ -443,7 +443,7 @@ def test_what_was_measured_on_fewer_images_says_so() -> None:
         return found.text.rsplit("; ", 1)[1]
 
     assert basis() == "24 of the 40 images that contain it)."
-    assert basis(images=40) == "the 40 images that contain it)." and basis(whole_set=False) == "this image)."
+    assert basis(images=40) == "the 40 images that contain it)." and basis(whole_set=False) == "this picture)."
 
 
 def test_channels_that_died_are_counted() -> None:
@@ -579,4 +579,4 @@ def test_every_number_survives_the_cache() -> None:
 
 def test_the_shares_say_on_how_many_images_they_stand() -> None:
     assert "(40 validation images)" in verdict(evidence()).text
-    assert "(this image)" in verdict(replace(evidence(), whole_set=False)).text
+    assert "(this picture)" in verdict(replace(evidence(), whole_set=False)).text

@@ -28,10 +28,10 @@ def test_a_picture_without_the_class_is_not_called_kept() -> None:
     nothing = made_shares(start=0.0, images=1)
     for learned in (None, True):
         found = answer(nothing, learned)
-        assert found.fate == "not found" and "hardly found here" in fate_sentence("tree", found, "this image")
+        assert found.fate == "not found" and "hardly found here" in fate_sentence("tree", found, "this picture")
     later = answer(made_shares(start=0.0, own=27.0, images=1), learned=True)
     assert later.words == "found here later"
-    assert "tree was found here only after step 0: IoU 0 at" in fate_sentence("tree", later, "this image")
+    assert "tree was found here only after step 0: IoU 0 at" in fate_sentence("tree", later, "this picture")
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_class_learned_between_the_two_steps_and_gone_again_is_lost() -> None:
         (made_shares(own=-50, features=-2, spread=60), "nothing to explain", "lost"),
         (made_shares(own=-24, features=-12, spread=9), "not told apart", "lost, the images do not say by which part"),
         (made_shares(own=-0.5), "nothing to explain", "kept"),
-        (made_shares(newly=-20), "other pixels counted", "kept, other pixels counted"),
+        (made_shares(newly=-20), "other pixels counted", "kept, but new pixels are counted"),
         (made_shares(own=-8, newly=-20), "heads", "weakened by the heads"),
         (made_shares(own=-4), "heads", "kept, with a small loss: by the heads"),
     ],
@@ -92,12 +92,16 @@ def test_sentences() -> None:
     )
     assert "As the papers count it, step 2 has 3: 3 points go to pixels of later classes" in said
     why = cause_sentence(found)
-    assert why.startswith("By the heads: of 54 points the heads took 50 (48 to 52); the features took 4 (")
+    assert why.startswith("By the heads: 54 points were lost; the heads took 50 (48 to 52); the features took 4 (")
     assert why.endswith("; in brackets 95 % intervals.")
 
 
 def test_a_gain_is_said_to_be_given_back() -> None:
     assert "the features gave back 10 (" in cause_sentence(answer(made_shares(own=-40, features=10)))
+
+
+def test_a_group_that_took_nothing_is_not_listed() -> None:
+    assert "took 0" not in cause_sentence(answer(made_shares(own=-40, competition=-0.02)))
 
 
 def test_a_class_that_is_kept_needs_no_cause() -> None:
@@ -108,8 +112,12 @@ def test_a_class_that_is_kept_needs_no_cause() -> None:
 def test_beside_another_run() -> None:
     apart = difference(made_shares(start=58, own=-2), made_shares(start=60, own=-45, features=-15))
     said = apart_sentence(NAME, apart, "lag", "finetune")
-    assert said.startswith("building: 56 in lag, 0 in finetune. Of the 56 points: +43 by its heads (")
+    assert said.startswith(
+        "building, as the papers count it: 56 points in lag, 0 in finetune. The difference of +56: +43 by its heads ("
+    )
     assert "+15 by its features (" in said and "−2 by what it had to begin with" in said
-    assert apart.estimates[START].points == -2
+    assert apart.estimates[START].points == -2 and "the rest" not in said
+    small = difference(made_shares(own=-2, newly=-0.3), made_shares(own=-45))
+    assert ", −0.3 by the rest;" in apart_sentence(NAME, small, "lag", "finetune")
     same = difference(made_shares(), made_shares())
     assert apart_sentence(NAME, same, "lag", "finetune").endswith("no difference to explain.")
