@@ -185,7 +185,7 @@ def test_the_words_are_the_librarys(app, runs):
     assert sound(at)
     run, pictures = picture_of(at, runs)
     _, verdict = why_preserved(Networks(run), pictures, CLS, 2)
-    words = said(at).replace("this picture", "this image")
+    words = said(at)
     for finding in (*verdict.findings, *verdict.details):
         assert untrusted.markdown(finding.text) in words
 
