@@ -62,7 +62,7 @@ class Wall {
 
   /* Fills the cell: the middle of the picture, at the screen's own density. */
   draw(canvas, image) {
-    const aspect = 4 / 3, width = Math.round(240 * Math.max(1, window.devicePixelRatio)), height = Math.round(width / aspect);
+    const aspect = 4 / 3, width = Math.round(190 * Math.max(1, window.devicePixelRatio)), height = Math.round(width / aspect);
     Object.assign(canvas, { width, height });
     const across = Math.min(image.width, image.height * aspect), down = across / aspect;
     const context = canvas.getContext("2d");
