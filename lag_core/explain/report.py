@@ -167,8 +167,8 @@ def _apart(found: Explanation) -> str:
         waterfall(beside, f"IoU in {other}", "IoU in this run"), title="The difference by part", x_title="IoU points"
     )
     return (
-        f"<article><h3>Beside {text(other)}, {where}</h3><ul><li>{text(_apart_sentence(found))}</li><li>{text(found.apart.how)}</li></ul>"
-        f"{plot}</article>"
+        f"<article><h3>Beside {text(other)}, {where}</h3><ul><li>{text(_apart_sentence(found))}</li>"
+        f"<li>{text(found.apart.how)}</li></ul>{plot}</article>"
     )
 
 

@@ -72,7 +72,7 @@ def render(page: Page) -> None:
             "Measure on the validation set, too", "report_set", help="Takes some seconds, once for each class and step."
         )
     name = untrusted.name(page.class_info.name)
-    image = untrusted.name("the uploaded picture" if picture.uploaded else picture.name)
+    image = untrusted.name(picture.name)
     run = untrusted.name(page.run.name)
     page.answer(
         f"One HTML file about **{name}** at step {page.step} of {run} on {image}: opens offline, light or dark."
