@@ -126,8 +126,8 @@ def seen_on(color: Sequence[int], ground: Sequence[int], least: float = 2.0) -> 
     return found  # type: ignore[return-value]
 
 
-def categorical(place: int, ink: Ink, least: float = 3.0) -> str:
-    """The colour of thing number `place`, readable on the figure's ground."""
+def categorical(place: int, ink: Ink, least: float = 4.5) -> str:
+    """The colour of thing number `place`, readable as text on the figure's ground."""
     color = rgb(CATEGORICAL[place % len(CATEGORICAL)])
     return css(seen_on(color, rgb(ink.surface), least))
 

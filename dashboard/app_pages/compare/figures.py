@@ -136,7 +136,7 @@ def settings(
                 hovertemplate=f"{shown}: {last[run]:.1f} %<extra></extra>",
             )
         )  # fmt: skip
-    heights = _apart([0.5 if np.isnan(value) else (value - low) / span for value in last])
+    heights = _apart([0.5 if np.isnan(value) else (value - low) / span for value in last[:MOST_NAMED]])
     for run, name in enumerate(names[:MOST_NAMED]):
         figure.add_annotation(
             x=len(axes), y=heights[run], text=untrusted.plotly(untrusted.plain(name, 28)), showarrow=False,
@@ -165,10 +165,10 @@ def _apart(heights: Sequence[float]) -> list[float]:
     found, order = list(heights), sorted(range(len(heights)), key=lambda i: heights[i])
     for below, above in itertools.pairwise(order):
         found[above] = max(found[above], found[below] + NAME_HEIGHT)
-    over = max(0.0, max(found, default=0.0) - 1.04)
-    for above, below in itertools.pairwise([None, *reversed(order)]):
-        ceiling = 1.04 if above is None else found[above] - NAME_HEIGHT
-        found[below] = min(found[below], ceiling) if over else found[below]
+    ceiling = 1.04
+    for run in reversed(order):
+        found[run] = min(found[run], ceiling)
+        ceiling = found[run] - NAME_HEIGHT
     return found
 
 

@@ -49,19 +49,21 @@ class Made:
 
 def holds(page: Page) -> list[str]:
     """The contents of the file, in its order; without ground truth some parts are missing."""
-    known = page.picture().truth is not None
-    compared = " and how it differs from the compared run, part by part;" if page.run2 else ","
-    lines = [
-        f"the verdict in words{compared} on this picture and, if switched on above, on the validation set"
-        if known
-        else "the verdict in words, if switched on above: on the validation set, as this picture has no ground truth",
-        "the picture, its ground truth, and the prediction of every step"
-        if known
-        else "the picture and the prediction of every step",
+    if page.picture().truth is None:
+        return [
+            f"if switched on above: the verdict in words, and {FURTHER[0]}, on the validation set, as this picture has "
+            "no ground truth",
+            "the picture and the prediction of every step",
+            *FURTHER[1:],
+        ]
+    compared = " and how it differs from the compared run, part by part," if page.run2 else ","
+    return [
+        f"the verdict in words{compared} on this picture and, if switched on above, on the validation set",
+        "the picture, its ground truth, and the prediction of every step",
         "what became of each pixel: kept, learned, forgotten, recovered; the same in the compared run",
         "where the change lives: exact shares, and the swap board of features and heads",
+        *FURTHER,
     ]
-    return [*(lines if known else lines[:2]), *FURTHER]
 
 
 def render(page: Page) -> None:
