@@ -43,8 +43,8 @@ def draw(catalogue: Catalogue) -> Page | None:
 
 def draw_link(slot: st.delta_generator.DeltaGenerator) -> None:
     """The present view as a link with a copy button. Called last, when the page has set its settings."""
-    with slot:
-        st.caption("This view as a link; the button on the right copies it.")
+    with slot, st.container(key="link"):
+        st.caption("This view as a link. The button at its end copies it.")
         st.code(selection.link(), language=None, wrap_lines=True)
 
 

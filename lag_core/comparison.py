@@ -25,6 +25,9 @@ COLUMNS: Mapping[str, str] = {
 }
 """Numbers of a `Row` in the order in which tables show them, with their headings."""
 
+LOWER_IS_BETTER = frozenset({"forgetting_fixed", "forgetting"})
+"""Columns whose lowest number is the best; of the others, the highest is."""
+
 NOTES = (
     "old: classes of step 0 without the background; old+bg: with it, as in the papers (also in all and harmonic).",
     "forgetting, bwt: each class on the same pixels at both steps, those whose class the earlier step knows.",

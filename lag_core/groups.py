@@ -16,8 +16,9 @@ from itertools import combinations, product
 import numpy as np
 
 from lag_core import config as configuration
-from lag_core.comparison import COLUMNS, Row, percent
+from lag_core.comparison import COLUMNS, LOWER_IS_BETTER, NOTES, Row, percent
 from lag_core.runs import Run
+from lag_core.tabulating import Format, tabulated
 
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 """97.5 % quantiles of Student's t for 1, 2, … degrees of freedom."""
@@ -126,6 +127,33 @@ def group_cells(group: Group) -> list[str]:
         mean, spread = group.mean(column), group.spread(column)
         cells.append(percent(mean) + ("" if np.isnan(spread) or np.isnan(mean) else f" ± {percent(spread)}"))
     return [group.name, str(len(group.rows)), *cells]
+
+
+GROUP_HEADS = ("method", "seeds", *COLUMNS.values())
+"""Headings of `group_cells`."""
+
+
+def for_paper(groups: Sequence[Group], form: Format) -> str:
+    """The groups as a table; in Markdown and LaTeX the best mean of each column is bold, and footnotes explain."""
+    cells = [group_cells(group) for group in groups]
+    if form not in ("markdown", "latex"):
+        return tabulated(GROUP_HEADS, cells, form)
+    bold = {(row, 2 + at) for at, column in enumerate(COLUMNS) for row in _best(groups, column)}
+    notes = (*NOTES, f"{SPREAD} Bold: best mean of the column.")
+    return tabulated(GROUP_HEADS, cells, form, bold=bold, notes=notes)
+
+
+SPREAD = "IoU in percent; ±: standard deviation over seeds, where there are several."
+
+
+def _best(groups: Sequence[Group], column: str) -> list[int]:
+    """Indices of the groups with the best printed mean of a column; none with fewer than two to choose from."""
+    means = [round(100 * group.mean(column), 2) for group in groups]
+    known = [value for value in means if not np.isnan(value)]
+    if len(known) < 2:
+        return []
+    best = min(known) if column in LOWER_IS_BETTER else max(known)
+    return [row for row, value in enumerate(means) if value == best]
 
 
 def pairings(groups: Sequence[Group], column: str) -> list[Pairing]:

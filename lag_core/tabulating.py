@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from typing import Literal, get_args
 
 Format = Literal["text", "markdown", "latex", "csv"]
@@ -16,9 +17,25 @@ _LATEX = {
 }  # fmt: skip
 
 
-def tabulated(heading: Sequence[str], rows: Sequence[Sequence[str]], form: Format = "text") -> str:
-    """A table with words in the first column and numbers in the others."""
-    return {"text": _text, "markdown": _markdown, "latex": _latex, "csv": _csv}[form](heading, rows)
+_MINUS = re.compile(r"(?<!\S)-(?=\d)")
+"""In front of a number, not within a name."""
+
+
+def tabulated(
+    heading: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    form: Format = "text",
+    *,
+    bold: Collection[tuple[int, int]] = (),
+    notes: Sequence[str] = (),
+) -> str:
+    """A table with words in the first column and numbers in the others.
+
+    bold: (row, column) of cells, and notes: sentences below the table; both only in Markdown and LaTeX.
+    """
+    if form in ("text", "csv"):
+        return (_text if form == "text" else _csv)(heading, rows)
+    return (_markdown if form == "markdown" else _latex)(heading, rows, bold, notes)
 
 
 def _text(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -30,24 +47,32 @@ def _text(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+def _markdown(
+    heading: Sequence[str], rows: Sequence[Sequence[str]], bold: Collection[tuple[int, int]], notes: Sequence[str]
+) -> str:
+    def line(cells: Sequence[str], row: int = -1) -> str:
+        shown = (cell.replace("|", r"\|") for cell in cells)
+        return "| " + " | ".join(f"**{c}**" if (row, i) in bold else c for i, c in enumerate(shown)) + " |"
 
-    return "\n".join([line(heading), "|---|" + "---:|" * (len(heading) - 1), *map(line, rows)])
+    body = [line(heading), "|---|" + "---:|" * (len(heading) - 1), *(line(cells, i) for i, cells in enumerate(rows))]
+    return "\n".join([*body, *(part for note in notes for part in ("", note.replace("*", r"\*")))])
 
 
-def _latex(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join(_escaped(cell) for cell in cells) + r" \\"
+def _latex(
+    heading: Sequence[str], rows: Sequence[Sequence[str]], bold: Collection[tuple[int, int]], notes: Sequence[str]
+) -> str:
+    def line(cells: Sequence[str], row: int = -1) -> str:
+        shown = (_escaped(cell) for cell in cells)
+        return " & ".join(rf"\textbf{{{c}}}" if (row, i) in bold else c for i, c in enumerate(shown)) + r" \\"
 
     columns = "l" + "r" * (len(heading) - 1)
-    body = [rf"\begin{{tabular}}{{{columns}}}", r"\hline", line(heading), r"\hline", *map(line, rows), r"\hline"]
-    return "\n".join([*body, r"\end{tabular}"])
+    body = [rf"\begin{{tabular}}{{{columns}}}", r"\hline", line(heading), r"\hline"]
+    body += [*(line(cells, i) for i, cells in enumerate(rows)), r"\hline"]
+    return "\n".join([*body, r"\end{tabular}", *(rf"\par{{\footnotesize {_escaped(note)}\par}}" for note in notes)])
 
 
 def _escaped(cell: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in cell)
+    return _MINUS.sub("$-$", "".join(_LATEX.get(letter, letter) for letter in cell))
 
 
 def _csv(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

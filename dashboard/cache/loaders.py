@@ -28,6 +28,7 @@ from dashboard.cache import photograph_counts, photographs
 from dashboard.cache.memory_cache import Shelf, shelved
 from dashboard.cache.picture_set import PictureSet
 from dashboard.state import runs_folder
+from dashboard.ui import untrusted
 from dashboard.ui.shipped import shipped
 from lag_core.data.dataset import DatasetMissing
 from lag_core.data.pictures import DataError, scaled_down
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 UPLOAD = "upload:"
 """Image ids with this prefix name a picture that a user handed in; they are known to her session alone."""
+
+NAME_LENGTH = 40
+"""Characters of an upload's file name that are kept."""
 
 UPLOADS_KEPT = 4
 """Uploaded pictures that a session keeps; the oldest goes first."""
@@ -82,6 +86,8 @@ class Picture:
     full_size: tuple[int, int]
     """(W, H) of the file, which is more than that of `pixels` where it was scaled down."""
     domain: str | None = None
+    file_name: str = ""
+    """Of an upload: one line, shortened; untrusted text all the same."""
 
     @property
     def uploaded(self) -> bool:
@@ -96,7 +102,7 @@ class Picture:
     def name(self) -> str:
         """A name to show if its id says little."""
         if self.uploaded:
-            return "uploaded picture"
+            return self.file_name or "uploaded picture"
         return f"photograph {photographs.name_of(self.id)}" if self.shipped else self.id
 
 
@@ -266,7 +272,7 @@ def _small_jpeg(pixels: np.ndarray, side: int) -> bytes:
     return buffer.getvalue()
 
 
-def add_upload(content: bytes, data: DataConfig, window: tuple[int, int] | None = None) -> str:
+def add_upload(content: bytes, data: DataConfig, window: tuple[int, int] | None = None, file_name: object = "") -> str:
     """Decode an uploaded file, keep it for this session, return its id. DataError says what is wrong.
 
     `data`: the run's, for bands and 16 bits a channel. `window`: row and column of the upper left of a window of the
@@ -284,7 +290,9 @@ def add_upload(content: bytes, data: DataConfig, window: tuple[int, int] | None 
     digest = array_digest(pixels)
     uploads: dict[str, Picture] = st.session_state.setdefault(_UPLOADS, {})
     image_id = UPLOAD + digest
-    uploads[image_id] = Picture(image_id, digest, pixels, None, (width, height))
+    uploads[image_id] = Picture(
+        image_id, digest, pixels, None, (width, height), file_name=untrusted.plain(file_name, NAME_LENGTH)
+    )
     while len(uploads) > UPLOADS_KEPT:
         del uploads[next(iter(uploads))]
     return image_id

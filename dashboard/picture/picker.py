@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard.cache import loaders, photographs
 from dashboard.components.gallery import Thumbnail, thumbnails
 from dashboard.state import opening, selection, settings
-from dashboard.ui import untrusted
+from dashboard.ui import untrusted, wording
 from lag_core.config import DataConfig
 from lag_core.data.dataset import DatasetMissing
 from lag_core.data.files import DataError
@@ -29,11 +29,13 @@ def choose_image(run: Run, root: str) -> tuple[str, str]:
     rank = {name: place for place, name in enumerate(lost)}
     ids = sorted(ids, key=lambda name: rank.get(name, len(rank)))  # stable: file order where nothing is known
     choices = [*loaders.uploads(), *ids]
-    chosen = ""
+    chosen, uploaded = "", {one: image_name(one) for one in loaders.uploads()}
     if choices:
         wished = opening.of_run(run).image
         default = wished if wished in ids else choices[0] if not ids else ids[0]
-        chosen = settings.select("Image", "image", choices, default, names=image_name, stays=True)
+        chosen = settings.select(
+            "Image", "image", choices, default, names=lambda one: uploaded.get(one) or image_name(one), stays=True
+        )
         _gallery(run, root, choices, chosen, lost)
     else:
         selection.choose("image", ("",), "", "image")
@@ -58,10 +60,18 @@ def _images(run: Run, root: str) -> tuple[Sequence[str], str]:
 def image_name(image_id: str) -> str:
     """What a list shows for an image id."""
     if image_id.startswith(loaders.UPLOAD):
-        return f"uploaded picture {image_id.removeprefix(loaders.UPLOAD)[:4]}"
+        return _upload_name(image_id)
     if photographs.is_photo(image_id):
         return photographs.name_of(image_id)
     return untrusted.plain(image_id, 60)
+
+
+def _upload_name(image_id: str) -> str:
+    """The file's name; with four characters of the digest where another upload has the same name, or it has none."""
+    kept = {other: loaders.upload(other).name for other in loaders.uploads()}
+    name = kept.get(image_id, "uploaded picture")
+    alone = sum(other == name for other in kept.values()) == 1 and name != "uploaded picture"
+    return name if alone else f"{name} {image_id.removeprefix(loaders.UPLOAD)[:4]}"
 
 
 def _gallery(run: Run, root: str, choices: Sequence[str], chosen: str, lost: Mapping[str, float]) -> None:
@@ -71,7 +81,7 @@ def _gallery(run: Run, root: str, choices: Sequence[str], chosen: str, lost: Map
             name,
             partial(_thumbnail, run, root, name),
             image_name(name),
-            badge=f"−{100 * lost[name]:.0f} %" if lost.get(name) else "",
+            badge=wording.lost(lost.get(name, 0.0)),
             tone="bad",
             version=f"{run.digest}/{root}/{name}",
         )
@@ -145,7 +155,7 @@ def _take_upload(data: DataConfig) -> None:
         return
     name = untrusted.name(file.name, 60)
     try:
-        image_id = loaders.add_upload(file.getvalue(), data, _window(data))
+        image_id = loaders.add_upload(file.getvalue(), data, _window(data), file.name)
     except DataError as error:
         selection.note(f"{name}: {untrusted.markdown(error)}.")
         return

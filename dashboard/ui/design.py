@@ -47,6 +47,12 @@ TERMS: dict[str, str] = {name: term.colour for name, term in LOSS_TERMS.items()}
 SPARE: tuple[str, ...] = ("#A6761D", "#B2182B", "#4D9221", "#6B7280", "#2166AC")
 """For names that have no colour of their own, in this order."""
 
+CATEGORICAL: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", *SPARE)
+"""For things that only need to be told apart (Okabe and Ito's palette first)."""
+
+SINCE: tuple[str, ...] = ("#F3E1F0", "#CC79A7", "#8A3E77", "#4A1C52")
+"""Purple, light to dark: the step since which a pixel is lost. No fate (`PROVENANCE`) has such a colour."""
+
 DIVERGING: tuple[str, ...] = ("#8C3B00", "#D8803A", "#F0C9A2", "#F4F2EE", "#A9CBE2", "#3E86B5", "#0B4A7A")
 """Orange (less) over near-white (same) to blue (more): for differences and signed relevance."""
 
@@ -118,6 +124,12 @@ def seen_on(color: Sequence[int], ground: Sequence[int], least: float = 2.0) -> 
         if contrast(found, ground) >= least:
             break
     return found  # type: ignore[return-value]
+
+
+def categorical(place: int, ink: Ink, least: float = 4.5) -> str:
+    """The colour of thing number `place`, readable as text on the figure's ground."""
+    color = rgb(CATEGORICAL[place % len(CATEGORICAL)])
+    return css(seen_on(color, rgb(ink.surface), least))
 
 
 def text_on(color: Sequence[int]) -> str:

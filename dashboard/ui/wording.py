@@ -8,10 +8,20 @@ from lag_core import sentences
 
 
 def percent(fraction: float) -> str:
-    """A share in percent: whole from ten on, with one decimal below; "–" if there is none."""
+    """A share in percent: whole from ten on, with one decimal below; "–" if there is none, "< 0.1 %" if hardly any."""
     if np.isnan(fraction):
         return "–"
-    return f"{100 * fraction:.0f} %" if fraction >= 0.1 or fraction == 0 else f"{100 * fraction:.1f} %"
+    if 0 < fraction < 0.0005:
+        return "< 0.1 %"
+    return f"{100 * fraction:z.0f} %" if fraction >= 0.1 or fraction == 0 else f"{100 * fraction:z.1f} %"
+
+
+def lost(fraction: float) -> str:
+    """A loss as a badge shows it: "−3 %", "< 0.1 %" if it is hardly any, nothing where nothing was lost."""
+    if np.isnan(fraction) or fraction <= 0:
+        return ""
+    said = percent(fraction)
+    return said if said.startswith("<") else f"−{said}"
 
 
 def short(value: float) -> str:

@@ -177,12 +177,12 @@ def _tables(
 ) -> str:
     """Groups, every seed, and the paired tests, one table each."""
     from lag_core.comparison import COLUMNS, NOTES, percent
-    from lag_core.groups import group_cells, pairing_cells
+    from lag_core.groups import for_paper, pairing_cells
     from lag_core.image_pairs import image_cells
     from lag_core.tabulating import tabulated
 
     form = options.format
-    parts = [tabulated(["method", "seeds", *COLUMNS.values()], [group_cells(g) for g in groups], form)]
+    parts = [for_paper(groups, form)]
     lines = [
         [f"{g.name}, seed {seed}", *(percent(getattr(r, name)) for name in COLUMNS)]
         for g in groups

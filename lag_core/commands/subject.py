@@ -11,6 +11,7 @@ import numpy as np
 from lag_core.commands.adopt import add_device
 from lag_core.commands.arguments import place
 from lag_core.config import ConfigError
+from lag_core.data.undecided import LEAST
 from lag_core.sentences import counted, say
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--class", dest="cls", metavar="CLASS", help="name of the class (default: what lost most)")
     parser.add_argument("--step", type=int, help="step of the network (default: the last one)")
     parser.add_argument("--against", type=place, metavar="RUN", help="run to compare with: how the two differ")
+    parser.add_argument(
+        "--own-shares", action="store_true", help="with --against: never swap parts, compare each run's own shares"
+    )
+    parser.add_argument(
+        "--none-below", type=float, default=LEAST, metavar="P", help='with sigmoid scores: show "none" below P'
+    )
     parser.add_argument("--data", type=place, help="dataset folder (default: the one that the run names)")
     parser.add_argument("--image-only", action="store_true", help="do not measure the class on the validation set")
     add_device(parser)
@@ -61,7 +68,9 @@ def explain(options: argparse.Namespace) -> tuple[Run, Explanation]:
     bar = _Bar(options.quiet)
     try:
         networks = Networks(run, device)
-        return run, finish(collect(networks, subject, examples, ResultCache(), others), bar.at)
+        return run, finish(
+            collect(networks, subject, examples, ResultCache(), others, swap=not options.own_shares), bar.at
+        )
     finally:
         bar.close()
 
@@ -85,12 +94,14 @@ def read_subject(run: Run, options: argparse.Namespace) -> Subject:
     """The picture with its truth, the class and the step."""
     from lag_core.explain.explanation import Subject
 
+    if not 0 <= options.none_below <= 1:
+        raise ConfigError(f"--none-below {options.none_below}: must lie between 0 and 1")
     step = run.checked_step(options.step)
     image, truth = _read_picture(run, options)
     cls = run.class_index(options.cls) if options.cls is not None else telling_class(run, truth, step)
     if truth is not None and truth.shape != image.shape[:2]:
         raise ConfigError(f"{options.mask} and {options.image} differ in size")
-    return Subject(Path(options.image).name, image, truth, cls, step)
+    return Subject(Path(options.image).name, image, truth, cls, step, options.none_below)
 
 
 def _read_picture(run: Run, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray | None]:
@@ -134,6 +145,8 @@ def command(verb: str, options: argparse.Namespace, run: Run, found: Explanation
         data=options.data,
         image_only=options.image_only,
         against=options.against,
+        own_shares=options.own_shares,
+        least=options.none_below,
     )
 
 

@@ -38,10 +38,7 @@ class Apart:
         """How the parts were told apart, in a sentence."""
         if self.swapped:
             return "Both runs begin with the same step 0, so their parts were swapped one by one."
-        return (
-            "The runs do not begin with the same network, so their parts cannot be swapped. Shown is the difference of "
-            "what each part did within its own run."
-        )
+        return "The difference between the parts' shares in each run, and between the class's IoU at its start."
 
 
 def same_start(run: Run, other: Run) -> bool:
@@ -76,12 +73,22 @@ def known(run: Run, other: Run, examples: Examples, cls: int, step: int, cache: 
 
 
 def measure(
-    networks: Networks, others: Networks, examples: Examples, cls: int, step: int, cache: ResultCache | None = None
+    networks: Networks,
+    others: Networks,
+    examples: Examples,
+    cls: int,
+    step: int,
+    cache: ResultCache | None = None,
+    *,
+    swap: bool = True,
 ) -> Work[Apart]:
-    """How the run of `networks` differs from that of `others` in class index `cls` at `step`."""
+    """How the run of `networks` differs from that of `others` in class index `cls` at `step`.
+
+    swap: swap parts where that is possible; else the difference of the runs' own shares in any case.
+    """
     run, other = networks.run, others.run
     step2 = checked_step(run, other, cls, step)
-    if step2 == step and same_start(run, other):
+    if swap and step2 == step and same_start(run, other):
         return Apart(other.name, (yield from _swapped(networks, others, examples, cls, step, cache)), swapped=True)
     own = yield from scaled(class_shares(networks, examples, cls, step, cache), 0.0, 0.5)
     theirs = yield from scaled(class_shares(others, examples, cls, step2, cache), 0.5, 1.0)

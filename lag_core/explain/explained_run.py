@@ -153,7 +153,7 @@ class ExplainedRun(Run):
         found = finish(collect(self.networks, subject, examples, ResultCache()))
         picture = repr(trace.name) if trace.name else "image"
         call = f"run.report({self.classes[index].name!r}, run.trace({picture}), {last}, validation={validation})"
-        return report.report(self, found, f"run = lag_core.open_run({str(self.path)!r}); {call}")
+        return report.report(self, found, f"run = lag_core.open_run({report.relative(self.path)!r}); {call}")
 
     def _examples(self, cls: int, trace: Trace | None) -> Examples:
         from lag_core.explain import evidence

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lag_core.data.undecided import LEAST, least_probability
 from lag_core.explain import apart, evidence, forgetting, similarity, verdict
 from lag_core.explain.apart import Apart
 from lag_core.explain.attribution import Attribution
@@ -37,6 +38,8 @@ class Subject:
     """Class indices uint8 [H, W], 255 where nothing is annotated; None without annotation."""
     cls: int
     step: int
+    least: float = LEAST
+    """Probability above which a class of a network with sigmoid scores stands out."""
 
     def __post_init__(self) -> None:
         if self.truth is not None and self.truth.shape != self.image.shape[:2]:
@@ -122,10 +125,12 @@ def collect(
     examples: Examples | None = None,
     cache: ResultCache | None = None,
     others: Networks | None = None,
+    *,
+    swap: bool = True,
 ) -> Work[Explanation]:
     """All parts. `examples`: the validation images that the class is measured on, too. RunError for a wrong step.
 
-    `others`: networks of a run to compare with.
+    `others`: networks of a run to compare with; `swap` as in apart.measure.
     """
     run = networks.run
     run.checked_step(subject.step)
@@ -133,7 +138,7 @@ def collect(
     maps, decided = [], []
     for step in trace.steps:
         maps.append(trace.prediction(step))
-        decided.append(trace.stands_out(step))
+        decided.append(_decided(trace, step, subject))
         yield 0.2 * len(maps) / len(networks)
     predictions = np.stack(maps)
     missing: dict[str, str] = {}
@@ -146,7 +151,7 @@ def collect(
         found.append((yield from evidence.scaled(work, low, high)))
     beside = None
     if others is not None and asked:
-        work_apart = apart.measure(networks, others, asked[-1], subject.cls, subject.step, cache)
+        work_apart = apart.measure(networks, others, asked[-1], subject.cls, subject.step, cache, swap=swap)
         beside = yield from evidence.scaled(work_apart, 0.8, 1.0)
     answers = None if others is None else compared(run, Trace(others, subject.image), subject)
     return Explanation(
@@ -170,12 +175,18 @@ def compared(run: Run, trace: Trace, subject: Subject) -> Compared:
     """The answers of another run, whose `trace` of the picture this is, in the class indices of `run`."""
     other = trace.run
     maps = np.stack([trace.prediction(step) for step in trace.steps])
-    decided = np.stack([trace.stands_out(step) for step in trace.steps])
+    decided = np.stack([_decided(trace, step, subject) for step in trace.steps])
     origin = None
     if subject.truth is not None:
         step = min(subject.step, other.last_step)
         origin = forgetting.provenance(maps, _renamed(run, other)[subject.truth], other.labels, step)
     return Compared(other, _renamed(other, run)[maps], decided, origin)
+
+
+def _decided(trace: Trace, step: int, subject: Subject) -> np.ndarray:
+    """Where some class stands out: bool [H, W]. With softmax one does everywhere."""
+    scored_alone = least_probability(trace.run.config.method.loss) > 0
+    return trace.stands_out(step, subject.least if scored_alone else None)
 
 
 def _renamed(run: Run, other: Run) -> np.ndarray:
@@ -248,7 +259,7 @@ def _relevance(trace: Trace, subject: Subject, missing: dict[str, str]) -> Work[
 def _cosine(trace: Trace, subject: Subject, missing: dict[str, str]) -> np.ndarray | None:
     known = similarity.of_run(trace.run)
     if known.mean.shape[-1] != trace.run.config.model.latent or not known.known[subject.step, subject.cls]:
-        missing["prototype"] = f"There is no prototype of the class: run `lag survey {trace.run.path}`."
+        missing["prototype"] = f"There is no prototype of the class: run `lag survey {trace.run.path.name}`."
         return None
     return trace.similarity(subject.step, known.mean[subject.step, subject.cls][None])[0]
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from lag_core import comparison, metrics
 from lag_core import config as configuration
-from lag_core.data.undecided import UNDECIDED, least_probability, none_words
+from lag_core.data.undecided import LEAST, UNDECIDED, none_words
 from lag_core.explain import rendering, svg, verdict, why
 from lag_core.explain.explanation import Explanation, Subject
 from lag_core.explain.forgetting import Fate, Provenance
@@ -162,15 +162,19 @@ def _apart(found: Explanation) -> str:
     """How the run differs from the compared one."""
     assert found.apart is not None
     beside, other = found.apart.shares, found.apart.other
-    name = found.evidence[-1].name
-    said = why.apart_sentence(name, beside, "this run", other)
+    where = "on the validation set" if found.evidence[-1].whole_set else "on this picture"
     plot = svg.waterfall(
         waterfall(beside, f"IoU in {other}", "IoU in this run"), title="The difference by part", x_title="IoU points"
     )
     return (
-        f"<article><h3>Beside {text(other)}</h3><ul><li>{text(said)}</li><li>{text(found.apart.how)}</li></ul>"
-        f"{plot}</article>"
+        f"<article><h3>Beside {text(other)}, {where}</h3><ul><li>{text(_apart_sentence(found))}</li>"
+        f"<li>{text(found.apart.how)}</li></ul>{plot}</article>"
     )
+
+
+def _apart_sentence(found: Explanation) -> str:
+    assert found.apart is not None
+    return why.apart_sentence(found.evidence[-1].name, found.apart.shares, "this run", found.apart.other)
 
 
 def _pictures(run: Run, found: Explanation) -> str:
@@ -210,7 +214,7 @@ def _class_legend(run: Run, found: Explanation) -> str:
     there = sorted({int(k) for part in shown for k in np.unique(part) if k < len(run.classes)})
     entries = [(run.classes[k].name, run.classes[k].color) for k in there if k != run.labels.background]
     if not decided:
-        entries.append((none_words(least_probability(run.config.method.loss)), UNDECIDED))
+        entries.append((none_words(found.subject.least), UNDECIDED))
     bare = run.labels.background is not None and run.labels.background in there
     return _legend(entries) + ('<p class="note">Uncoloured: background.</p>' if bare else "")
 
@@ -398,7 +402,7 @@ def _cosine(found: Explanation) -> str:
 def _metrics(run: Run) -> str:
     confusions = run.confusions()
     if confusions is None:
-        return f"<p>Not measured: run <code>lag evaluate {text(run.path)} --write</code>.</p>"
+        return f"<p>Not measured: run <code>lag evaluate {text(relative(run.path))} --write</code>.</p>"
     rows = [
         (row.name, *(comparison.percent(getattr(row, name)) for name in comparison.COLUMNS))
         for row in comparison.step_rows(run, confusions)
@@ -453,15 +457,27 @@ def command_line(
     data: Path | None = None,
     image_only: bool = False,
     against: Path | None = None,
+    own_shares: bool = False,
+    least: float = LEAST,
 ) -> str:
-    """A line for a shell."""
-    words = ["lag", verb, str(run.path), "--image", image]
-    words += ["--mask", str(mask)] if mask else []
+    """A line for a shell. Files below the working folder are named relative to it."""
+    words = ["lag", verb, relative(run.path), "--image", relative(Path(image)) if Path(image).is_absolute() else image]
+    words += ["--mask", relative(mask)] if mask else []
     words += ["--class", run.classes[cls].name, "--step", str(step)]
-    words += ["--data", str(data)] if data else []
+    words += ["--data", relative(data)] if data else []
     words += ["--image-only"] if image_only else []
-    words += ["--against", str(against)] if against else []
+    words += ["--against", relative(against)] if against else []
+    words += ["--own-shares"] if own_shares else []
+    words += ["--none-below", f"{least:g}"] if least != LEAST else []
     return shlex.join([*words, "--out", out])
+
+
+def relative(path: Path) -> str:
+    """A path without the folders of this machine: from the working folder on, or its last name if it lies elsewhere."""
+    if not path.is_absolute():
+        return str(path)
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else path.name
 
 
 def checksums(run: Run) -> list[tuple[str, int, str]]:
@@ -506,4 +522,5 @@ class Contents:
 def contents(page: str, found: Explanation) -> Contents:
     """Count what is in a report."""
     words = tuple(f.text for one in found.evidence for f in verdict.verdict(one).findings)
+    words += (_apart_sentence(found),) if found.apart is not None else ()
     return Contents(page.count("<img "), page.count("<svg "), words, len(page.encode()))

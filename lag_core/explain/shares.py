@@ -58,6 +58,8 @@ OWN_HEAD = "head: "
 """In front of the class's name."""
 BACKBONE = "backbone."
 """In front of a stage's name."""
+START = "start"
+"""Part of a difference of shares: the difference in the class's initial IoU."""
 
 
 def is_feature(part: str) -> bool:
@@ -68,6 +70,27 @@ def is_feature(part: str) -> bool:
 def is_head(part: str) -> bool:
     """Whether a part is a head: the class's own, those of other old classes, that of unknown and background."""
     return part in (OLD_HEADS, UNKNOWN_HEAD) or part.startswith(OWN_HEAD)
+
+
+PART_WORDS: dict[str, str] = {
+    NEWLY: "newly counted pixels",
+    START: "what it began with",
+    ASPP: "features: ASPP",
+    FEATURES: "features",
+    OLD_HEADS: "other old heads",
+    UNKNOWN_HEAD: "unknown/background head",
+    COMPETITION: "newer classes compete",
+}
+"""Parts as a reader sees them; `part_words` has those with a name of their own as well."""
+
+
+def part_words(part: str) -> str:
+    """A part as a reader sees it. The name of a class is untrusted text."""
+    if part.startswith(OWN_HEAD):
+        return f"head of {part.removeprefix(OWN_HEAD)}"
+    if part.startswith(BACKBONE):
+        return f"features: {part.removeprefix(BACKBONE)}"
+    return PART_WORDS.get(part, part)
 
 
 # ---------------------------------------------------------------------- which sets of parts
@@ -498,9 +521,6 @@ def waterfall(shares: Shares, first: str, last: str) -> list[Bar]:
 
 
 # ---------------------------------------------------------------------- beside another run
-
-START = "start"
-"""Part of a difference of shares: the difference in the class's initial IoU."""
 
 
 def difference(own: Shares, other: Shares) -> Shares:

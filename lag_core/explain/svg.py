@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lag_core.explain.shares import Bar
+from lag_core.explain.shares import Bar, part_words
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 40
@@ -102,6 +102,7 @@ def _whisker(bar: Bar) -> tuple[float, ...]:
 
 
 def _waterfall_row(bar: Bar, top: float, x: Callable[[float], float]) -> list[str]:
+    name = bar.name if bar.kind == "level" else part_words(bar.name)
     color = "--s3" if bar.kind == "level" else "--s1" if bar.tip >= bar.base else "--s2"
     left, right = sorted((x(bar.base), x(bar.tip)))
     middle = top + BAR / 2
@@ -109,7 +110,7 @@ def _waterfall_row(bar: Bar, top: float, x: Callable[[float], float]) -> list[st
     number = f"{size:z.1f}" if bar.kind == "level" else f"{size:+z.1f}".replace("-", "−")
     edge = max(right, *(x(v) for v in _whisker(bar)), right)
     found = [
-        f'<text x="{NAMES - 6}" y="{middle + 4:.1f}" text-anchor="end">{html.escape(bar.name[:40])}</text>',
+        f'<text x="{NAMES - 6}" y="{middle + 4:.1f}" text-anchor="end">{html.escape(name[:40])}</text>',
         f'<rect x="{left:.1f}" y="{top + 4:.1f}" width="{max(right - left, 1):.1f}" height="{BAR - 8}" '
         f'style="fill:var({color})"/>',
         f'<text x="{edge + 5:.1f}" y="{middle + 4:.1f}">{number}</text>',

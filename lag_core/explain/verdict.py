@@ -43,8 +43,8 @@ import numpy as np
 
 from lag_core.explain import why
 from lag_core.explain.controls import BALANCED
-from lag_core.explain.shares import OWN_HEAD, Shares
-from lag_core.explain.why import HALF, STILL_THERE, Answer, Fate
+from lag_core.explain.shares import OWN_HEAD, Shares, part_words
+from lag_core.explain.why import HALF, KEPT, STILL_THERE, Answer, Fate
 
 LEVEL = 0.05
 """Largest p at which an effect is claimed."""
@@ -472,20 +472,29 @@ def _parts(evidence: Evidence, answer: Answer) -> Finding | None:
     left = {part: iou for part, iou in evidence.effects.without.items() if not part.startswith(OWN_HEAD)}
     if not left:
         return None
-    needed = {part: points(iou) for part, iou in left.items() if iou < HALF * now}
-    spared = {part: points(iou) for part, iou in left.items() if part not in needed}
-    lost = f" It would also be lost without {_listed(needed)}." if needed else ""
-    kept = f" It would remain without {_listed(spared)}." if spared else ""
-    text = (
-        f"Without its own head it is lost, by definition.{lost}{kept} In brackets the IoU that is left of {points(now)}"
-    )
-    return Finding("parts", "needed", f"{text} ({_basis(evidence)}).")
+    fates = {part: _left(iou, now) for part, iou in left.items()}
+    listed = {"nothing": ["its own head (by definition)"]}
+    for part, fate in fates.items():
+        number = "" if fate == "nothing" else f" ({points(left[part])} left)"
+        listed.setdefault(fate, []).append(f"{part_words(part)}{number}")
+    said = " ".join(f"{words}: {', '.join(listed[fate])}." for fate, words in WITHOUT.items() if fate in listed)
+    head = f"One part silenced at a time, of IoU {points(now)} ({_basis(evidence)})."
+    return Finding("parts", "needed", f"{head} {said}")
 
 
-def _listed(parts: Mapping[str, str]) -> str:
-    """ "aspp (0) or old heads (61)"."""
-    names = [f"{part} ({left})" for part, left in parts.items()]
-    return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+WITHOUT = {
+    "nothing": "Nothing is left without",
+    "lost": "Lost without",
+    "weakened": "Weakened without",
+    "kept": "Kept without",
+}
+
+
+def _left(iou: float, now: float) -> str:
+    """What is left of a class, by the limits of its fate (explain.why)."""
+    if points(iou) == "0":
+        return "nothing"
+    return "lost" if iou < HALF * now else "weakened" if iou < KEPT * now else "kept"
 
 
 def _basis(evidence: Evidence) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -255,6 +256,25 @@ def test_an_upload_that_is_no_picture_is_a_sentence(app):
     assert not at.exception and not at.error
     assert "not a readable picture" in said(at)
     assert at.session_state["image"] == "rgb-val-0000"
+
+
+def test_an_upload_has_the_name_of_its_file(app):
+    at = app.run()
+    for name, size in (("my dog.jpg", 40), ("other.png", 41), ("my dog.jpg", 42)):
+        by_key(at.file_uploader, "upload").set_value((name, png((size, 30)), "image/png")).run()
+    assert not at.exception and not at.error
+    again, other, first = by_key(at.selectbox, "image").options[:3]
+    assert other == "other.png"
+    assert again != first and all(re.fullmatch(r"my dog\.jpg [0-9a-f]{4}", one) for one in (again, first))
+
+
+def test_a_hostile_file_name_is_one_short_line(app):
+    at = app.run()
+    hostile = "<b>\u202e" + "x\n" * 200 + ".png"
+    by_key(at.file_uploader, "upload").set_value((hostile, png((40, 30)), "image/png")).run()
+    assert not at.exception and not at.error
+    (kept,) = at.session_state["_uploads"].values()
+    assert len(kept.name) == loaders.NAME_LENGTH and "\u202e" not in kept.name and "\n" not in kept.name
 
 
 def test_a_huge_upload_is_scaled_down(app):

@@ -231,6 +231,10 @@ def test_copy_link_offers_the_address(browser, address):
         ready(page)
         page.get_by_role("button", name="Copy link", exact=False).click()
         page.get_by_text(re.compile(r"^http.*step=1")).wait_for()
+        page.mouse.move(5, 5)
+        shown = page.locator(".st-key-link").get_by_role("button", name="Copy to clipboard")
+        shown.wait_for(state="visible")
+        assert shown.evaluate("e => e.checkVisibility({opacityProperty: true, visibilityProperty: true})")
 
 
 def test_downloads(browser, address):

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from shapes import tiny_run, write_shapes
 from lag_core.boundary import BoundaryCounts, band, distance_of
 from lag_core.cli import main
 from lag_core.comparison import COLUMNS
-from lag_core.groups import Group, grouped, sign_flip
+from lag_core.comparison import row as row_of_matrices
+from lag_core.groups import Group, for_paper, grouped, sign_flip
 from lag_core.image_counts import ImageCounts
 from lag_core.image_pairs import FILE, Counted, image_pairings, kept
 from lag_core.metrics import confusion, iou, seen_only
@@ -199,7 +201,31 @@ def test_csv_and_latex_are_what_they_claim_to_be() -> None:
     latex = tabulated(heading, rows, "latex")
     assert r"50 \% \& lag\_x & - \\" in latex and r"1.5 $\pm$ 0.2" in latex
     assert latex.startswith(r"\begin{tabular}{lr}") and latex.endswith(r"\end{tabular}")
+    below = tabulated(["m", "bwt*"], [["a-1", "-31.24 ± 0.10"]], "latex", bold={(0, 1)}, notes=["* as in the papers"])
+    assert r"a-1 & \textbf{$-$31.24 $\pm$ 0.10} \\" in below and r"\footnotesize * as in the papers" in below
     assert tabulated(heading, rows, "markdown").splitlines()[1] == "|---|---:|"
+
+
+def test_the_table_for_a_paper_marks_the_best_of_each_column_and_explains_the_star(
+    lag: Said, runs: dict[str, Run]
+) -> None:
+    one = next(iter(runs.values()))
+    matrices = one.confusions()
+    assert matrices is not None
+    groups = [
+        Group(name, (replace(row, all=value, forgetting=value),), (0,))
+        for name, value in (("a", 0.2), ("b", 0.4))
+        for row in [row_of_matrices(one, matrices)]
+    ]
+    first, second = (line.split(" | ") for line in for_paper(groups, "markdown").splitlines()[2:4])
+    place = 2 + list(COLUMNS).index("all")
+    assert (first[place], second[place]) == ("20.00", "**40.00**"), "the higher IoU"
+    place = 2 + list(COLUMNS).index("forgetting")
+    assert (first[place], second[place]) == ("**20.00**", "40.00"), "the lower forgetting"
+    assert r"\* as in the papers" in for_paper(groups, "markdown")
+    assert "**" not in for_paper(groups[:1], "markdown"), "alone, nothing is the best"
+    _, printed, _ = lag("compare", *(run.path for run in runs.values()), "--group", "--format", "latex")
+    assert r"\footnotesize * as in the papers" in printed, "the command prints the same table"
 
 
 # Other images

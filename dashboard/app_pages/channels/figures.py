@@ -138,7 +138,7 @@ def profile_lines(
     figure.add_vline(step, line={"color": ink.muted, "width": 1, "dash": "dot"})
     steps = np.arange(len(profiles))
     for k in sorted(range(profiles.shape[1]), key=lambda k: k == cls):
-        color, heavy = design.css(classes[k].color), k == cls
+        color, heavy = design.css(design.seen_on(classes[k].color, design.rgb(ink.surface))), k == cls
         for part, dash in ((steps <= introduced[k], "dot"), (steps >= introduced[k], "solid")):
             if part.sum() > 1 or dash == "solid":
                 common = {"x": steps[part], "y": profiles[part, k], "mode": "lines", "hoverinfo": "skip"}
@@ -167,7 +167,7 @@ def changed_bars(
     shown = [k for k in range(len(classes)) if ((before == k) | (after == k)).any()]
     figure = frame(ink, x="% of the picture")
     labels = [class_label(classes[k], ink) for k in shown]
-    colors = [design.css(classes[k].color) for k in shown]
+    colors = [design.css(design.seen_on(classes[k].color, design.rgb(ink.surface))) for k in shown]
     edge = {"color": colors, "line": {"color": ink.muted, "width": 1}}
     words = [_change_words(k, before, after, truth) for k in shown]
     for values, sign, what in ((lost, -1, "lost"), (gained, 1, "gained")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -25,6 +26,9 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "to come": ("rgba(0,0,0,0)", ""),
 }
 """Colour and letter of each verdict: the letter tells them apart without colour, and is white on all of them."""
+
+NAME_HEIGHT, MOST_NAMED = 0.075, 14
+"""Share of the drawing's height that a run's name needs, and how many runs are named at their lines' ends."""
 
 ROW = 26
 """Pixels of a row."""
@@ -112,7 +116,7 @@ def _said(one: ClassFate) -> str:
 def settings(
     names: Sequence[str], differing: Mapping[str, Sequence[str]], last: Sequence[float], title: str, ink: Ink
 ) -> go.Figure:
-    """A line per run through an axis for each setting that differs; colour and last axis show the measure.
+    """A line per run through an axis for each setting that differs; the last axis is the measure.
 
     differing: setting -> value of each run, as text. last: percent.
     """
@@ -128,9 +132,15 @@ def settings(
         figure.add_trace(
             go.Scatter(
                 x=list(range(len(axes) + 1)), y=[*places, share], mode="lines+markers", name=shown,
-                line={"color": _color(share, ink), "width": 1.5},
+                line={"color": design.categorical(run, ink), "width": 2},
                 hovertemplate=f"{shown}: {last[run]:.1f} %<extra></extra>",
             )
+        )  # fmt: skip
+    heights = _apart([0.5 if np.isnan(value) else (value - low) / span for value in last[:MOST_NAMED]])
+    for run, name in enumerate(names[:MOST_NAMED]):
+        figure.add_annotation(
+            x=len(axes), y=heights[run], text=untrusted.plotly(untrusted.plain(name, 28)), showarrow=False,
+            xanchor="left", xshift=8, font={"size": 12, "color": design.categorical(run, ink)},
         )  # fmt: skip
     for at, key in enumerate(axes):
         for value in levels[key]:
@@ -142,16 +152,24 @@ def settings(
         *(untrusted.plotly(key).replace(".", ".<br>").replace("_", "_<br>") for key in axes),
         f"{title}<br>{low:.0f} to {high:.0f} %",
     ]
+    room = 0.25 + 0.22 * len(axes)  # for the runs' names
     figure.update_xaxes(
-        tickvals=list(range(len(ticks))), ticktext=ticks, side="top", tickangle=0, range=[-0.3, len(axes) + 0.4]
+        tickvals=list(range(len(ticks))), ticktext=ticks, side="top", tickangle=0, range=[-0.3, len(axes) + room]
     )
     figure.update_yaxes(visible=False, range=[-0.08, 1.08])
     return figure
 
 
-def _color(share: float, ink: Ink) -> str:
-    """A colour of the ramp without its faint beginning; muted if the measure is not known."""
-    return ink.muted if np.isnan(share) else design.css(design.on_ramp(ink.ramp[2:], share))
+def _apart(heights: Sequence[float]) -> list[float]:
+    """Heights 0..1 of names, moved apart so that none lies on another."""
+    found, order = list(heights), sorted(range(len(heights)), key=lambda i: heights[i])
+    for below, above in itertools.pairwise(order):
+        found[above] = max(found[above], found[below] + NAME_HEIGHT)
+    ceiling = 1.04
+    for run in reversed(order):
+        found[run] = min(found[run], ceiling)
+        ceiling = found[run] - NAME_HEIGHT
+    return found
 
 
 def _natural(value: str) -> tuple[int, float, str]:

@@ -17,9 +17,9 @@ from dashboard.ui import untrusted
 from dashboard.ui.wording import counted
 from lag_core.comparison import COLUMNS, NOTES, Row, row
 from lag_core.explain.class_fates import ClassFate, class_fates
-from lag_core.groups import Group, differing, group_cells, grouped, other_images, pairing_cells, pairings
+from lag_core.groups import Group, differing, for_paper, group_cells, grouped, other_images, pairing_cells, pairings
 from lag_core.runs import Run
-from lag_core.tabulating import Format, tabulated
+from lag_core.tabulating import Format
 
 PAPER_FORMATS: tuple[Format, ...] = ("latex", "markdown")
 OF_CHANGE = ("forgetting_fixed", "bwt_fixed", "forgetting", "bwt")
@@ -37,6 +37,7 @@ def render(page: Page) -> None:
         raise Empty("No run of this task was evaluated yet. `lag evaluate RUN --write` measures it.")
     groups = found.groups
     with page.toolbar:
+        st.markdown("Measure", width="content")
         column = settings.select(
             "Measure", "measure", tuple(COLUMNS), "all", names=COLUMNS.__getitem__,
             label_visibility="collapsed", width=170,
@@ -97,7 +98,9 @@ def _answer(groups: list[Group], column: str, run: Run) -> str:
     sign = -1 if column.startswith("forgetting") else 1
     known = [group for group in groups if not np.isnan(group.mean(column))]
     runs = sum(len(group.rows) for group in groups)
-    head = f"{counted(runs, 'run')} of task {untrusted.name(run.config.data.task)}, {counted(len(groups), 'method')}."
+    seeds = ", one seed each" if runs == len(groups) else ""
+    task = untrusted.name(run.config.data.task)
+    head = f"{counted(runs, 'run')} of task {task}, {counted(len(groups), 'method')}{seeds}."
     if not known:
         return head
     best = max(known, key=lambda group: sign * group.mean(column))
@@ -141,7 +144,7 @@ def _seeds(page: Page, groups: list[Group], column: str) -> None:
         tests = pairings(groups, column)
         with st.expander("Ready for a paper: LaTeX and Markdown", icon=":material/description:"):
             for form in PAPER_FORMATS:
-                st.code(tabulated(heads, cells, form), language=form)
+                st.code(for_paper(groups, form), language=form)
         if tests:
             names = ["difference", "pairs", "points", "95 %", "p"]
             lines = [pairing_cells(one) for one in tests]

@@ -19,8 +19,7 @@ from dashboard.picture import measured_on, predictions
 from dashboard.picture.measured_on import MeasuredOn
 from dashboard.sidebar import class_names
 from dashboard.state import selection
-from dashboard.ui import untrusted
-from dashboard.ui.wording import percent
+from dashboard.ui import untrusted, wording
 from lag_core.explain.forgetting import ImageLoss
 from lag_core.runs import Run
 
@@ -255,7 +254,7 @@ def _thumbnails(page: Page, ranked: Sequence[ImageLoss]) -> None:
             image.id,
             partial(loaders.thumbnail, page.run, page.data_root, image.id, GALLERY_SIDE),
             untrusted.plain(image.id, 60),
-            badge=f"−{percent(image.share)}",
+            badge=wording.lost(image.share),
             tone="bad",
             version=f"{page.run.digest}/{page.data_root}/{image.id}/{GALLERY_SIDE}",
         )

@@ -87,7 +87,7 @@ def draw_map(page: Page, picture: Picture, told: Story, told2: Story | None, onl
 def _key(run: Run) -> Key:
     count, steps = len(run.classes), len(run.steps)
     colors = [design.rgb(design.PROVENANCE[FATE_NAMES[fate]]) for fate in CLASS_FATES]
-    ramp = [design.on_ramp(design.DIVERGING[2::-1], t / max(steps - 1, 1)) for t in range(steps)]
+    ramp = [design.on_ramp(design.SINCE, t / max(steps - 1, 1)) for t in range(steps)]
     names = [
         *predictions.class_names(run),
         *(FATE_NAMES[fate] for fate in CLASS_FATES),

@@ -119,17 +119,19 @@ def _on_the_set(page: Page) -> str:
     if np.isnan(lost).all() or np.isnan(ious[-1]):
         return f"{name} has no pixel in {whole}."
     best, papers = int(np.nanargmax(lost)), int(np.nanargmax(ious[:-1]))
+    then, now = ious[best], ious[best] - lost[best]
     return (
-        f"IoU of {name} on {whole}, percent, on the same pixels: {100 * ious[best]:.1f} after step {best}, "
-        f"{100 * (ious[best] - lost[best]):.1f} now: **{_points(lost[best])}**. As in the papers, which "
+        f"IoU of {name} on {whole}, percent, on the same pixels: {100 * then:.1f} after step {best}, "
+        f"{100 * now:.1f} now: **{_points(then, now)}**. As in the papers, which "
         f"count pixels of later classes only once these are known: {100 * ious[papers]:.1f} after step {papers}, "
-        f"{100 * ious[-1]:.1f} now, {_points(ious[papers] - ious[-1])}."
+        f"{100 * ious[-1]:.1f} now, {_points(ious[papers], ious[-1])}."
     )
 
 
-def _points(lost: float) -> str:
-    """A loss of IoU, a fraction, in points; a negative one is a gain."""
-    return f"{100 * abs(lost):.1f} points {'lost' if lost >= 0 else 'gained'}"
+def _points(before: float, now: float) -> str:
+    """The difference of two IoUs, fractions, in points as both are printed: a loss or a gain."""
+    lost = round(round(100 * before, 1) - round(100 * now, 1), 1)
+    return f"{abs(lost):.1f} points {'lost' if lost >= 0 else 'gained'}"
 
 
 def _answer_without_truth(page: Page, picture: Picture) -> str:

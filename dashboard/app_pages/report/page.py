@@ -18,20 +18,19 @@ from dashboard.state.starting_over import start_over
 from dashboard.ui import untrusted
 from dashboard.ui.wording import counted
 from lag_core.data.pictures import DataError
+from lag_core.runs import Run, RunError
 
 if TYPE_CHECKING:
+    from lag_core.explain.apart import Apart
     from lag_core.explain.evidence import Examples
     from lag_core.explain.explanation import Compared, Explanation, Subject
     from lag_core.explain.report import Contents
-    from lag_core.runs import Run
 
 KEPT = "_report"
 PREVIEW_HEIGHT = 640
-CONTENTS = (
-    "the verdict in words, on this picture and, if switched on above, on the validation set",
-    "the picture, its ground truth, and the prediction of every step",
-    "what became of each pixel: kept, learned, forgotten, recovered; the same in the compared run",
-    "where the change lives: exact shares, and the swap board of features and heads",
+
+
+FURTHER = (
     "IoU, relevance agreement and prototype drift over the steps; ablation and transplant beside random channels",
     "energy of invariant and changed channels; LRP with its conservation error; nearness to the prototype",
     "old, new, all, forgetting and every class's IoU after each step",
@@ -48,6 +47,25 @@ class Made:
     contents: Contents
 
 
+def holds(page: Page) -> list[str]:
+    """The contents of the file, in its order; without ground truth some parts are missing."""
+    if page.picture().truth is None:
+        return [
+            f"if switched on above: the verdict in words, and {FURTHER[0]}, on the validation set, as this picture has "
+            "no ground truth",
+            "the picture and the prediction of every step",
+            *FURTHER[1:],
+        ]
+    compared = " and how it differs from the compared run, part by part," if page.run2 else ","
+    return [
+        f"the verdict in words{compared} on this picture and, if switched on above, on the validation set",
+        "the picture, its ground truth, and the prediction of every step",
+        "what became of each pixel: kept, learned, forgotten, recovered; the same in the compared run",
+        "where the change lives: exact shares, and the swap board of features and heads",
+        *FURTHER,
+    ]
+
+
 def render(page: Page) -> None:
     """Draw the page."""
     picture = page.picture()
@@ -56,17 +74,18 @@ def render(page: Page) -> None:
             "Measure on the validation set, too", "report_set", help="Takes some seconds, once for each class and step."
         )
     name = untrusted.name(page.class_info.name)
-    image = untrusted.name("the uploaded picture" if picture.uploaded else picture.name)
+    image = untrusted.name(picture.name)
     run = untrusted.name(page.run.name)
     page.answer(
         f"One HTML file about **{name}** at step {page.step} of {run} on {image}: opens offline, light or dark."
     )
-    key = f"{page.run.digest}/{picture.digest}/{page.cls}/{page.step}/{whole}/{page.run2.digest if page.run2 else ''}"
+    digests = (page.run.digest, picture.digest, page.run2.digest if page.run2 else "")
+    key = "/".join(str(one) for one in (*digests, page.cls, page.step, whole, page.least))
     made: Made | None = st.session_state.get(KEPT)
     left, right = st.columns((1, 2.1), gap="small")
     with left, page.section("The file", "What it contains. It loads nothing from the network.", slug="file"):
         if made is None or made.key != key:
-            st.markdown("\n".join(f"* {line}" for line in CONTENTS))
+            st.markdown("\n".join(f"* {line}" for line in holds(page)))
             made = _make(page, key, whole)
             st.session_state[KEPT] = made
             start_over()
@@ -80,20 +99,29 @@ def render(page: Page) -> None:
 def _make(page: Page, key: str, whole: bool) -> Made:
     """Collect and write the report after a click, with progress; raises `Empty` until then."""
     reasons.wait_for_asking(key, True, "Make the report", "It takes some seconds.")
-    from lag_core.explain.report import command_line, contents, report
+    from lag_core.explain.report import contents, report
 
     found = reasons.worked_off(_collect(page, whole), page.run, key, "Collecting")
+    if page.run2:
+        found = replace(found, compared=_compared(page, page.run2, found.subject), apart=_apart(page, found, key))
+    command = _command(page, found, whole)
+    text = report(page.run, found, command)
+    return Made(key, text, contents(text, found))
+
+
+def _command(page: Page, found: Explanation, whole: bool) -> str:
+    """The command that makes the report again."""
+    from lag_core.explain.report import command_line
+
     picture = page.picture()
     image, mask = Path("PICTURE" if picture.uploaded else picture.id), None
     if picture.shipped:
         image, mask = photographs.files(picture.id)
-    command = command_line(
-        "report", page.run, str(image), page.cls, page.step, f"{file_stem(page)}.html", mask=mask, image_only=not whole
-    )
-    if page.run2:
-        found = replace(found, compared=_compared(page, page.run2, found.subject))
-    text = report(page.run, found, command)
-    return Made(key, text, contents(text, found))
+    return command_line(
+        "report", page.run, str(image), page.cls, page.step, f"{file_stem(page)}.html", mask=mask,
+        image_only=not whole, against=page.run2.path if page.run2 and found.apart else None,
+        own_shares=found.apart is not None, least=page.least,
+    )  # fmt: skip
 
 
 def _collect(page: Page, whole: bool) -> Generator[float, None, Explanation]:
@@ -102,7 +130,7 @@ def _collect(page: Page, whole: bool) -> Generator[float, None, Explanation]:
 
     picture = page.picture()
     name = picture.name
-    subject = Subject(name, picture.pixels, picture.truth, page.cls, page.step)
+    subject = Subject(name, picture.pixels, picture.truth, page.cls, page.step, page.least)
     return collect(loaders.networks(page.run), subject, _examples(page, whole), ResultCache())
 
 
@@ -112,6 +140,36 @@ def _compared(page: Page, run2: Run, subject: Subject) -> Compared:
     trace = loaders.trace(run2, page.picture())
     with loaders.network_lock(run2.digest):
         return compared(page.run, trace, subject)
+
+
+def _apart(page: Page, found: Explanation, key: str) -> Apart | None:
+    """How the run differs from the compared one, as the page Why says it; None where that is not known."""
+    from lag_core.explain.apart import Apart, checked_step
+    from lag_core.explain.cache import ResultCache
+    from lag_core.explain.evidence import class_shares
+    from lag_core.explain.shares import difference
+
+    pictures, other = _pictures(page, found), page.run2
+    own = found.evidence[-1].shares if found.evidence else None
+    if other is None or own is None or pictures is None:
+        return None
+    try:
+        step = checked_step(page.run, other, page.cls, page.step)
+    except RunError:
+        return None
+    if step <= other.labels.step_of(page.cls):
+        return None
+    work = class_shares(loaders.networks(other), pictures, page.cls, step, ResultCache())
+    theirs = reasons.worked_off(work, other, f"{other.digest}/{key}", "Measuring the compared run")
+    return Apart(other.name, difference(own, theirs), swapped=False)
+
+
+def _pictures(page: Page, found: Explanation) -> Examples | None:
+    """What the last evidence of the report was measured on: the validation set or the picture."""
+    if found.evidence and found.evidence[-1].whole_set:
+        return _examples(page, whole=True)
+    picture = page.picture()
+    return None if picture.truth is None else reasons.examples(page.run, "image", picture, page.data_root, page.cls)
 
 
 def _examples(page: Page, whole: bool) -> Examples | None:
@@ -141,7 +199,7 @@ def _offer(page: Page, made: Made) -> None:
     for sentence in held.words:
         st.markdown(untrusted.markdown(sentence))
     st.markdown(":gray[It also holds:]")
-    st.markdown("\n".join(f"* {line}" for line in CONTENTS[1:]))
+    st.markdown("\n".join(f"* {line}" for line in holds(page)[1:]))
 
 
 def file_stem(page: Page) -> str:

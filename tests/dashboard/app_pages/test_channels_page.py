@@ -363,3 +363,15 @@ def test_another_channel_by_its_number(page):
     at = page.run()
     at.number_input[0].set_value(5).run()
     assert not at.exception and "##### Without channel 5" in text_of(at)
+
+
+@pytest.mark.parametrize("ink", [design.LIGHT, design.DARK])
+def test_a_class_in_the_colour_of_the_ground_is_seen_all_the_same(ink):
+    surface = design.rgb(ink.surface)
+    colors = {"background": (0, 0, 0), "cat": (64, 0, 0), "sky": (255, 255, 255)}
+    classes = [ClassInfo(i, name, color) for i, (name, color) in enumerate(colors.items())]
+    bars = figures.changed_bars(np.array([[0, 1, 2]]), np.array([[1, 2, 0]]), classes, ink)
+    lines = figures.profile_lines(np.ones((2, 3)), classes, [0, 0, 0], ink, cls=1, step=1)
+    shown = [one for trace in bars.data for one in trace.marker.color or ()]
+    shown += [trace.line.color for trace in lines.data if (trace.name or "").startswith("class")]
+    assert len(shown) == 9 and all(design.contrast(design.rgb(one), surface) >= 2 for one in shown)

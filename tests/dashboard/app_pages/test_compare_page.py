@@ -95,7 +95,18 @@ def test_only_settings_that_differ_are_drawn(runs):
     shown = {"method.name": apart["method.name"]}
     figure = figures.settings([run.name for run in runs], shown, [10.0] * 3 + [50.0] * 3, "all", design.LIGHT)
     assert [tuple(trace.y) for trace in figure.data] == [(0, 0)] * 3 + [(1, 1)] * 3
+    names = {note.text: note for note in figure.layout.annotations if note.text in {run.name for run in runs}}
+    assert len(names) == 6 and {note.x for note in names.values()} == {1}, "each run is named where its line ends"
+    heights = sorted(note.y for note in names.values())
+    assert np.diff(heights).min() > figures.NAME_HEIGHT - 1e-9
+    assert len({trace.line.color for trace in figure.data}) == 6
     assert differing(runs[:3]) == {}
+
+
+def test_a_single_seed_is_said(runs, groups):
+    alone = grouped([runs[0], runs[3]], [row(run, run.confusions()) for run in (runs[0], runs[3])])
+    assert "2 methods, one seed each." in compare._answer(alone, "all", runs[0])
+    assert "one seed" not in compare._answer(groups, "all", runs[0])
 
 
 def test_the_page_groups_seeds_and_names_the_best(root, monkeypatch):
@@ -104,6 +115,7 @@ def test_the_page_groups_seeds_and_names_the_best(root, monkeypatch):
     at.query_params["run"] = "finetune-0"
     at.run()
     assert not at.exception and not at.error and not at.warning
+    assert "Measure" in [one.value for one in at.markdown], "the box is labelled"
     assert "6 runs of task 2" in text(at) and "2 methods" in text(at) and "**lag** has the highest *all*" in text(at)
     next(s for s in at.selectbox if s.key == "measure").set_value("forgetting_fixed").run()
     assert "**lag** has the lowest *forgetting*" in text(at) and not at.exception

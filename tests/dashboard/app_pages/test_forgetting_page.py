@@ -344,4 +344,12 @@ def test_losses_of_the_survey_are_its_sums(run):
 
 
 def test_a_gain_is_not_a_negative_loss() -> None:
-    assert page._points(0.0716) == "7.2 points lost" and page._points(-0.0716) == "7.2 points gained"
+    assert page._points(0.0716, 0) == "7.2 points lost" and page._points(0, 0.0716) == "7.2 points gained"
+    assert page._points(0.4214, 0.3866) == "3.4 points lost", "42.1 and 38.7 are printed"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.75, 1.0])
+def test_no_step_has_a_colour_near_that_of_a_fate(share):
+    color = np.array(design.on_ramp(design.SINCE, share))
+    fates = np.array([design.rgb(one) for one in design.PROVENANCE.values()])
+    assert np.abs(fates - color).max(1).min() >= 40

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,15 +16,26 @@ from repository import ROOT
 from shapes import tiny_run, write_shapes
 from streamlit.testing.v1 import AppTest
 
+from dashboard.app_pages.report import page as report_page
 from dashboard.app_pages.why import figures
 from dashboard.app_pages.why.figures import Series
 from dashboard.app_pages.why.swap_board import Board, drawn, outlined, reading
-from dashboard.app_pages.why.waterfall import waterfall_figure
+from dashboard.app_pages.why.waterfall import part_name, waterfall_figure
 from dashboard.cache import loaders
 from dashboard.ui import design, untrusted
 from lag_core.explain.evidence import class_shares, finish, from_validation, one_picture, why_preserved
 from lag_core.explain.networks import Networks
-from lag_core.explain.shares import waterfall
+from lag_core.explain.shares import (
+    ASPP,
+    COMPETITION,
+    FEATURES,
+    NEWLY,
+    OLD_HEADS,
+    START,
+    UNKNOWN_HEAD,
+    part_words,
+    waterfall,
+)
 from lag_core.explain.survey import write_survey
 from lag_core.explain.survey_pass import survey
 from lag_core.explain.verdict import EffectCurve
@@ -323,6 +336,29 @@ def test_a_part_that_moved_nothing_is_not_minus_zero():
 def test_hostile_settings_fall_back(app, key, value):
     at = app("report" if key == "report_set" else "why", detail="on", **{key: value}).run()
     assert sound(at) and "which is not here" in at.toast[0].value
+
+
+def test_the_report_says_how_the_compared_run_differs_as_why_does(app):
+    why = app("why", why="image", run2="shapes-reference").run()
+    at = app("report", run2="shapes-reference").run()
+    at = next(b for b in at.button if b.label == "Make the report").click().run()
+    made = at.session_state["_report"]
+    (sentence,) = [one for one in made.contents.words if "in this run" in one]
+    assert sound(at) and untrusted.markdown(sentence) in said(why)
+    assert html.escape(sentence, quote=True) in made.page and "The difference by part" in made.page
+    assert "--against" in made.page and "--own-shares" in made.page
+
+
+def test_parts_have_one_name_on_the_page_and_in_the_report():
+    for part in (NEWLY, START, ASPP, FEATURES, OLD_HEADS, UNKNOWN_HEAD, COMPETITION, "head: dog", "backbone.layer1"):
+        assert part_name(part) == part_words(part)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_list_of_contents_has_ground_truth_only_where_there_is_some(known):
+    picture = SimpleNamespace(truth=np.zeros((2, 2), np.uint8) if known else None)
+    lines = report_page.holds(SimpleNamespace(picture=lambda: picture, run2=None))
+    assert ("its ground truth" in " ".join(lines)) == known == any("became of each pixel" in line for line in lines)
 
 
 def test_the_report_is_made_when_asked_and_offered(app):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,31 @@ def test_the_compared_run_stands_beside_the_run(page: Path, compared_page: Path,
 def test_the_swap_board_has_four_pictures(page: Path) -> None:
     board = [alt for alt in _alts(Elements(page.read_text("utf-8"))) if alt.startswith("features ")]
     assert len(board) == 4 and all("IoU of" in alt for alt in board)
+
+
+def test_files_of_this_machine_are_named_from_the_working_folder(
+    hostile_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, mask = open_run(hostile_run), hostile_run.parents[1] / "shapes" / "mask.png"
+
+    def words() -> list[str]:
+        return shlex.split(command_line("report", run, str(mask), 1, 2, "out.html", mask=mask, against=run.path))
+
+    monkeypatch.chdir(hostile_run.parents[1])
+    assert words()[2] == "runs/tiny" and words()[4] == words()[6] == "shapes/mask.png"
+    monkeypatch.chdir(Path(__file__).parent)
+    assert words()[2] == "tiny" and words()[6] == "mask.png" and str(hostile_run.parent) not in " ".join(words())
+
+
+def test_the_legend_names_the_threshold_at_which_the_maps_were_drawn(hostile_run: Path, tmp_path: Path) -> None:
+    other = tiny_run(Path(open_run(hostile_run).config.data.root), tmp_path / "runs" / "bce", "reference")
+    out = tmp_path / "beside.html"
+    extra = ["--class", HOSTILE, "--against", str(other.path), "--image-only", "--none-below", "0.99"]
+    assert main([*arguments(hostile_run), *extra, "--own-shares", "--out", str(out)]) == 0
+    shown = " ".join(Elements(out.read_text("utf-8")).text)
+    assert "none: no class above 99 %" in shown and "above 0 %" not in shown
+    assert "The difference between the parts' shares in each run" in shown
+    assert "--own-shares --none-below 0.99" in shown
 
 
 def _alts(page: Elements) -> list[str]:

@@ -272,9 +272,10 @@ def test_what_a_kept_class_needs_is_told_part_by_part() -> None:
     assert one.effects is not None
     kept = replace(one, effects=replace(one.effects, without=parts))
     found = verdict(kept).about("parts")
-    assert found is not None and "Without its own head it is lost, by definition" in found.text
-    assert "also be lost without aspp (2)." in found.text
-    assert "remain without old heads (61) or competition (30)." in found.text
+    assert found is not None and "Nothing is left without: its own head (by definition)." in found.text
+    assert "Lost without: features: ASPP (2 left)." in found.text
+    assert "Weakened without: newer classes compete (30 left)." in found.text
+    assert "Kept without: other old heads (61 left)." in found.text
     lost = replace(kept, shares=made_shares(60.0, own=-55.0))
     assert verdict(lost).about("parts") is None
 
@@ -519,18 +520,20 @@ def test_the_number_that_loses_the_class_is_the_first_below_half() -> None:
     assert verdict(replace(without, effects=None)).about("needed") is None
 
 
-def test_parts_at_half_remain_and_a_single_list_has_no_or() -> None:
+def test_parts_are_sorted_by_what_is_left_without_them() -> None:
     def said(parts: dict[str, float], iou: tuple[float, ...] = (0.6, 0.6, 0.6)) -> str:
         one = evidence(iou)
         assert one.effects is not None
         found = verdict(replace(one, effects=replace(one.effects, without=parts))).about("parts")
         return "" if found is None else found.text
 
-    start = "Without its own head it is lost, by definition."
-    end = " In brackets the IoU that is left of 60 (24 of the 40 images that contain it)."
-    assert said({"aspp": 0.3}) == f"{start} It would remain without aspp (30).{end}"
-    assert said({"aspp": 0.29}) == f"{start} It would also be lost without aspp (29).{end}"
-    assert "lost without a (1), b (2) or c (3)." in said({"a": 0.01, "b": 0.02, "c": 0.03})
+    start = "One part silenced at a time, of IoU 60 (24 of the 40 images that contain it)."
+    head = "Nothing is left without: its own head (by definition)"
+    assert said({"aspp": 0.54}) == f"{start} {head}. Kept without: features: ASPP (54 left)."
+    assert said({"aspp": 0.53}) == f"{start} {head}. Weakened without: features: ASPP (53 left)."
+    assert said({"aspp": 0.3}) == f"{start} {head}. Weakened without: features: ASPP (30 left)."
+    assert said({"aspp": 0.29}) == f"{start} {head}. Lost without: features: ASPP (29 left)."
+    assert said({"backbone.layer1": 0.0}) == f"{start} {head}, features: layer1."
     assert said({"head: building": 0.0}) == said({}) == ""
     assert said({"aspp": 0.0}, (0.6, 0.6, 0.009)) == said({"aspp": 0.0}, (0.6, 0.6, NAN)) == ""
     assert verdict(replace(evidence(), effects=None)).about("parts") is None
