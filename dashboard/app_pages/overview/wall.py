@@ -22,7 +22,7 @@ from dashboard.picture.picker import image_name
 from dashboard.sidebar import class_names
 from dashboard.state import selection, settings
 from dashboard.ui import design, untrusted
-from dashboard.ui.wording import counted, percent
+from dashboard.ui.wording import counted, lost, percent
 
 MOST_ROWS, MOST_COLUMNS = 12, 8
 SIDE = 96
@@ -120,9 +120,9 @@ def _cell(page: Page, pictures: PictureSet, one: Worst | None, here: frozenset[s
         f"{name}, step {step}: {shown} lost {percent(one.share)} of its {name} pixels ({counted(one.lost, 'pixel')})"
     )
     if image_id not in here:
-        return WallCell("", words, f"−{percent(one.share)}", text=shown)
+        return WallCell("", words, lost(one.share), text=shown)
     return WallCell(
-        image_id, words, f"−{percent(one.share)}",
+        image_id, words, lost(one.share),
         version=_version(page, image_id), image=partial(loaders.thumbnail, page.run, page.data_root, image_id, SIDE),
     )  # fmt: skip
 
@@ -319,7 +319,7 @@ def _badges(pictures: PictureSet, page: Page, asked: Asked) -> list[str]:
     found = fates.parts(pictures, asked.step, asked.cls, page.run.labels)
     if asked.order == "right":
         return ["" if np.isnan(v) else f"{percent(float(v))} right" for v in found.right]
-    return ["" if np.isnan(v) or v <= 0 else f"−{percent(float(v))}" for v in found.lost]
+    return [lost(float(v)) for v in found.lost]
 
 
 def _gallery_table(page: Page, pictures: PictureSet, asked: Asked, places: Sequence[int]) -> dict[str, list[Any]]:

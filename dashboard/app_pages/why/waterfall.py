@@ -11,42 +11,17 @@ from dashboard.ui import untrusted
 from dashboard.ui.design import Ink
 from dashboard.ui.frame import frame
 from dashboard.ui.remembered import remembered
-from lag_core.explain.shares import (
-    ASPP,
-    BACKBONE,
-    COMPETITION,
-    FEATURES,
-    NEWLY,
-    OLD_HEADS,
-    OWN_HEAD,
-    START,
-    UNKNOWN_HEAD,
-    Bar,
-)
+from lag_core.explain.shares import Bar, part_words
 
 LOSS, GAIN = "#D55E00", "#0072B2"
 """Parts that lost points, and parts that gained some (Okabe and Ito's palette)."""
 ROW = 30
 """Pixels of a bar with its spacing."""
 
-_NAMES = {
-    NEWLY: "newly counted pixels",
-    START: "what it began with",
-    ASPP: "features: ASPP",
-    FEATURES: "features",
-    OLD_HEADS: "other old heads",
-    UNKNOWN_HEAD: "unknown/background head",
-    COMPETITION: "newer classes compete",
-}
-
 
 def part_name(part: str) -> str:
     """A part in words, plain text of the run included."""
-    if part.startswith(OWN_HEAD):
-        return f"head of {untrusted.plain(part.removeprefix(OWN_HEAD), 30)}"
-    if part.startswith(BACKBONE):
-        return f"features: {part.removeprefix(BACKBONE)}"
-    return _NAMES.get(part, untrusted.plain(part, 40))
+    return untrusted.plain(part_words(part), 40)
 
 
 def height_of(bars: Sequence[Bar]) -> int:
