@@ -93,7 +93,22 @@ def test_the_sentence_follows_from_the_numbers(story, run):
     nowhere = fate_words.ClassLoss(0, 0, 0, 0, None, float("nan"), -1, float("nan"))
     assert fate_words.loss_sentence(nowhere, run, 1, 2).startswith("There is no **building**")
     kept = fate_words.ClassLoss(10, 4, 0, 0, None, float("nan"), -1, float("nan"))
-    assert "every **building** pixel that was ever right" in fate_words.loss_sentence(kept, run, 1, 2)
+    sentence = fate_words.loss_sentence(kept, run, 1, 2)
+    assert sentence == "After step 2, no **building** pixel of this picture is lost, but only **40 %** were ever right."
+
+
+def test_a_loss_stands_beside_the_share_that_was_ever_right(story, run):
+    lost = fate_words.ClassLoss(100, 72, 72, 72, 4, 1.0, 2, 1.0)
+    assert "**72 %** of the **building** pixels of this picture were lost (72 % were ever right)" in (
+        fate_words.loss_sentence(lost, run, 1, 2)
+    )
+    assert (
+        fate_words.compared_sentence(lost, "other") == "In other, 72 % were ever right and **72 %** are lost by then."
+    )
+    never = fate_words.ClassLoss(10, 0, 0, 0, None, float("nan"), -1, float("nan"))
+    assert fate_words.compared_sentence(never, "other") == "In other, none was ever right."
+    new = fate_words.loss_sentence(fate_words.ClassLoss(100, 2, 0, 0, None, float("nan"), -1, float("nan")), run, 4, 2)
+    assert "2.0 % of its pixels are right" in new
 
 
 def test_where_nothing_was_ever_right_nothing_is_said_to_be_kept(story, run):
