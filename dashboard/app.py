@@ -44,7 +44,7 @@ PAGES = (
     Entry("start", "Start", "What does a network forget, and why?", ":material/home:"),
     Entry("overview", "Overview", "How did the run go?", ":material/insights:"),
     Entry("compare", "Compare", "Which method keeps what?", ":material/leaderboard:"),
-    Entry("steps", "Steps", "What happened to this image?", ":material/layers:"),
+    Entry("steps", "Steps", "What happened to this picture?", ":material/layers:"),
     Entry("forgetting", "Forgetting", "What was lost, and where?", ":material/history:"),
     Entry("channels", "Channels", "Which channels carry the old knowledge?", ":material/tune:"),
     Entry("relevance", "Relevance", "Which neurons and pixels speak for a class?", ":material/center_focus_strong:"),

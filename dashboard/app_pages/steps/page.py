@@ -1,4 +1,4 @@
-"""Steps: what happened to this image?"""
+"""Steps: what happened to this picture?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from lag_core.runs import Run
 
 VIEWER = "steps-viewer"
 HEIGHT = 500
-TABLE_HEIGHT = 250
 
 
 def render(page: Page) -> None:
@@ -61,7 +60,7 @@ def _view(page: Page, shown: Shown, found: Answers, other: Answers | None) -> tu
     with page.section(
         "Every step of this picture",
         "Point at a pixel to read each step's most probable classes; click to keep it."
-        f" Drag the divider, scroll to zoom.{_counted(shown)}{smaller}",
+        f" Scroll to zoom; with *Swipe*, drag the divider.{_counted(shown)}{smaller}",
         slug="picture",
         below=True,
         formula=r"\hat y^t_p = \arg\max_k \; P^t_k(p), \qquad \text{drawn where } P^t_{\hat y}(p) \ge \theta",
@@ -315,7 +314,7 @@ def _draw_pixel_table(view: View, rows: list[dict[str, Any]], compared: bool) ->
     st.dataframe(
         columns,
         hide_index=True,
-        height=min(38 + 35 * len(rows), TABLE_HEIGHT),
+        height="auto",
         column_config={"%": number, "next %": number, "step": st.column_config.NumberColumn(width=44)},
         placeholder="–",
         key="pixel-table",
@@ -346,7 +345,7 @@ def _class_history(page: Page, shown: Shown, found: Answers) -> None:
         st.dataframe(
             table,
             hide_index=True,
-            height=min(38 + 35 * len(there), TABLE_HEIGHT),
+            height="auto",
             column_config={f"step {t}": number for t in range(len(shares))},
             placeholder="–",
             key="class-table",
