@@ -363,3 +363,10 @@ def test_another_channel_by_its_number(page):
     at = page.run()
     at.number_input[0].set_value(5).run()
     assert not at.exception and "##### Without channel 5" in text_of(at)
+
+
+def test_which_set_carries_more_is_a_sentence():
+    from dashboard.app_pages.channels import page as channels
+
+    assert channels._switched_off_words(50, 50) == "So both sets carry about as much of the old classes."
+    assert channels._switched_off_words(20, 80) == "So here the least moved channels carry more of them."

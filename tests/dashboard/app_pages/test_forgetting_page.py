@@ -360,3 +360,12 @@ def test_losses_of_the_survey_are_its_sums(run):
 
 def test_a_gain_is_not_a_negative_loss() -> None:
     assert page._points(0.0716) == "7.2 points lost" and page._points(-0.0716) == "7.2 points gained"
+
+
+def test_no_page_speaks_of_the_scrubber_or_of_this_image():
+    """The slider is called Step, and what is shown is a picture."""
+    pages = Path(page.__file__).parents[1]
+    mine = ("steps", "forgetting", "channels", "relevance", "prototypes", "training")
+    for path in (path for name in mine for path in (pages / name).glob("*.py")):
+        text = path.read_text("utf-8")
+        assert not [w for w in ("ove the scrubber", "this image", "Lost since") if w in text], path
