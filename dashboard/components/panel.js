@@ -7,6 +7,8 @@ class Readout {
     this.live = element("div", { class: "sr", "aria-live": "polite", role: "status" });
     this.node = element("section", { class: "readout", "aria-label": "Pixel read-out" }, this.head, this.rows, this.live);
     this.lines = [];
+    this.observer = new ResizeObserver(() => this.fit());
+    this.observer.observe(this.node);
   }
 
   /* layers: as in the scene. One line a layer, kept, so that nothing jumps while the pointer moves. */
@@ -14,14 +16,40 @@ class Readout {
     this.palette = palette;
     this.names = names;
     this.lines = layers.map((layer) => this.makeLine(layer));
-    this.rows.replaceChildren(...this.lines.flatMap((line, i) => [this.groupHead(layers, i), line.node].filter(Boolean)));
+    this.rows.replaceChildren(...this.groups().map((lines) => this.makeGroup(lines)));
+    this.fit();
   }
 
-  /* The group's name before its first layer. */
-  groupHead(layers, i) {
-    const { group } = layers[i];
-    if (!group || group === layers[i - 1]?.group) return null;
-    return element("div", { class: "group-name", title: group }, group);
+  /* The lines by run; a run stays together. */
+  groups() {
+    const groups = [];
+    for (const line of this.lines) {
+      const last = groups.at(-1);
+      if (last && (last[0].layer.group || "") === (line.layer.group || "")) last.push(line);
+      else groups.push([line]);
+    }
+    return groups;
+  }
+
+  makeGroup(lines) {
+    const name = lines[0].layer.group;
+    return element("div", { class: name ? "run" : "run unnamed" },
+      ...(name ? [element("div", { class: "group-name", title: name }, name)] : []),
+      element("div", { class: "lines" }, ...lines.map((line) => line.node)));
+  }
+
+  /* Beside the picture: closer lines where they do not all fit; what is left to scroll ends with a whole line. */
+  fit() {
+    this.node.classList.remove("dense");
+    this.rows.style.maxHeight = "";
+    const overflows = () => this.rows.scrollHeight > this.rows.clientHeight + 1;
+    if (!this.rows.clientHeight || !overflows()) return;
+    this.node.classList.add("dense");
+    if (!overflows()) return;
+    const top = this.rows.getBoundingClientRect().top - this.rows.scrollTop;
+    const ends = this.lines.map((line) => line.node.getBoundingClientRect().bottom - top);
+    const whole = Math.max(...ends.filter((end) => end <= this.rows.clientHeight), 0);
+    if (whole) this.rows.style.maxHeight = `${whole}px`;
   }
 
   makeLine(layer) {

@@ -88,7 +88,7 @@ def _gallery(run: Run, root: str, choices: Sequence[str], chosen: str, lost: Map
         for name in choices
     ]
     if any(lost.get(name) for name in choices):
-        st.caption("Number: share of the image's pixels that were once right and are lost by the last step.")
+        st.caption("Number: share of the picture's pixels that were once right and are lost by the last step.")
     picked = thumbnails(items, key="gallery", selected=chosen, page_size=GALLERY_PAGE, size=GALLERY_SIDE)
     if picked is not None and picked != chosen:
         selection.go(image=picked)

@@ -57,7 +57,7 @@ def scrubber(run: Run, first: int | None = None) -> int:
 
 def _buttons(step: int, last: int) -> None:
     playing = st.session_state.get(_PLAYING, False)
-    back, play, forward = st.columns(3, gap="xxsmall")
+    back, play, forward = st.columns((1, 1.45, 1), gap="xxsmall")  # "Pause" and its key
     with back:
         _button("Back", "step.back", None, _move, (-1, last), step == 0)
     with play:

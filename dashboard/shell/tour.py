@@ -7,26 +7,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
+from urllib.parse import parse_qsl
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
+from dashboard.cache import loaders
+from dashboard.state import selection
 from dashboard.ui.shipped import shipped
 
 TEXT = shipped("docs/tour.md")
 
 _PICTURE = re.compile(r"^!\[.*\]\(.*\)\n+", re.MULTILINE)
-_PLACE = "_tour"
-"""Number of the station that is shown; absent while the tour is closed."""
+_LINKS = re.compile(r"^Open \[.*\.$", re.MULTILINE)
+_LINK = re.compile(r"\[([^\]]+)\]\(http://localhost:8501/\w+\?([^)]+)\)")
+_ONLY_THERE = re.compile(r"^In the app, .*\n+", re.MULTILINE)
+_PLACE, _OPENING = "_tour", "_tour_opening"
+"""Number of the station that is shown; absent while the tour is closed. And whether its page is to be opened."""
 
 
 @dataclass(frozen=True)
 class Station:
-    """A section of the tour: its heading, what it says (Markdown), and the pages that it is about, by title."""
+    """A section of the tour: its heading, what it says (Markdown), and where its links lead."""
 
     heading: str
     text: str
     pages: tuple[str, ...]
+    """Titles of the pages that it is about; the first is opened."""
+    settings: tuple[tuple[str, str], ...]
+    """What the first link sets: run, step, class and so on."""
 
 
 def offer() -> None:
@@ -48,9 +57,12 @@ def guide(pages: Mapping[str, StreamlitPage]) -> None:
     place = st.session_state.get(_PLACE)
     if place is None or not TEXT.exists():
         return
-    found = stations(tuple(pages))
+    found = stations()
     place = min(place, len(found) - 1)
     station = found[place]
+    if st.session_state.pop(_OPENING, False):
+        selection.wish(_settings_here(station))
+        st.switch_page(pages[station.pages[0]])
     with st.container(key="tour-card", border=True):
         st.markdown(f"**{station.heading}**")
         st.markdown(station.text)
@@ -63,22 +75,31 @@ def guide(pages: Mapping[str, StreamlitPage]) -> None:
             st.button("Close the tour", "tour.close", type="tertiary", on_click=_go, args=(None,))
 
 
+def _settings_here(station: Station) -> dict[str, str]:
+    """What the station's link sets; nothing where its runs are not among those of this session."""
+    wanted, names = dict(station.settings), dict(loaders.opened().runs)
+    return wanted if wanted["run"] in names and wanted["run2"] in names else {}
+
+
 def _go(place: int | None) -> None:
     if place is None:
         st.session_state.pop(_PLACE, None)
     else:
         st.session_state[_PLACE] = place
+        st.session_state[_OPENING] = True
 
 
 @cache
-def stations(titles: tuple[str, ...]) -> tuple[Station, ...]:
+def stations() -> tuple[Station, ...]:
     """The tour by sections, without its pictures: the app itself is on view."""
-    plain = _PICTURE.sub("", TEXT.read_text("utf-8"))
+    plain = _ONLY_THERE.sub("", _PICTURE.sub("", TEXT.read_text("utf-8")))
     title, *sections = re.split(r"^##? ", plain, flags=re.MULTILINE)[1:]
-    return tuple(_station(part, titles) for part in (title, *sections))
+    return tuple(_station(part) for part in (title, *sections))
 
 
-def _station(part: str, titles: tuple[str, ...]) -> Station:
+def _station(part: str) -> Station:
     heading, text = part.split("\n", 1)
-    about = heading.partition(":")[0] if re.match(r"\d", heading) else ""
-    return Station(heading, text.strip(), tuple(title for title in titles if title in about))
+    links = _LINK.findall(text)
+    return Station(
+        heading, _LINKS.sub("", text).strip(), tuple(title for title, _ in links), tuple(parse_qsl(links[0][1]))
+    )

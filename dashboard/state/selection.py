@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, NoReturn
 from urllib.parse import urlencode
 
@@ -82,8 +82,13 @@ def _is_news(session: MutableMapping[Any, Any], current: dict[str, str]) -> bool
 
 def go(**wishes: object) -> NoReturn:
     """Run the app again with these values, checked as if a link had brought them (`cls` is `class`)."""
-    st.session_state[_WISHES] = {"class" if key == "cls" else key: str(value) for key, value in wishes.items()}
+    wish({"class" if key == "cls" else key: str(value) for key, value in wishes.items()})
     start_over()
+
+
+def wish(values: Mapping[str, str]) -> None:
+    """Let the next run of the app take these values, checked as if a link had brought them."""
+    st.session_state[_WISHES] = dict(values)
 
 
 def fresh(key: str, value: object) -> bool:

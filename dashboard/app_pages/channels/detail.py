@@ -84,7 +84,7 @@ def _filtered(scene: Scene) -> tuple[np.ndarray, str]:
     rows = channel_distances.distances(scene.run, scene.picture, scene.pair.basis, scene.pair.metric)
     crossed = channel_distances.sides(rows, scene.pair.new, scene.rho, scene.split.invariant)
     if crossed is None:
-        return np.arange(0), "The previous step has no split to compare with. Move the scrubber on."
+        return np.arange(0), "The previous step has no split to compare with. Go to a later step."
     return np.flatnonzero(crossed), "No channel changed sides since the previous step."
 
 

@@ -55,7 +55,7 @@ NOTEWORTHY = 2.0
 def render(page: Page) -> None:
     """Draw the page."""
     if page.step == 0:
-        raise Empty("Step 0 is the first step, so no channel can have moved yet. Move the scrubber to step 1 or later.")
+        raise Empty("Step 0 is the first step, so no channel can have moved yet. Go to step 1 or later.")
     scene = look(page)
     page.answer(answer(scene))
     left, middle, right = st.columns((1.25, 1.05, 0.8), gap="small")
@@ -145,12 +145,18 @@ def _carriers(scene: Scene) -> str:
             f"**{percent(most / 100)}**, the {fourth} least moved **{percent(least / 100)}**: "
             f"{_lost_words(least - whole, most - whole)}."
         )
-    words = "here the least moved ones carry more" if least < most else "here the most moved ones carry more"
-    words = "both carry about as much" if abs(least - most) < NOTEWORTHY else words
     return (
-        f"{start}; without the {fourth} least moved channels **{percent(least / 100)}**, without the {fourth} most "
-        f"moved **{percent(most / 100)}**: {words}; below, next to random channels."
+        f"{start}; without the {fourth} least moved channels it is **{percent(least / 100)}**, without the {fourth} "
+        f"most moved **{percent(most / 100)}**. {_switched_off_words(least, most)} "
+        "Below, random channels show what chance does."
     )
+
+
+def _switched_off_words(least: float, most: float) -> str:
+    """Which of two sets mattered more here: percentage points that stay right without either."""
+    if abs(least - most) < NOTEWORTHY:
+        return "So both sets carry about as much of the old classes."
+    return f"So here the {'least' if least < most else 'most'} moved channels carry more of them."
 
 
 def _lost_words(least: float, most: float) -> str:

@@ -213,7 +213,7 @@ def relevance(scene: Scene, picture: Picture) -> tuple[np.ndarray, str, str]:
     """Relevance float [C] for the selected class, on which pixels, and the class's name."""
     name = untrusted.name(scene.page.class_info.name)
     if scene.page.cls >= scene.run.labels.seen(scene.pair.new):
-        raise Empty(f"{name} is not introduced yet, so no channel speaks for it. Move the scrubber on.")
+        raise Empty(f"{name} is not introduced yet, so no channel speaks for it. Go to a later step.")
     values, where = maps.relevance(scene.run, picture, scene.pair.new, scene.page.cls)
     return values, where, name
 

@@ -26,7 +26,8 @@ from lag_core.runs import Run
 FLOW_HEIGHT = 520
 LOWER_HEIGHT = 290
 GALLERY_SIZE, GALLERY_SIDE = 9, 82
-NAMES_HEIGHT = 330
+NAMES, NAMES_HEIGHT = 10, 365
+"""Rows of the table of names, and its pixels with them: it ends with a whole row."""
 
 PICTURE, SET = "picture", "set"
 """What is counted."""
@@ -274,7 +275,7 @@ def _names(ranked: Sequence[ImageLoss]) -> None:
     st.dataframe(
         {"image": [untrusted.plain(image.id, 60) for image in ranked], "lost": [100 * image.share for image in ranked]},
         hide_index=True,
-        height=min(38 + 35 * len(ranked), NAMES_HEIGHT),
+        height="auto" if len(ranked) <= NAMES else NAMES_HEIGHT,
         column_config={"lost": st.column_config.NumberColumn(format="%.0f %%", width=70)},
         key="lost-names",
         alt="Images that lost most, with the share that each lost",

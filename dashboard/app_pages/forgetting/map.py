@@ -91,7 +91,7 @@ def _key(run: Run) -> Key:
     names = [
         *predictions.class_names(run),
         *(FATE_NAMES[fate] for fate in CLASS_FATES),
-        *(f"since step {t}" for t in range(steps)),
+        *(f"lost at step {t}" for t in range(steps)),
     ]
     palette = np.array([*predictions.palette(run).tolist(), *colors, *ramp], np.uint8)
     return Key(palette, names, count, count + len(CLASS_FATES))
@@ -107,8 +107,8 @@ def _scene(page: Page, told: Story, told2: Story | None, key: Key, only: bool, a
         to[(lost_at == t) & (answers.drawn(t, page.least) == NOTHING)] = NOTHING
     layers = [
         Layer("Ground truth", told.truth, clear=background(page.run)),
-        Layer("Lost to", _masked(to, mine), note=f"after step {page.step}", group=group),
-        Layer("Lost since", _masked(since, mine), note=f"after step {page.step}", group=group),
+        Layer("Lost to", _masked(to, mine), note="which class", group=group),
+        Layer("Lost at", _masked(since, mine), note="which step", group=group),
     ]
     first = len(layers)
     layers += _fate_layers(told, key, mine, group)
@@ -134,7 +134,12 @@ def _masked(labels: np.ndarray, mine: np.ndarray) -> np.ndarray:
 
 def _beside(page: Page, compared: bool, first: int, first2: int) -> int | None:
     """Which layer is on the other side: chosen in the page's toolbar."""
-    names = {"none": "nothing", "truth": "ground truth", "to": "the class it went to", "since": "since when"}
+    names = {
+        "none": "nothing",
+        "truth": "ground truth",
+        "to": "the class it was lost to",
+        "since": "the step that lost it",
+    }
     if page.step:
         names["before"] = "the step before"
     if compared and page.run2:

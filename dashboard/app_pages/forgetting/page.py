@@ -9,7 +9,7 @@ from dashboard.app_pages.forgetting import fates
 from dashboard.app_pages.forgetting.counts import PICTURE, SET, draw_flows, draw_images, draw_lost, draw_shift
 from dashboard.app_pages.forgetting.fates import Story
 from dashboard.app_pages.forgetting.map import draw_change_map, draw_map
-from dashboard.app_pages.forgetting.words import class_loss, loss_sentence
+from dashboard.app_pages.forgetting.words import class_loss, compared_sentence, loss_sentence
 from dashboard.cache import loaders
 from dashboard.cache.loaders import Picture
 from dashboard.page import Page
@@ -99,8 +99,7 @@ def _answer(page: Page, picture: Picture | None, told: Story | None, told2: Stor
     if not page.run2 or not told2 or not found.pixels or page.step == 0:
         return sentence
     theirs = class_loss(told2, page.step2, page.cls2)
-    name = untrusted.name(page.run2.name)
-    return f"{sentence} In {name}, **{percent(theirs.forgotten / theirs.pixels)}** are lost by then."
+    return f"{sentence} {compared_sentence(theirs, page.run2.name)}"
 
 
 def _on_the_set(page: Page) -> str:
@@ -137,7 +136,7 @@ def _points(before: float, now: float) -> str:
 def _answer_without_truth(page: Page, picture: Picture) -> str:
     beginning = "This picture has no annotation, so this page shows what changed, not what was lost. "
     if page.step == 0:
-        return f"{beginning}Move the scrubber on."
+        return f"{beginning}Go to a later step."
     labels = predictions.answers(page.run, picture).predictions
     before, now = labels[page.step - 1], labels[page.step]
     changed = now[before != now]

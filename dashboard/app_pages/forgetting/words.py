@@ -67,12 +67,13 @@ def loss_sentence(found: ClassLoss, run: Run, cls: int, step: int) -> str:
     if step < introduced:
         return f"{name} is introduced at step {introduced}; before that it cannot be lost."
     if step == introduced:
-        ahead = " Move the scrubber on to see what later steps forget." if step < run.last_step else ""
-        return f"Step {step} introduces {name}, so none of it is lost yet.{ahead}"
+        ahead = " Go to a later step to see what it forgets." if step < run.last_step else ""
+        right = percent(found.once_right / found.pixels)
+        return f"Step {step} introduces {name}, so none of it is lost yet; {right} of its pixels are right.{ahead}"
     if not found.once_right:
         return f"No {name} pixel of this picture was ever right up to step {step}, so there is nothing to lose."
     if not found.forgotten:
-        return f"After step {step}, every {name} pixel that was ever right in this picture is still right."
+        return f"After step {step}, no {name} pixel of this picture is lost, {_ever_right(found)}."
     target = f"**{untrusted.name(run.classes[found.target].name)}**" if found.target is not None else ""
     most = "all" if found.target_share == 1 else "most" if found.target_share > 0.5 else "the largest part"
     went = f"{most} went to {target}"
@@ -83,13 +84,31 @@ def loss_sentence(found: ClassLoss, run: Run, cls: int, step: int) -> str:
             if found.forgotten > found.lost_now
             else ""
         )
-        return f"At step {step}, **{share}** of the {name} pixels of this picture were lost; {went}.{all_told}"
+        ever = percent(found.once_right / found.pixels)
+        return (
+            f"At step {step}, **{share}** of the {name} pixels of this picture were lost ({ever} were ever right); "
+            f"{went}.{all_told}"
+        )
     share = percent(found.forgotten / found.pixels)
     when = "" if found.worst_share == 1 else "most of them "
     return (
         f"Step {step} lost no more {name} here; **{share}** of its pixels were lost before, {when}at step "
         f"{found.worst_step}; {went}."
     )
+
+
+def _ever_right(found: ClassLoss) -> str:
+    share = found.once_right / found.pixels
+    return f"{'but only' if share < 0.5 else 'and'} **{percent(share)}** were ever right"
+
+
+def compared_sentence(found: ClassLoss, name: str) -> str:
+    """What the compared run lost of the same class: its share means little without the share that was ever right."""
+    if not found.once_right:
+        return f"In {untrusted.name(name)}, none was ever right."
+    lost = f"**{percent(found.forgotten / found.pixels)}** are" if found.forgotten else "none is"
+    right = percent(found.once_right / found.pixels)
+    return f"In {untrusted.name(name)}, {right} were ever right and {lost} lost by then."
 
 
 def pixel_history(told: Story, run: Run, pixel: tuple[int, int], step: int) -> str:

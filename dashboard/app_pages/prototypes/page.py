@@ -111,7 +111,7 @@ def answer(page: Page, motion: Motion, other: Motion | None) -> str:
             f"`python -m lag_core survey` measures every class anew at every step."
         )
     if step < introduced:
-        return f"{name} is introduced at step {introduced}; move the scrubber there to see where it begins."
+        return f"{name} is introduced at step {introduced}; go there to see where it begins."
     if not motion.prototypes.known[step, cls]:
         return f"No validation image shows {name}, so it has no prototype to follow."
     if step == introduced:
@@ -200,7 +200,7 @@ def _matrix(page: Page, motion: Motion) -> None:
         "1: same direction. High off the diagonal: similar classes. Click a cell to select its row's class.",
         slug="cosines",
         formula=r"C_{kj} = \cos(p^t_k, p^u_j)",
-        source="docs/method.md#prototypes; rows at the scrubber's step t, columns at step u",
+        source="docs/method.md#prototypes; rows at the selected step t, columns at step u",
     ) as view:
         against = _choose_columns(page)
         if against == OWN:
@@ -221,7 +221,7 @@ def _matrix(page: Page, motion: Motion) -> None:
             data = [(page.step, k) for k in range(seen) for _ in range(seen)]
             marked = page.cls if page.cls < seen else None
         if np.isnan(cosines).all():
-            raise Empty("No two prototypes to compare here. Choose other columns, or move the scrubber.")
+            raise Empty("No two prototypes to compare here. Choose other columns, or another step.")
         names = [run.classes[k].name for k in range(len(cosines))] if against != OWN else rows
         view.csv({"": names} | {str(n): column for n, column in zip(names, cosines.T, strict=True)})
         plot(
@@ -270,7 +270,7 @@ def _numbers(page: Page, motion: Motion) -> None:
         st.dataframe(
             {k: [untrusted.plain(v, 40) for v in c] if k in text else c for k, c in table.items()},
             hide_index=True,
-            height=LOWER_HEIGHT,
+            height="auto",
             column_config={head: number for head in table if head not in text},
             placeholder="–",
             key="prototype-table",

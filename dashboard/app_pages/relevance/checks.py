@@ -59,7 +59,7 @@ def conservation_words(found: Explained, method: str) -> str:
 
 def draw_checks(shared: Scene) -> None:
     with shared.page.section(
-        "How far to trust them",
+        "Checks of these maps",
         "A column per map, with its agreement with the previous step; chance: the class's share of the picture.",
         slug="checks",
         formula=CHECK_FORMULA,
@@ -74,7 +74,7 @@ def draw_checks(shared: Scene) -> None:
         st.dataframe(
             table,
             hide_index=True,
-            height=(ROW_HEIGHT + 1) * 10 + 4,
+            height="content",
             row_height=ROW_HEIGHT,
             column_config=dict.fromkeys(table, narrow) | {"check": pinned},
             key="relevance-checks",

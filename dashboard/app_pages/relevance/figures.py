@@ -69,7 +69,7 @@ def channel_bars(
 
     invariant: bool [C], colours the bars by group. Channels stand in the order of this step.
     """
-    figure = frame(ink, x="latent channel, the one that speaks most for the class first", y=f"relevance ({unit})")
+    figure = frame(ink, x="latent channel, most relevant first", y=f"relevance ({unit})")
     channels = strongest([now] if before is None else [now, before])
     labels = [str(c) for c in channels]
     groups: list[tuple[str, str, np.ndarray]] = [(names[0], design.ACCENT, np.ones(len(channels), bool))]

@@ -186,7 +186,7 @@ def scene(page: Page) -> Scene:
     introduced = page.run.labels.step_of(page.cls)
     if page.step < introduced:
         name = untrusted.name(page.class_info.name)
-        raise Empty(f"{name} is introduced at step {introduced}. Move the scrubber there, or choose another class.")
+        raise Empty(f"{name} is introduced at step {introduced}. Go to that step, or choose another class.")
     return _answered(page, _choose(page, predictions.shown(page.run, page.picture())))
 
 

@@ -1,4 +1,4 @@
-"""Steps: what happened to this image?"""
+"""Steps: what happened to this picture?"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from dashboard.app_pages.steps import words
 from dashboard.components.viewer import NOTHING, PENDING, Layer, ProbabilityGrid
 from dashboard.page import Empty, Page, View
 from dashboard.picture import predictions, stepwise
@@ -21,7 +22,6 @@ from lag_core.runs import Run
 
 VIEWER = "steps-viewer"
 HEIGHT = 500
-TABLE_HEIGHT = 250
 
 
 def render(page: Page) -> None:
@@ -60,7 +60,7 @@ def _view(page: Page, shown: Shown, found: Answers, other: Answers | None) -> tu
     with page.section(
         "Every step of this picture",
         "Point at a pixel to read each step's most probable classes; click to keep it."
-        f" Drag the divider, scroll to zoom.{_counted(shown)}{smaller}",
+        f" Scroll to zoom; with *Swipe*, drag the divider.{_counted(shown)}{smaller}",
         slug="picture",
         below=True,
         formula=r"\hat y^t_p = \arg\max_k \; P^t_k(p), \qquad \text{drawn where } P^t_{\hat y}(p) \ge \theta",
@@ -120,13 +120,13 @@ def _notes(page: Page, run: Run, shown: Shown, found: Answers, space: Run | None
     drawn = [found.drawn(t, page.least) for t in range(len(found.predictions))]
     if shown.truth is not None:
         shares = [_right(run, shown.truth, labels, t, space) for t, labels in enumerate(drawn)]
-        words = ["" if np.isnan(share) else f"{percent(share)} right" for share in shares]
+        notes = ["" if np.isnan(share) else f"{percent(share)} right" for share in shares]
     else:
         changed = [float((a != b).mean()) for a, b in zip(found.predictions, found.predictions[1:], strict=False)]
-        words = ["", *(f"{percent(share)} changed" for share in changed)]
-        words = ["" if {t, t - 1} & found.pending else word for t, word in enumerate(words)]
+        notes = ["", *(f"{percent(share)} changed" for share in changed)]
+        notes = ["" if {t, t - 1} & found.pending else note for t, note in enumerate(notes)]
     none = [_none(run, shown.truth, labels, t, space) for t, labels in enumerate(drawn)]
-    return [", ".join(filter(None, (w, f"{percent(n)} none" if n else ""))) for w, n in zip(words, none, strict=True)]
+    return [", ".join(filter(None, (w, f"{percent(n)} none" if n else ""))) for w, n in zip(notes, none, strict=True)]
 
 
 def _none(run: Run, truth: np.ndarray | None, labels: np.ndarray, step: int, space: Run | None) -> float:
@@ -183,48 +183,42 @@ def _answer(page: Page, shown: Shown, found: Answers) -> str:
         return f"Step {page.step} is {PENDING}; the others appear as they finish."
     if shown.truth is None:
         return _answer_without_truth(page, found)
+    later = words.later_sentence(page.run, shown.truth, found.predictions[page.step], page.step)
     now = _right(page.run, shown.truth, found.predictions[page.step], page.step)
     if np.isnan(now):
-        return f"After step {page.step} none of the classes in this picture has been introduced yet."
+        return _joined(f"After step {page.step} none of the classes in this picture has been introduced yet.", later)
+    none = _none(page.run, shown.truth, found.drawn(page.step, page.least), page.step, None)
+    basis = "Pixels shown as “none” count as their most probable class." if none else ""
     sentence = f"After step {page.step}, **{percent(now)}** of the pixels of known classes are right"
-    basis = ""
-    if _none(page.run, shown.truth, found.drawn(page.step, page.least), page.step, None):
-        basis = " This counts the most probable class also where the picture shows “none”."
+    return _joined(sentence + _since_step_0(page, shown.truth, found, now), later, basis)
+
+
+def _since_step_0(page: Page, truth: np.ndarray, found: Answers, now: float) -> str:
+    """The end of the sentence about the share that is right, and which class is to blame."""
     if page.step == 0:
-        return f"{sentence}. Move the scrubber on to see what later steps do to them.{basis}"
+        missing = words.never_found_sentence(page.run, truth, _shares(page, truth, found)[:1])
+        return _joined(".", missing or "Go to a later step to see what it does to them.")
     if found.pending & set(range(page.step)):
-        return f"{sentence}. The loss follows when the earlier steps are computed.{basis}"
-    before = _right(page.run, shown.truth, found.predictions[0], 0)
-    start = "" if np.isnan(before) else f"; after step 0 it was {percent(before)}"
-    return f"{sentence}{start}. {_loss(page, shown.truth, found)}{basis}"
+        return ". The loss follows when the earlier steps are computed."
+    before = percent(_right(page.run, truth, found.predictions[0], 0))
+    start = ", as after step 0" if before == percent(now) else f"; after step 0 it was {before}"
+    blame = words.known_sentence(page.run, truth, _shares(page, truth, found)[: page.step + 1])
+    return _joined(f"{'' if before == '–' else start}.", blame)
+
+
+def _joined(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def _answer_without_truth(page: Page, found: Answers) -> str:
     if page.step == 0:
-        return "This picture has no annotation: you see what each step predicts. Move the scrubber on."
+        return "This picture has no annotation: you see what each step predicts. Go to a later step."
     if page.step - 1 in found.pending:
         return f"Step {page.step - 1} is {PENDING}; then you see what step {page.step} changed."
     share = float((found.predictions[page.step] != found.predictions[page.step - 1]).mean())
     return (
-        f"Step {page.step} gave **{percent(share)}** of the pixels another class than step {page.step - 1}. "
-        "This picture has no annotation, so it is unknown which of the two is right."
-    )
-
-
-def _loss(page: Page, truth: np.ndarray, found: Answers) -> str:
-    """Which class lost the most pixels since its best step, in words."""
-    shares = _shares(page, truth, found)[: page.step + 1]
-    counts = np.bincount(truth[truth < len(page.run.classes)], minlength=len(page.run.classes))
-    filled = np.nan_to_num(shares)  # a class that is not there has no pixels to lose
-    lost = (filled.max(0) - filled[-1]) * counts
-    cls = int(lost.argmax())
-    if lost[cls] <= 0:
-        return "No class has lost a pixel."
-    name = untrusted.name(page.run.classes[cls].name)
-    step = int(np.nanargmax(shares[:, cls]))
-    return (
-        f"**{name}** lost most: {percent(shares[step, cls])} of its pixels were right after step {step}, "
-        f"{percent(shares[-1, cls])} are now."
+        f"**{percent(share)}** of the pixels have another class after step {page.step} than after step "
+        f"{page.step - 1}. This picture has no annotation, so it is unknown which of the two is right."
     )
 
 
@@ -320,7 +314,7 @@ def _draw_pixel_table(view: View, rows: list[dict[str, Any]], compared: bool) ->
     st.dataframe(
         columns,
         hide_index=True,
-        height=min(38 + 35 * len(rows), TABLE_HEIGHT),
+        height="auto",
         column_config={"%": number, "next %": number, "step": st.column_config.NumberColumn(width=44)},
         placeholder="–",
         key="pixel-table",
@@ -351,7 +345,7 @@ def _class_history(page: Page, shown: Shown, found: Answers) -> None:
         st.dataframe(
             table,
             hide_index=True,
-            height=min(38 + 35 * len(there), TABLE_HEIGHT),
+            height="auto",
             column_config={f"step {t}": number for t in range(len(shares))},
             placeholder="–",
             key="class-table",

@@ -220,13 +220,12 @@ def _middle(page: Page, window: figures.Window, told: Told, other: Told | None) 
 
 
 def _bottom(page: Page, window: figures.Window, told: Told, other: Told | None) -> None:
-    left, middle, right = st.columns(3, gap="small")
+    left, right = st.columns(2, gap="small")
     with left:
         _rates(page, window, told, other)
-    with middle:
-        _throughput(page, window, told, other)
     with right:
-        _glossary(page, told)
+        _throughput(page, window, told, other)
+    _glossary(page, told)
 
 
 def _matrix(page: Page, told: Told) -> None:
@@ -406,15 +405,14 @@ def _speeds(told: Told) -> str:
 
 
 def _glossary(page: Page, told: Told) -> None:
-    with (
-        page.section("What the terms are", "This run's terms, with their weights."),
-        st.container(height=LOW_HEIGHT, border=False),
-    ):
-        for name in told.history.terms:
+    with page.section("What the terms are", "This run's terms, with their weights.", inline=True):
+        columns = st.columns(2, gap="medium")
+        half = -(-len(told.history.terms) // 2)
+        for i, name in enumerate(told.history.terms):
             weight = getattr(told.run.config.method, name, None)
             times = f" × {weight:g}" if isinstance(weight, int | float) else ""
             shown = untrusted.name(name, 40)
-            st.caption(f"**{shown}**{times} — {terms.meaning(name, told.run.config.method)}")
+            columns[i // half].caption(f"**{shown}**{times}: {terms.meaning(name, told.run.config.method)}")
 
 
 def _picked(shown: History, part: str) -> dict[str, list[Any]]:

@@ -47,9 +47,10 @@ def _replay(method: MethodConfig) -> str:
             "the new ones; it trains the heads, never the shared layers."
         )
     reached = "the ASPP and the heads" if method.extractor == "live" else "the heads; the ASPP is frozen"
-    answers = " and answered as by the old network" if method.replay_kd > 0 else ""
+    scores = ", and keep the scores that the old network gave them" if method.replay_kd > 0 else ""
     domain = " as they look in this step," if method.replay_domain == "step" else ""
-    return f"Replay: {_REPLAYED[method.replay_maps]}{domain} are still labelled rightly{answers}; it trains {reached}."
+    replayed = f"{_REPLAYED[method.replay_maps]}{domain}"
+    return f"Replay: {replayed} must still get their right classes{scores}; it trains {reached}."
 
 
 def verdict(effects: StepEffects) -> str:

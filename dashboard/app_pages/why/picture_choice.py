@@ -22,7 +22,7 @@ def offer(page: Page) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f"This picture shows no {name}.", width="content")
-        if st.button("Show the best picture of it", icon=":material/image_search:", key="best-picture"):
+        if st.button("Show the picture that shows it best", icon=":material/image_search:", key="best-picture"):
             selection.go(image=best)
 
 

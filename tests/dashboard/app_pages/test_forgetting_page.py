@@ -93,7 +93,22 @@ def test_the_sentence_follows_from_the_numbers(story, run):
     nowhere = fate_words.ClassLoss(0, 0, 0, 0, None, float("nan"), -1, float("nan"))
     assert fate_words.loss_sentence(nowhere, run, 1, 2).startswith("There is no **building**")
     kept = fate_words.ClassLoss(10, 4, 0, 0, None, float("nan"), -1, float("nan"))
-    assert "every **building** pixel that was ever right" in fate_words.loss_sentence(kept, run, 1, 2)
+    sentence = fate_words.loss_sentence(kept, run, 1, 2)
+    assert sentence == "After step 2, no **building** pixel of this picture is lost, but only **40 %** were ever right."
+
+
+def test_a_loss_stands_beside_the_share_that_was_ever_right(story, run):
+    lost = fate_words.ClassLoss(100, 72, 72, 72, 4, 1.0, 2, 1.0)
+    assert "**72 %** of the **building** pixels of this picture were lost (72 % were ever right)" in (
+        fate_words.loss_sentence(lost, run, 1, 2)
+    )
+    assert (
+        fate_words.compared_sentence(lost, "other") == "In other, 72 % were ever right and **72 %** are lost by then."
+    )
+    never = fate_words.ClassLoss(10, 0, 0, 0, None, float("nan"), -1, float("nan"))
+    assert fate_words.compared_sentence(never, "other") == "In other, none was ever right."
+    new = fate_words.loss_sentence(fate_words.ClassLoss(100, 2, 0, 0, None, float("nan"), -1, float("nan")), run, 4, 2)
+    assert "2.0 % of its pixels are right" in new
 
 
 def test_where_nothing_was_ever_right_nothing_is_said_to_be_kept(story, run):
@@ -344,6 +359,7 @@ def test_losses_of_the_survey_are_its_sums(run):
 
 
 def test_a_gain_is_not_a_negative_loss() -> None:
+<<<<<<< HEAD
     assert page._points(0.0716, 0) == "7.2 points lost" and page._points(0, 0.0716) == "7.2 points gained"
     assert page._points(0.4214, 0.3866) == "3.4 points lost", "42.1 and 38.7 are printed"
 
@@ -353,3 +369,15 @@ def test_no_step_has_a_colour_near_that_of_a_fate(share):
     color = np.array(design.on_ramp(design.SINCE, share))
     fates = np.array([design.rgb(one) for one in design.PROVENANCE.values()])
     assert np.abs(fates - color).max(1).min() >= 40
+=======
+    assert page._points(0.0716) == "7.2 points lost" and page._points(-0.0716) == "7.2 points gained"
+
+
+def test_no_page_speaks_of_the_scrubber_or_of_this_image():
+    """The slider is called Step, and what is shown is a picture."""
+    pages = Path(page.__file__).parents[1]
+    mine = ("steps", "forgetting", "channels", "relevance", "prototypes", "training")
+    for path in (path for name in mine for path in (pages / name).glob("*.py")):
+        text = path.read_text("utf-8")
+        assert not [w for w in ("ove the scrubber", "this image", "Lost since") if w in text], path
+>>>>>>> h2

@@ -124,3 +124,91 @@ def test_an_upload_is_stepped_through(page):
     settle(page)
     assert page.locator(".viewer .item", has_text="Ground truth").count() == 0
     assert page.get_by_text("Shown at 1024 x 71 pixels").is_visible()
+
+
+# ---------------------------------------------------------------------- nothing is cut off
+
+READOUT = """(rows) => [...rows.querySelectorAll('.run:not(.unnamed)')].map((run) => {
+    const edge = run.getBoundingClientRect(), name = run.querySelector('.group-name').getBoundingClientRect();
+    const lines = [...run.querySelectorAll('.line')].map((line) => line.getBoundingClientRect());
+    return lines.length === 3 && lines.every((line) =>
+        line.top >= name.bottom - 1 && line.left >= edge.left - 1 && line.right <= edge.right + 1);
+})"""
+
+CUT = """(node) => [node, ...node.querySelectorAll('*')].some((one) =>
+    ['auto', 'scroll', 'hidden'].includes(getComputedStyle(one).overflowY) && one.scrollHeight > one.clientHeight + 1
+    && one.clientHeight > 40)"""
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080)])
+def test_a_run_stays_together_in_the_readout_and_its_last_step_is_shown(browser, address, width, height):
+    with window(browser, address, width=width, height=height) as page:
+        ready(page)
+        page.locator(".viewer .stage").click(position={"x": 200, "y": 220})
+        settle(page)
+        assert page.locator(".viewer .rows").evaluate(READOUT) == [True, True]
+        rows = page.locator(".viewer .rows").evaluate("(n) => [n.scrollHeight, n.clientHeight]")
+        assert rows[0] <= rows[1] + 1, "no line is hidden"
+        assert "Drag the divider" not in page.locator(".st-key-view-picture").inner_text(), "side by side has none"
+
+
+def test_what_does_not_fit_is_scrolled_line_by_line(page):
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    settle(page)
+    page.locator(".viewer .panel").evaluate("(n) => { n.style.minHeight = '0'; n.style.height = '225px'; }")
+    settle(page)
+    last = """(rows) => {
+        const ends = [rows, ...rows.querySelectorAll('.line')].map((node) => node.getBoundingClientRect().bottom);
+        return Math.min(...ends.slice(1).map((end) => Math.abs(end - ends[0])));
+    }"""
+    assert page.locator(".viewer .rows").evaluate("(n) => n.scrollHeight > n.clientHeight + 1")
+    assert page.locator(".viewer .rows").evaluate(last) <= 1.5, "the list ends with a whole line"
+
+
+def test_nothing_jumps_where_the_answer_takes_two_lines(page):
+    stage = page.locator(".viewer .stage")
+    before = stage.bounding_box()["y"]
+    lines = page.locator(".st-key-answer p").evaluate(
+        """(p) => { p.textContent = 'word '.repeat(45); return p.getBoundingClientRect().height
+            / parseFloat(getComputedStyle(p).lineHeight); }"""
+    )
+    settle(page)
+    assert 1.5 < lines < 2.5
+    assert abs(stage.bounding_box()["y"] - before) < 0.6
+
+
+def test_tables_end_with_a_whole_row(page):
+    page.locator(".viewer .stage").click(position={"x": 200, "y": 220})
+    table = page.locator(".st-key-view-pixel .dvn-scroller")
+    table.wait_for()
+    settle(page)
+    for name in ("pixel", "classes"):
+        found = page.locator(f".st-key-view-{name} .dvn-scroller").evaluate("(n) => [n.scrollHeight, n.clientHeight]")
+        assert 0 <= found[1] - found[0] + 1 < 4, name
+
+
+def test_the_pause_button_is_readable(page):
+    page.get_by_test_id("stSidebar").get_by_role("button", name="Play").click()
+    label = page.get_by_test_id("stSidebar").get_by_role("button", name="Pause").locator("p")
+    label.wait_for()
+    assert label.evaluate("(p) => p.scrollWidth <= p.clientWidth + 1")
+
+
+def test_the_strip_of_two_runs_is_whole_in_a_narrow_viewer(browser, address):
+    with window(browser, address.replace("/steps", "/relevance")) as page:
+        page.wait_for_selector(".viewer .item", timeout=90_000)
+        settle(page)
+        widths = page.locator(".viewer .strip").evaluate("(n) => [n.scrollWidth, n.clientWidth]")
+        assert widths[0] <= widths[1] + 1
+        axis = page.locator(".st-key-view-channels .xtitle, .xtitle").first
+        axis.wait_for()
+        inside = "(t) => t.getBoundingClientRect().right <= t.closest('.js-plotly-plot').getBoundingClientRect().right"
+        assert axis.evaluate(inside)
+
+
+def test_the_terms_are_explained_to_the_end(browser, address):
+    with window(browser, address.replace("/steps", "/training")) as page:
+        terms = page.locator(".st-key-view-what-the-terms-are")
+        terms.wait_for(timeout=90_000)
+        settle(page)
+        assert not terms.evaluate(CUT)

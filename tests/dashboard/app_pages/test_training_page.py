@@ -287,11 +287,11 @@ def test_replay_that_replays_nothing_is_a_failure_wherever_it_begins(tmp_path, a
 @pytest.mark.parametrize(
     ("method", "said", "unsaid"),
     [
-        ({"replay_at": "latent"}, "trains the heads, never the shared layers", "answered"),
+        ({"replay_at": "latent"}, "trains the heads, never the shared layers", "scores"),
         ({"replay_at": "trunk", "extractor": "live"}, "trains the ASPP and the heads", "never"),
         ({"replay_at": "trunk", "extractor": "frozen"}, "trains the heads; the ASPP is frozen", "ASPP and"),
-        ({"replay_at": "trunk", "replay_kd": 2.0}, "answered as by the old network", "never"),
-        ({"replay_at": "trunk", "replay_kd": 0.0}, "labelled rightly; it", "answered"),
+        ({"replay_at": "trunk", "replay_kd": 2.0}, "and keep the scores that the old network gave them", "never"),
+        ({"replay_at": "trunk", "replay_kd": 0.0}, "must still get their right classes; it", "scores"),
         ({"replay_at": "trunk", "replay_maps": "drawn"}, "drawn from the old classes' statistics", "stored"),
         ({"replay_at": "trunk", "replay_maps": "carried"}, "the step's own images", "stored"),
         ({"replay_at": "trunk", "replay_maps": "stored"}, "stored images of earlier steps", "statistics"),

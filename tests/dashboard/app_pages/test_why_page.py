@@ -299,7 +299,7 @@ def test_a_class_that_the_picture_lacks_leads_to_one_that_shows_it(app, runs):
     name = next(n for n in dataset.ids("val") if run.classes[CLS].id not in dataset.mask(n))
     at = app("why", image=name).run()
     assert sound(at)
-    at = next(b for b in at.button if b.label == "Show the best picture of it").click().run()
+    at = next(b for b in at.button if b.label == "Show the picture that shows it best").click().run()
     assert sound(at) and run.classes[CLS].id in dataset.mask(at.session_state["image"])
 
 

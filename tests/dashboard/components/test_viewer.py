@@ -288,6 +288,51 @@ def test_nothing_lost_is_said(page):
     assert "No class has lost a pixel" in steps._answer(page, *exhibited(truth, truth, truth, truth))
 
 
+def test_a_later_class_that_is_called_another_is_told(page):
+    page.step = 1
+    truth = np.repeat(np.array([0, 4], np.uint8), 50).reshape(10, 10)
+    maps = [np.zeros((10, 10), np.uint8), np.where(truth == 4, 1, 0).astype(np.uint8), truth]
+    maps[1][9] = 0
+    later, called = (CLASSES[k]["name"] for k in (4, 1))
+    text = steps._answer(page, *exhibited(truth, *maps))
+    assert "**100 %**" in text and ", as after step 0." in text
+    assert f"**{later}** comes at step 2; 80 % of its pixels are called **{called}**." in text
+    page.step = 2
+    assert "comes at step" not in steps._answer(page, *exhibited(truth, *maps))
+
+
+def test_a_class_that_was_never_found_is_named_not_a_small_loss(page):
+    truth = np.repeat(np.array([0, 2], np.uint8), 50).reshape(10, 10)
+    nothing = np.zeros((10, 10), np.uint8)
+    last = nothing.copy()
+    last[0, :2] = 1
+    text = steps._answer(page, *exhibited(truth, nothing, nothing, last))
+    step = page.run.labels.step_of(2)
+    assert f"**{CLASSES[2]['name']}**, learned at step {step}, is found on none of its pixels." in text
+    assert "lost most" not in text
+
+
+def test_a_class_never_found_is_told_beside_the_one_that_lost_most(page):
+    truth = np.repeat(np.array([1, 1, 1, 0, 2], np.uint8), 20).reshape(10, 10)
+    first = np.where(truth == 2, 0, truth).astype(np.uint8)
+    last = np.zeros((10, 10), np.uint8)
+    text = steps._answer(page, *exhibited(truth, first, first, last))
+    assert f"**{CLASSES[1]['name']}** lost most: 100 %" in text
+    assert f"**{CLASSES[2]['name']}**, learned at step" in text and "found on none" in text
+
+
+def test_a_class_of_step_0_that_lost_little_is_not_called_new(page):
+    truth = np.ones((10, 10), np.uint8)
+    first, last = truth.copy(), truth.copy()
+    first[:4], last[:5] = 0, 0
+    text = steps._answer(page, *exhibited(truth, first, first, last))
+    assert "lost most: 60 % of its pixels were right after step 0, 50 % are now" in text
+    many = np.ones((100, 100), np.uint8)
+    almost = many.copy()
+    almost[0, 0] = 0
+    assert "Almost no pixel was lost." in steps._answer(page, *exhibited(many, many, many, almost))
+
+
 def test_classes_still_to_come_do_not_count(page):
     page.step = 0
     truth = np.full((10, 10), 4, np.uint8)
@@ -299,7 +344,8 @@ def test_without_truth_the_answer_says_what_changed(page):
     maps = [np.zeros((10, 10), np.uint8) for _ in range(3)]
     maps[2][:3] = 4
     text = steps._answer(page, *exhibited(None, *maps))
-    assert "**30 %** of the pixels" in text and "no annotation" in text
+    assert "**30 %** of the pixels have another class after step 2 than after step 1." in text
+    assert "no annotation" in text
 
 
 def test_a_pixels_rows(page):
@@ -348,7 +394,7 @@ def test_notes_count_known_classes_alone_and_say_how_much_is_none(page):
         "80 % right, 20 % none", "80 % right, 20 % none", "40 % right, 10 % none",
     ]  # fmt: skip
     assert "class the step knows" in steps._counted(shown)
-    assert "most probable class also where the picture shows “none”" in steps._answer(page, shown, found)
+    assert "Pixels shown as “none” count as their most probable class." in steps._answer(page, shown, found)
 
 
 def test_a_pixels_row_says_none(page):
