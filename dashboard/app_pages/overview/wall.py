@@ -98,7 +98,7 @@ def _cells(page: Page, view: View, pictures: PictureSet, own: MeasuredOn | None)
     if len(rows) < known or len(steps) < last:
         st.caption(
             f"{len(rows)} of {counted(known, 'class', 'classes')}, those that lost the largest share by step "
-            f"{page.step}; {len(steps)} of {counted(last, 'step')}, those around the scrubber's. The CSV has all."
+            f"{page.step}; {len(steps)} of {counted(last, 'step')}, those around the chosen one. The CSV has all."
         )
     if picked is not None:
         cell = found[steps[picked[1]], rows[picked[0]]]

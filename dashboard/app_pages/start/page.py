@@ -79,9 +79,7 @@ def _runs(page: Page) -> list[tuple[Run, int]]:
 def _sentence(page: Page, runs: list[Held]) -> str:
     """What became of the selected class, or of the one that lost most."""
     if page.step == 0:
-        return (
-            "After step 0 nothing can be forgotten yet. Press **L** or move the scrubber: later steps have no old data."
-        )
+        return "After step 0 nothing can be forgotten yet. Press **L** or go to a later step: it has no old data."
     if not runs or not runs[0].classes:
         return f"Step {page.step} learned new classes without the data of the steps before it."
     chosen = page.class_info if runs[0].of(page.class_info.id) else runs[0].classes[0]

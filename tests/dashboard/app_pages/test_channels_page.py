@@ -365,7 +365,6 @@ def test_another_channel_by_its_number(page):
     assert not at.exception and "##### Without channel 5" in text_of(at)
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("ink", [design.LIGHT, design.DARK])
 def test_a_class_in_the_colour_of_the_ground_is_seen_all_the_same(ink):
     surface = design.rgb(ink.surface)
@@ -376,10 +375,10 @@ def test_a_class_in_the_colour_of_the_ground_is_seen_all_the_same(ink):
     shown = [one for trace in bars.data for one in trace.marker.color or ()]
     shown += [trace.line.color for trace in lines.data if (trace.name or "").startswith("class")]
     assert len(shown) == 9 and all(design.contrast(design.rgb(one), surface) >= 2 for one in shown)
-=======
+
+
 def test_which_set_carries_more_is_a_sentence():
     from dashboard.app_pages.channels import page as channels
 
     assert channels._switched_off_words(50, 50) == "So both sets carry about as much of the old classes."
     assert channels._switched_off_words(20, 80) == "So here the least moved channels carry more of them."
->>>>>>> h2

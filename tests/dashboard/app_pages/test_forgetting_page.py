@@ -359,7 +359,6 @@ def test_losses_of_the_survey_are_its_sums(run):
 
 
 def test_a_gain_is_not_a_negative_loss() -> None:
-<<<<<<< HEAD
     assert page._points(0.0716, 0) == "7.2 points lost" and page._points(0, 0.0716) == "7.2 points gained"
     assert page._points(0.4214, 0.3866) == "3.4 points lost", "42.1 and 38.7 are printed"
 
@@ -369,8 +368,6 @@ def test_no_step_has_a_colour_near_that_of_a_fate(share):
     color = np.array(design.on_ramp(design.SINCE, share))
     fates = np.array([design.rgb(one) for one in design.PROVENANCE.values()])
     assert np.abs(fates - color).max(1).min() >= 40
-=======
-    assert page._points(0.0716) == "7.2 points lost" and page._points(-0.0716) == "7.2 points gained"
 
 
 def test_no_page_speaks_of_the_scrubber_or_of_this_image():
@@ -380,4 +377,3 @@ def test_no_page_speaks_of_the_scrubber_or_of_this_image():
     for path in (path for name in mine for path in (pages / name).glob("*.py")):
         text = path.read_text("utf-8")
         assert not [w for w in ("ove the scrubber", "this image", "Lost since") if w in text], path
->>>>>>> h2
