@@ -144,7 +144,7 @@ def test_training_follows_a_run_while_it_is_trained(browser, tmp_path):
 
 
 def test_the_tour_stays_open_while_its_pages_are_visited(browser, address):
-    with opened(browser, address, "", ".js-plotly-plot") as page:
+    with opened(browser, address, "", ".held .now") as page:
         page.get_by_test_id("stSidebar").get_by_role("button", name="Five-minute tour").click()
         card = page.locator(".st-key-tour-card")
         card.get_by_text("A tour in five minutes").wait_for()

@@ -156,7 +156,8 @@ def _switched_off_words(least: float, most: float) -> str:
     """Which of two sets mattered more here: percentage points that stay right without either."""
     if abs(least - most) < NOTEWORTHY:
         return "So both sets carry about as much of the old classes."
-    return f"So here the {'least' if least < most else 'most'} moved channels carry more of them."
+    which = "least" if least < most else "most"
+    return f"So here the channels that moved {which} carry more of them."
 
 
 def _lost_words(least: float, most: float) -> str:

@@ -165,11 +165,13 @@ def _apart(page: Page, found: Explanation, key: str) -> Apart | None:
 
 
 def _pictures(page: Page, found: Explanation) -> Examples | None:
-    """What the last evidence of the report was measured on: the validation set or the picture."""
+    """What the last evidence of the report was measured on: the validation set, or a picture of the class."""
     if found.evidence and found.evidence[-1].whole_set:
         return _examples(page, whole=True)
     picture = page.picture()
-    return None if picture.truth is None else reasons.examples(page.run, "image", picture, page.data_root, page.cls)
+    if picture.truth is None or not (picture.truth == page.cls).any():
+        return None
+    return reasons.examples(page.run, "image", picture, page.data_root, page.cls)
 
 
 def _examples(page: Page, whole: bool) -> Examples | None:

@@ -381,4 +381,4 @@ def test_which_set_carries_more_is_a_sentence():
     from dashboard.app_pages.channels import page as channels
 
     assert channels._switched_off_words(50, 50) == "So both sets carry about as much of the old classes."
-    assert channels._switched_off_words(20, 80) == "So here the least moved channels carry more of them."
+    assert channels._switched_off_words(20, 80) == "So here the channels that moved least carry more of them."

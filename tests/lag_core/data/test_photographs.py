@@ -161,7 +161,7 @@ def test_the_first_page_shows_the_dog_and_who_made_it(browser):
         served("dashboard/app.py", {"LAG_RUNS": str(CHECKPOINTS), "LAG_DATA": ""}) as url,
         window(browser, url, width=1280, height=800) as page,
     ):
-        page.wait_for_selector(".js-plotly-plot .main-svg")
+        page.wait_for_selector(".held .now")
         settle(page)
         side = page.get_by_test_id("stSidebar")
         assert side.get_by_text("Hans Kemperman").is_visible()
