@@ -231,7 +231,7 @@ POINTER = """() => {
 
 def record(browser: Browser, url: str) -> Path:
     """Half a minute: a photograph stepped through two runs, the dog lost in one of them, *Why?*, the answer."""
-    with opened(browser, url, Shot("film", "", LOST | {"step": "0"}, PLOT)) as page:
+    with opened(browser, url, Shot("film", "", LOST | {"step": "0"}, BARS)) as page:
         film = Film(page)
         film.hold(2500)
         for held in (3500, 2500, 2500):
