@@ -144,9 +144,14 @@ def page_turns(server: Server, state: str, titles: Sequence[str], times: int) ->
     with chromium() as browser:
         page = _opened(browser, address)
         for title in titles:
-            print(f"  first turn to {title}: {_turn(page, title, PATIENCE_MS):.0f} ms", file=sys.stderr, flush=True)
-            page.wait_for_timeout(1500)
-            _settle(page)
+            try:
+                print(f"  first turn to {title}: {_turn(page, title):.0f} ms", file=sys.stderr, flush=True)
+                page.wait_for_timeout(1500)
+                _settle(page)
+            except Error as error:
+                found.lost.append(_told(page, server, f"first turn to {title}", error))
+                page.close()
+                page = _opened(browser, address)
         now = titles[-1]
         for _ in range(times):
             before, now = now, random.choice([title for title in titles if title != now])

@@ -94,7 +94,7 @@ def _sentence(page: Page, runs: list[Held]) -> str:
 def _left(then: float, now: float) -> str:
     """What is left of a class, IoU points when it was learned and now, in words (Markdown)."""
     if round(now) == 0:
-        return f"has **none** of its {then:.0f} IoU points left"
+        return f"has **none** of its {then:.0f} left"
     return f"still has **{now:.0f}** of {then:.0f} IoU points"
 
 

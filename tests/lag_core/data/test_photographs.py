@@ -168,5 +168,5 @@ def test_the_first_page_shows_the_dog_and_who_made_it(browser):
         assert (
             side.get_by_role("link", name="source").get_attribute("href").startswith("https://commons.wikimedia.org/")
         )
-        assert page.get_by_text("animals-3-1-finetune has none of its 57 IoU points left").first.is_visible()
+        assert page.get_by_text("animals-3-1-finetune has none of its 57 left").first.is_visible()
         page.locator(".viewer .tag", has_text="animals-3-1-finetune").first.wait_for()
