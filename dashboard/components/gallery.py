@@ -14,7 +14,7 @@ from typing import Any, Literal
 import streamlit as st
 
 from dashboard.components.assets import source
-from dashboard.components.payload import Payload, forget, is_sent
+from dashboard.components.payload import Payload, forget_missing, is_sent, told
 
 Tone = Literal["neutral", "good", "bad", "accent"]
 
@@ -92,7 +92,7 @@ def thumbnails(
             on_choose_change=lambda: None,
             on_page_change=partial(_turn, key, pages),
             on_tick_change=partial(_tick, key, shown, on_tick),
-            on_missing_change=lambda: forget(st.session_state[key].get("missing")),
+            on_missing_change=lambda: forget_missing(key),
         )
     chosen = result.get("choose")
     return chosen if any(item.id == chosen for item in shown) else None
@@ -116,15 +116,15 @@ def _page(key: str, items: Sequence[Thumbnail], selected: str | None, page_size:
 
 def _turn(key: str, pages: int) -> None:
     """The user turned to another page; the number comes from the browser and may be anything."""
-    page = st.session_state[key].get("page")
+    page = told(key, "page")
     if isinstance(page, int) and 0 <= page < pages:
         st.session_state[_page_key(key)] = {**st.session_state[_page_key(key)], "page": page, "turned": True}
 
 
 def _tick(key: str, shown: Sequence[Thumbnail], on_tick: Callable[[str], None] | None) -> None:
     """The user ticked or unticked an entry; its id comes from the browser and may be anything."""
-    ticked = st.session_state[key].get("tick")
-    if on_tick is not None and any(item.id == ticked for item in shown):
+    ticked = told(key, "tick")
+    if on_tick is not None and isinstance(ticked, str) and any(item.id == ticked for item in shown):
         on_tick(ticked)
 
 

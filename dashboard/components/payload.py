@@ -13,7 +13,7 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -37,6 +37,20 @@ def forget(names: object) -> None:
     if isinstance(names, list):
         for name in names:
             _sent().pop(str(name), None)
+
+
+def told(key: str, name: str) -> object:
+    """What the browser sends under `name` for the component `key`, anything; None if the component has left the page.
+
+    A callback runs before the page is drawn: what the browser said as a page was left arrives with the next one.
+    """
+    state = st.session_state.get(key)
+    return state.get(name) if isinstance(state, Mapping) else None
+
+
+def forget_missing(key: str) -> None:
+    """Send again what the component `key` lacks (a callback of the trigger `missing`)."""
+    forget(told(key, "missing"))
 
 
 def is_sent(version: str) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 import streamlit as st
 
 from dashboard.components.assets import source
-from dashboard.components.payload import Payload, forget
+from dashboard.components.payload import Payload, forget_missing
 from lag_core.data.undecided import LEAST, UNDECIDED, none_words
 
 RIGHT = (0, 114, 178)
@@ -195,7 +195,7 @@ def viewer(
         data=payload.pack(props),
         on_choose_change=_ignore,
         on_view_change=_ignore,
-        on_missing_change=lambda: forget(st.session_state[key].get("missing")),
+        on_missing_change=lambda: forget_missing(key),
     )
     return _event(result.get("choose"), len(layers), (width, rows))
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import streamlit as st
 
 from dashboard.components.assets import source
-from dashboard.components.payload import Payload, forget, is_sent
+from dashboard.components.payload import Payload, forget_missing, is_sent
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def wall(
             key=key,
             data=payload.pack(props),
             on_choose_change=lambda: None,
-            on_missing_change=lambda: forget(st.session_state[key].get("missing")),
+            on_missing_change=lambda: forget_missing(key),
         )
     return _place(result.get("choose"), cells)
 

@@ -409,3 +409,12 @@ def test_a_pixels_row_says_none(page):
 def test_none_may_be_hidden_by_a_link():
     assert viewer_state._classes(f"1-{viewer.NOTHING}", 5) == (1, viewer.NOTHING)
     assert viewer_state._classes("7", 5) is None
+
+
+def test_a_word_of_a_component_that_has_left_the_page_is_nothing(session):
+    """Overview's gallery asked for a picture again as the page was left; the next page was an error."""
+    payload.forget_missing("wall-gallery")
+    gallery._turn("wall-gallery", 3)
+    gallery._tick("wall-gallery", [], lambda image: pytest.fail(image))
+    session["wall-gallery"] = {"missing": ["a"], "page": 1}
+    assert payload.told("wall-gallery", "page") == 1 and payload.told("wall-gallery", "tick") is None
