@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,37 +142,34 @@ def page_turns(server: Server, state: str, titles: Sequence[str], times: int) ->
     """Clicks on the pages' links, at random; every page has been open before."""
     found = Turns({title: [] for title in titles}, [])
     address = f"{server.url}/overview?{state}"
+    order = [*titles]
+    for _ in range(times):
+        order.append(random.choice([title for title in titles if title != order[-1]]))
     with chromium() as browser:
         page = _opened(browser, address)
-        for title in titles:
+        for number, (before, now) in enumerate(pairwise(["first", *order])):
+            first = number < len(titles)
             try:
-                print(f"  first turn to {title}: {_turn(page, title):.0f} ms", file=sys.stderr, flush=True)
-                page.wait_for_timeout(1500)
-                _settle(page)
-            except Error as error:
-                found.lost.append(_told(page, server, f"first turn to {title}", error))
-                page.close()
-                page = _opened(browser, address)
-        now = titles[-1]
-        for _ in range(times):
-            before, now = now, random.choice([title for title in titles if title != now])
-            try:
-                found.milliseconds[now].append(round(_turn(page, now), 1))
-                page.wait_for_timeout(400)
+                milliseconds = _turn(page, now)
+                if first:
+                    print(f"  first turn to {now}: {milliseconds:.0f} ms", file=sys.stderr, flush=True)
+                else:
+                    found.milliseconds[now].append(round(milliseconds, 1))
+                page.wait_for_timeout(1500 if first else 400)
                 _settle(page)
             except Error as error:
                 found.lost.append(_told(page, server, f"{before} to {now}", error))
                 page.close()
                 page = _opened(browser, address)
         page.close()
-    for title, milliseconds in found.milliseconds.items():
-        print(f"  turn to {title}: {sorted(milliseconds)}", file=sys.stderr, flush=True)
+    for title, each in found.milliseconds.items():
+        print(f"  turn to {title}: {sorted(each)}", file=sys.stderr, flush=True)
     return found
 
 
-def _turn(page: Page, title: str, patience_ms: float = LOST_MS) -> float:
+def _turn(page: Page, title: str) -> float:
     page.evaluate(CLICK, title)
-    page.wait_for_function(ARRIVED, arg=title, timeout=patience_ms)
+    page.wait_for_function(ARRIVED, arg=title, timeout=LOST_MS)
     milliseconds: Any = page.evaluate("lagArrived - lagClicked")
     return float(milliseconds)
 
