@@ -165,7 +165,7 @@ def text_of(results: dict[str, Any]) -> str:
     head = {name: value for name, value in results.items() if name != "checks"}
     checks = []
     for name, entry in results["checks"].items():
-        rows = ",\n".join(json.dumps(row) for row in entry["rows"])
+        rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in entry["rows"])
         about = json.dumps({key: value for key, value in entry.items() if key != "rows"})[:-1]
         checks.append(f'{json.dumps(name)}: {about}, "rows": [\n{rows}\n]}}')
     return json.dumps(head, indent=1)[:-2] + ',\n "checks": {\n' + ",\n".join(checks) + "\n}\n}\n"
