@@ -246,9 +246,10 @@ class MethodConfig(TermWeights):
     replay_maps: Literal["drawn", "carried", "stored"] = "drawn"
     """"trunk": maps drawn from the statistics; or the step's own images with their new objects carried over to the old
     classes (needs replay_covariance = "full"); or the images of earlier steps: a bound, as no method may keep them."""
-    replay_domain: Literal["stored", "step"] = "stored"
-    """"carried": new objects take on the statistics that the old class's own step stored, or those of this step's
-    pixels that the teacher predicts as that class: for a step of another domain."""
+    replay_domain: Literal["stored", "step", "same"] = "stored"
+    """For steps of another domain (data.domains). "stored": each old class is replayed by the statistics that its own
+    step stored. "same": only if that step had this step's domain. "step": with replay_maps = "carried", by the
+    statistics of this step's pixels that the teacher predicts as that class."""
     replay_kd: float = bounded(1.0, 0.0, 1e6)
     """"trunk": weight of distillation on the replayed maps."""
     replay_samples: int = bounded(8, 1, 100_000)

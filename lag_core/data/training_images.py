@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lag_core.config import Config, ConfigError
 from lag_core.data.dataset import Dataset
-from lag_core.data.splits import hold_out, images_of_step
+from lag_core.data.splits import domain_of_step, hold_out, images_of_step
 from lag_core.protocol import LabelSpace
 
 
@@ -35,3 +35,15 @@ def step_images(config: Config, dataset: Dataset, labels: LabelSpace, step: int)
     if not ids:
         raise ConfigError(f"step {step} of task {config.data.task!r} has no training image ({config.data.setting})")
     return ids
+
+
+def from_other_domains(config: Config, labels: LabelSpace, step: int) -> list[int]:
+    """The old channels whose own step had images of another domain than `step`."""
+    here = domain_of_step(config.data.domains, step)
+    return [
+        channel
+        for earlier in range(step)
+        if domain_of_step(config.data.domains, earlier) != here
+        for channel in labels.new_channels(earlier)
+        if channel >= labels.first_foreground
+    ]

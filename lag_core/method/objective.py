@@ -5,7 +5,7 @@ The loop gets an `Objective` and knows nothing about LAG; an `Objective` knows n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,7 +76,10 @@ def needing_one_process(config: MethodConfig) -> tuple[str, ...]:
 
 
 class Objective:
-    """The loss terms of one step, with the state that they keep."""
+    """The loss terms of one step, with the state that they keep.
+
+    `foreign`: old channels whose own step had another domain than this one.
+    """
 
     def __init__(
         self,
@@ -88,6 +91,7 @@ class Objective:
         trunk: int,
         seed: int = 0,
         memory: Mapping[str, np.ndarray] | None = None,
+        foreign: Collection[int] = (),
     ):
         self.config, self.space, self.step, self.seed = config, space, step, seed
         channels = space.channels(step)
@@ -99,7 +103,10 @@ class Objective:
             rectified=at_latent,
         )
         self.memory = Memory.from_arrays(memory or {}, channels, latent, statistics)
-        carries = step > 0 and config.replay_maps == "carried"
+        left_out = foreign if config.replay_domain == "same" else ()
+        self.replayed = [k for k in space.old_channels(step) if k not in left_out]
+        """Old channels that replay may use (`replay_domain`)."""
+        carries = bool(self.replayed) and config.replay_maps == "carried"
         self.present: ClassStatistics | None = None
         """Of the old classes in this step's own images, by the teacher's labels (`replay_domain`)."""
         if carries and config.replay_domain == "step":
@@ -210,6 +217,7 @@ class Objective:
             memory=self.memory,
             carrier=self.carrier,
             score=self.score,
+            replayed=self.replayed,
             balance=self.balance,
         )
         terms = {"segmentation": Term(segmentation(scene), 1.0)}
@@ -229,7 +237,7 @@ class Objective:
         weights = {
             name: weight_of(name, self.config, progress)
             for name in COMPUTED
-            if name not in skip and (due or not LOSS_TERMS[name].sparse)
+            if name not in skip and (due or not LOSS_TERMS[name].sparse) and (self.replayed or name != "replay")
         }
         return {name: weight for name, weight in weights.items() if weight > 0}
 

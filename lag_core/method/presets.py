@@ -61,6 +61,7 @@ PRESETS: dict[str, Tables] = {
             "replay": 1.0,
             "replay_at": "trunk",
             "replay_maps": "carried",
+            "replay_domain": "same",
             "replay_kd": 3.0,
             "replay_samples": 2,
             "replay_covariance": "full",

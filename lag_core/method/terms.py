@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +60,8 @@ class Scene:
     carrier: Carrier | StoredMaps | None
     """The source of maps of old classes; None if they are drawn from the statistics."""
     score: ChannelScore
+    replayed: Sequence[int]
+    """Old channels that replay may use."""
     balance: Balance | None = None
     """How often pixels count, for STAR; None: each once."""
 
@@ -260,7 +262,7 @@ def replayed(scene: Scene, old: Output) -> Tensor:
 def _replayed_patches(scene: Scene) -> Tensor:
     config = scene.config
     patches, channels = scene.memory.statistics.sample_patches(
-        scene.old_classes, config.replay_samples, scene.generator(), config.replay_covariance
+        scene.replayed, config.replay_samples, scene.generator(), config.replay_covariance
     )
     logits = patch_logits(scene.student.heads, patches.to(scene.new.latent.device))
     labels = channels.to(logits.device)[:, None, None]
@@ -286,10 +288,10 @@ def _maps_of_old_classes(scene: Scene) -> tuple[Tensor, Tensor]:
     """Trunk features [N, T, h, w] of old classes with labels int64 [N, h, w]: drawn, or from the batch's images."""
     config, device = scene.config, scene.new.latent.device
     if scene.carrier is not None:
-        wanted = scene.old_classes, config.replay_samples, scene.generator()
+        wanted = scene.replayed, config.replay_samples, scene.generator()
         return scene.carrier.carry(scene.features, scene.latent_labels, *wanted)
     maps, labels = scene.memory.statistics.sample_maps(
-        scene.old_classes, config.replay_samples, size_of(scene.new.latent), scene.generator(), config.replay_covariance
+        scene.replayed, config.replay_samples, size_of(scene.new.latent), scene.generator(), config.replay_covariance
     )
     return maps.to(device), labels.to(device)
 

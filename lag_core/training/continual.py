@@ -21,7 +21,7 @@ from lag_core.data.catalogue import Dataset, open_dataset, task_of, with_range
 from lag_core.data.dataset import FileDataset
 from lag_core.data.findings import findings
 from lag_core.data.splits import hold_out
-from lag_core.data.training_images import step_images
+from lag_core.data.training_images import from_other_domains, step_images
 from lag_core.data.windows import WindowedDataset
 from lag_core.method.objective import Batch, Objective, needing_one_process
 from lag_core.method.starting import start_head
@@ -287,6 +287,7 @@ class ContinualTraining:
             trunk=student.trunk_channels,
             seed=config.optim.seed,
             memory=memory,
+            foreign=from_other_domains(config, self.labels, step),
         )
         objective.recall(lambda: self._earlier(student, step))
         schedule = Schedule(found, config, step)
@@ -295,6 +296,7 @@ class ContinualTraining:
             schedule.curvature = states.get("curvature")
         elif teacher is not None:
             self._say_starts(objective.begin(student, teacher, batches.plain))
+            self._say_not_replayed(objective)
         loop = StepLoop(
             student=student,
             teacher=teacher,
@@ -395,6 +397,12 @@ class ContinualTraining:
         """Print which old class each new one starts as, if the method chose one."""
         if starts:
             self.reporter.say("; ".join(f"{self._name(new)} starts as {self._name(old)}" for new, old in starts))
+
+    def _say_not_replayed(self, objective: Objective) -> None:
+        """Print which old classes replay leaves out, if it is on."""
+        out = [self._name(k) for k in self.labels.old_channels(objective.step) if k not in objective.replayed]
+        if out and objective.config.replay > 0:
+            self.reporter.say(f"not replayed, as their images had another domain: {', '.join(out)}")
 
     def _name(self, channel: int) -> str:
         """Name of a training channel's class."""

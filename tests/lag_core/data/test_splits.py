@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from repository import ROOT
 
+from lag_core.config import resolve
 from lag_core.data.splits import domain_of_step, hold_out, images_of_step, of_domain
+from lag_core.data.training_images import from_other_domains
 from lag_core.protocol import SETTINGS, LabelSpace, parse_task
 
 DATA = Path(os.environ.get("LAG_TEST_DATA") or ROOT.parent / "shared" / "data")
@@ -209,6 +211,18 @@ def test_partitioned_with_domains_loses_no_image_to_a_step_of_another_domain() -
     labels, present = space("2-1", 4), {f"x{i}": frozenset({1, 3, 4}) for i in range(0, 100, 2)}
     names = images_of_step(present, labels, 0, "partitioned", domain_of=domain_of, domains=("rgb", "irrg"))
     assert names == list(present)
+
+
+@pytest.mark.parametrize(
+    ("domains", "expected"),
+    [((), [[], [], []]), (("rgb",), [[], [], []]), (("rgb", "irrg"), [[], [2, 3], [2, 3]]),
+     (("rgb", "irrg", "rgb"), [[], [2, 3], [4]])],
+)  # fmt: skip
+def test_old_channels_of_other_domains(domains: tuple[str, ...], expected: list[list[int]]) -> None:
+    """Background and unknown belong to no step."""
+    labels = LabelSpace(((0, 1, 2), (3,), (4,)), background=0, unknown=True)
+    config = resolve({"data": {"dataset": "aerial", "domains": list(domains)}})
+    assert [from_other_domains(config, labels, step) for step in range(3)] == expected
 
 
 def test_domain_of_step() -> None:

@@ -97,7 +97,7 @@ def scene_of(
     return Scene(
         config=MethodConfig(**config), space=space, step=step, iteration=7, seed=3, student=student,  # type: ignore[arg-type]
         teacher=teacher, new=new, old=old, features=features, targets=TARGETS, fused=fused, memory=memory,  # type: ignore[arg-type]
-        carrier=None, score=score,
+        carrier=None, score=score, replayed=list(space.old_channels(step)),
     )  # fmt: skip
 
 

@@ -147,6 +147,22 @@ def test_the_steps_domain_is_for_carried_maps():
         resolve({"method": {"replay_domain": "step"}})
 
 
+@pytest.mark.parametrize("maps", ["carried", "drawn"])
+def test_classes_of_another_domain_are_left_out_of_the_replay(maps: str):
+    replay = {"replay": 1.0, "replay_maps": maps, "replay_at": "trunk", "replay_covariance": "full"}
+
+    def of(foreign: tuple[int, ...], domain: str = "same") -> Objective:
+        config = resolve({"method": {**replay, "replay_domain": domain}}).method
+        return Objective(config, SPACE, 1, latent=4, trunk=5, foreign=foreign)
+
+    assert of(()).replayed == [2, 3] and of((2,)).replayed == [3]
+    assert of((2,), "stored").replayed == [2, 3], "only replay_domain = \"same\" looks at the domain"
+    assert of((2,)).needs_teacher(0.5, 0) and (of((2,)).carrier is not None) == (maps == "carried")
+    none = of((2, 3))
+    assert none.replayed == [] and none.carrier is None
+    assert not none.needs_teacher(0.5, 0), "a replay of nothing is no term"
+
+
 def test_every_image_with_a_new_class_is_drawn_and_each_draw_is_its_own(filled):
     statistics, features, labels = filled
     maps, _ = Carrier(statistics, SPACE, 1).carry(features, labels, [3], 40, torch.Generator().manual_seed(1))
