@@ -107,13 +107,4 @@ function press(plot, map, r, c) {
   setTimeout(() => ["mousedown", "mouseup", "click"].forEach(send), 60); // after Plotly has found what lies there
 }
 
-const all = new WeakMap();
-
-export default function (component) {
-  const parent = component.parentElement;
-  if (!all.has(parent)) all.set(parent, new CellKeys(parent));
-  return () => {
-    all.get(parent)?.destroy();
-    all.delete(parent);
-  };
-}
+export default (component) => mount(CellKeys, component);

@@ -6,7 +6,9 @@ import streamlit as st
 
 from dashboard.components.assets import source
 
-_component = st.components.v2.component("lag.cells", css=source("cells.css"), js=source("dom.js", "cells.js"))
+_component = st.components.v2.component(
+    "lag.cells", css=source("cells.css"), js=source("mount.js", "dom.js", "cells.js")
+)
 
 
 def cell_keys() -> None:

@@ -133,15 +133,4 @@ class Gallery {
   }
 }
 
-const galleries = new WeakMap();
-
-export default function (component) {
-  const parent = component.parentElement;
-  if (!galleries.has(parent)) galleries.set(parent, new Gallery(parent));
-  const gallery = galleries.get(parent);
-  gallery.update(component);
-  return () => {
-    galleries.delete(parent);
-    gallery.destroy();
-  };
-}
+export default (component) => mount(Gallery, component);

@@ -40,7 +40,7 @@ class Thumbnail:
 _component = st.components.v2.component(
     "lag.gallery",
     css=source("base.css", "gallery.css"),
-    js=source("dom.js", "turning.js", "payload.js", "gallery.js"),
+    js=source("mount.js", "dom.js", "turning.js", "payload.js", "gallery.js"),
 )
 
 

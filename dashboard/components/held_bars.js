@@ -73,14 +73,4 @@ class HeldBars {
   }
 }
 
-const all = new WeakMap();
-
-export default function (component) {
-  const parent = component.parentElement;
-  if (!all.has(parent)) all.set(parent, new HeldBars(parent));
-  all.get(parent).update(component);
-  return () => {
-    all.get(parent)?.destroy();
-    all.delete(parent);
-  };
-}
+export default (component) => mount(HeldBars, component);

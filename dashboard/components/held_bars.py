@@ -32,7 +32,7 @@ class RunBars:
 
 
 _component = st.components.v2.component(
-    "lag.held-bars", css=source("base.css", "held_bars.css"), js=source("dom.js", "held_bars.js")
+    "lag.held-bars", css=source("base.css", "held_bars.css"), js=source("mount.js", "dom.js", "held_bars.js")
 )
 
 

@@ -62,14 +62,4 @@ class InView {
   }
 }
 
-const all = new WeakMap();
-
-export default function (component) {
-  const parent = component.parentElement;
-  if (!all.has(parent)) all.set(parent, new InView(parent));
-  all.get(parent).update(component);
-  return () => {
-    all.get(parent)?.destroy();
-    all.delete(parent);
-  };
-}
+export default (component) => mount(InView, component);

@@ -17,7 +17,7 @@ from dashboard.components.assets import source
 _SEEN = "_first_picture_seen"
 """In the session: the browser has drawn a picture."""
 
-_component = st.components.v2.component("lag.in-view", js=source("turning.js", "in_view.js"))
+_component = st.components.v2.component("lag.in-view", js=source("mount.js", "turning.js", "in_view.js"))
 
 
 def is_near(page: str) -> bool:

@@ -64,15 +64,4 @@ function writing(target) {
   return target?.closest?.("input, textarea, select, [contenteditable=true]") != null;
 }
 
-const all = new WeakMap();
-
-export default function (component) {
-  const parent = component.parentElement;
-  if (!all.has(parent)) all.set(parent, new StepKeys(parent));
-  const keys = all.get(parent);
-  keys.update(component);
-  return () => {
-    all.delete(parent);
-    keys.destroy();
-  };
-}
+export default (component) => mount(StepKeys, component);

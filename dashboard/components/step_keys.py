@@ -11,7 +11,7 @@ from dashboard.components.assets import source
 _KEY = "step.keys"
 
 _component = st.components.v2.component(
-    "lag.step-keys", js=source("steps.js", "history.js", "turning.js", "step_keys.js")
+    "lag.step-keys", js=source("mount.js", "steps.js", "history.js", "turning.js", "step_keys.js")
 )
 
 

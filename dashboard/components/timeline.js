@@ -33,15 +33,4 @@ class Timeline {
   }
 }
 
-const timelines = new WeakMap();
-
-export default function (component) {
-  const parent = component.parentElement;
-  if (!timelines.has(parent)) timelines.set(parent, new Timeline(parent));
-  const timeline = timelines.get(parent);
-  timeline.update(component);
-  return () => {
-    timelines.delete(parent);
-    timeline.destroy();
-  };
-}
+export default (component) => mount(Timeline, component);

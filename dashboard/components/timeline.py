@@ -22,7 +22,7 @@ class StepBox:
 
 
 _component = st.components.v2.component(
-    "lag.timeline", css=source("base.css", "timeline.css"), js=source("dom.js", "turning.js", "timeline.js")
+    "lag.timeline", css=source("base.css", "timeline.css"), js=source("mount.js", "dom.js", "turning.js", "timeline.js")
 )
 
 

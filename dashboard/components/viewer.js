@@ -366,15 +366,4 @@ function withNothing(props) {
   return props;
 }
 
-const viewers = new WeakMap();
-
-export default function (component) {
-  const parent = component.parentElement;
-  if (!viewers.has(parent)) viewers.set(parent, new Viewer(parent));
-  const viewer = viewers.get(parent);
-  viewer.update(component);
-  return () => {
-    viewers.delete(parent);
-    viewer.destroy();
-  };
-}
+export default (component) => mount(Viewer, component);

@@ -100,7 +100,9 @@ class ViewerSettings:
     split: Split
 
 
-_SCRIPTS = ("dom", "turning", "payload", "paint", "stage", "panel", "strip", "tools", "sheet", "steps", "viewer")
+_SCRIPTS = (
+    "mount", "dom", "turning", "payload", "paint", "stage", "panel", "strip", "tools", "sheet", "steps", "viewer",
+)  # fmt: skip
 
 _component = st.components.v2.component(
     "lag.viewer",

@@ -97,15 +97,4 @@ class Wall {
   }
 }
 
-const walls = new WeakMap();
-
-export default function (component) {
-  const parent = component.parentElement;
-  if (!walls.has(parent)) walls.set(parent, new Wall(parent));
-  const wall = walls.get(parent);
-  wall.update(component);
-  return () => {
-    walls.delete(parent);
-    wall.destroy();
-  };
-}
+export default (component) => mount(Wall, component);

@@ -36,7 +36,7 @@ class WallCell:
 _component = st.components.v2.component(
     "lag.wall",
     css=source("base.css", "wall.css"),
-    js=source("dom.js", "turning.js", "payload.js", "wall.js"),
+    js=source("mount.js", "dom.js", "turning.js", "payload.js", "wall.js"),
 )
 
 

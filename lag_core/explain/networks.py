@@ -8,6 +8,7 @@ its own. Steps are loaded on first use (`step_memory`). Source: ours (docs/run-f
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -67,6 +68,7 @@ class Steps(Sequence[Any]):
     def __init__(self, run: Run, device: str, memory: StepMemory):
         self._count, self._name, self._memory = len(run.steps), next(_numbers), memory
         self._loader = loader_of(run, device)
+        weakref.finalize(self, _drop, memory, self._name).atexit = False
 
     def __len__(self) -> int:
         return self._count
@@ -92,10 +94,12 @@ class Steps(Sequence[Any]):
 
     def forget(self) -> None:
         """Let all steps go."""
-        self._memory.drop(lambda key: cast("tuple[int, int]", key)[0] == self._name)
+        _drop(self._memory, self._name)
 
-    def __del__(self) -> None:
-        self.forget()
+
+def _drop(memory: StepMemory, name: int) -> None:
+    """Let every step of the run with this number go."""
+    memory.drop(lambda key: cast("tuple[int, int]", key)[0] == name)
 
 
 class Networks:

@@ -412,7 +412,8 @@ def _glossary(page: Page, told: Told) -> None:
             weight = getattr(told.run.config.method, name, None)
             times = f" × {weight:g}" if isinstance(weight, int | float) else ""
             shown = untrusted.name(name, 40)
-            columns[i // half].caption(f"**{shown}**{times}: {terms.meaning(name, told.run.config.method)}")
+            meaning = terms.meaning(name, told.run.config.method, told.run.config.data.domains)
+            columns[i // half].caption(f"**{shown}**{times}: {meaning}")
 
 
 def _picked(shown: History, part: str) -> dict[str, list[Any]]:

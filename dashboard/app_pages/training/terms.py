@@ -26,12 +26,12 @@ Sign = Literal["worked", "nothing old", "problem"]
 """Of a step's verdict. Only the first is a success: working terms are none if no term protects the old classes."""
 
 
-def meaning(name: str, method: MethodConfig) -> str:
-    """What a term is for, as the configuration has it."""
+def meaning(name: str, method: MethodConfig, domains: Sequence[str] = ()) -> str:
+    """What a term is for, as the configuration has it. `domains`: of the steps (`data.domains`)."""
     if name == SEGMENTATION:
         return f"Learns the step's classes: the classification loss on {_targets(method)}."
     if name == "replay":
-        return _replay(method)
+        return _replay(method) + _left_out(method, domains)
     known = LOSS_TERMS.get(name)
     return "A term of this run’s own trainer." if known is None else f"{known.meaning} ${known.formula}$"
 
@@ -51,6 +51,12 @@ def _replay(method: MethodConfig) -> str:
     domain = " as they look in this step," if method.replay_domain == "step" else ""
     replayed = f"{_REPLAYED[method.replay_maps]}{domain}"
     return f"Replay: {replayed} must still get their right classes{scores}; it trains {reached}."
+
+
+def _left_out(method: MethodConfig, domains: Sequence[str]) -> str:
+    if method.replay_domain != "same" or len(set(domains)) < 2:
+        return ""
+    return " Classes that were learned in another domain than the step's are left out."
 
 
 def verdict(effects: StepEffects) -> str:

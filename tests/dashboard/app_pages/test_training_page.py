@@ -302,6 +302,20 @@ def test_what_replay_means_follows_from_the_configuration(method, said, unsaid):
     assert said in words and unsaid not in words
 
 
+@pytest.mark.parametrize(
+    ("domain", "domains", "said"),
+    [
+        ("same", ("rgb", "irrg"), True),
+        ("same", ("rgb",), False),
+        ("same", (), False),
+        ("stored", ("rgb", "irrg"), False),
+    ],
+)
+def test_what_replay_leaves_out_is_said_where_domains_differ(domain, domains, said):
+    words = terms.meaning("replay", MethodConfig(replay_domain=domain), domains)
+    assert ("in another domain" in words) == said
+
+
 @pytest.mark.parametrize(("name", "trains"), [("lag+", True), ("lag", False)])
 def test_what_replay_means_agrees_with_what_it_moves(tmp_path, name, trains):
     """The gradient of the preset's replay on the ASPP, measured, against the sentence."""
