@@ -17,7 +17,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from tables import METHODS, TASKS, rows_of, title
+from tables import METHODS, TASKS, rows_of, title, with_joint
 
 PLOTS = Path(__file__).parents[1] / "assets" / "plots"
 ORDER = METHODS[::-1]  # y grows upwards
@@ -57,7 +57,7 @@ def overview(name: str) -> None:
     """All classes of every method, a panel for each task."""
     figure, axes = plt.subplots(1, len(TASKS), figsize=(13.5, 3.4), sharey=True)
     for place, task in zip(axes, TASKS, strict=True):
-        bars(place, by_name(rows_of(task), "all"))
+        bars(place, by_name(with_joint(task), "all"))
         place.set_title(title(task).replace(", ", "\n"), color=GREY, fontsize=10)
     axes[len(TASKS) // 2].set_xlabel("all classes, mIoU %")
     save(figure, name)

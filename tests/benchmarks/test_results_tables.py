@@ -32,6 +32,18 @@ def test_without_a_background_both_are_equal(name: str) -> None:
         assert row["old_without_background"] == pytest.approx(row["old"], abs=1e-4)
 
 
+@pytest.mark.parametrize("task", ["4-1", "2-3", "2-1"])
+def test_joint_training_of_another_task_is_the_same_network(task: str) -> None:
+    """Measured at stride 8; the overview relies on it for the finer map."""
+    other, one = (
+        next(row for row in tables.rows_of(f"aerial-{name}") if (row["name"], row["seed"]) == ("joint", 0))
+        for name in ("2-2-1-stride8", task)
+    )
+    assert one["iou"] == other["iou"] and one["all"] == other["all"]
+    joint = [row["all"] for row in tables.with_joint(f"aerial-{task}-stride4") if row["name"] == "joint"]
+    assert joint and joint == [row["all"] for row in tables.rows_of("aerial-2-2-1") if row["name"] == "joint"]
+
+
 def test_the_shipped_runs_have_forgetting_on_fixed_pixels_beside_that_of_the_papers() -> None:
     lines = {line.split("|")[1].strip(): line for line in tables.shipped().splitlines()}
     run = open_run(ROOT / "checkpoints" / "aerial-2-2-1-reference")
