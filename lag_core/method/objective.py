@@ -129,6 +129,12 @@ class Objective:
             return None
         return balance(self.memory.statistics.count, self.own_pixels, list(self.space.old_channels(self.step)))
 
+    @property
+    def not_replayed(self) -> list[int]:
+        """Old channels that replay leaves out; empty for a method without replay."""
+        olds = self.space.old_channels(self.step) if self.config.replay > 0 else ()
+        return [k for k in olds if k not in self.replayed]
+
     def recall(self, earlier: Callable[[], Iterable[Batch]]) -> None:
         """Keep the images of the earlier steps if the method replays them. `earlier` is only called then."""
         if self.step and self.config.replay_maps == "stored":

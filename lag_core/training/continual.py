@@ -399,9 +399,8 @@ class ContinualTraining:
             self.reporter.say("; ".join(f"{self._name(new)} starts as {self._name(old)}" for new, old in starts))
 
     def _say_not_replayed(self, objective: Objective) -> None:
-        """Print which old classes replay leaves out, if it is on."""
-        out = [self._name(k) for k in self.labels.old_channels(objective.step) if k not in objective.replayed]
-        if out and objective.config.replay > 0:
+        """Print which old classes the method's replay leaves out."""
+        if out := [self._name(channel) for channel in objective.not_replayed]:
             self.reporter.say(f"not replayed, as their images had another domain: {', '.join(out)}")
 
     def _name(self, channel: int) -> str:

@@ -156,6 +156,10 @@ def test_classes_of_another_domain_are_left_out_of_the_replay(maps: str):
         return Objective(config, SPACE, 1, latent=4, trunk=5, foreign=foreign)
 
     assert of(()).replayed == [2, 3] and of((2,)).replayed == [3]
+    assert of(()).not_replayed == [] and of((2,)).not_replayed == [2]
+    replay["replay"] = 0.0
+    assert of((2,)).not_replayed == [], "a method without replay leaves nothing out"
+    replay["replay"] = 1.0
     assert of((2,), "stored").replayed == [2, 3], 'only replay_domain = "same" looks at the domain'
     assert of((2,)).needs_teacher(0.5, 0) and (of((2,)).carrier is not None) == (maps == "carried")
     none = of((2, 3))
