@@ -132,8 +132,12 @@ def merged(before: dict[str, Any], found: Sequence[tuple[Job, list[dict[str, Any
     checks = {name: dict(entry) for name, entry in before.get("checks", {}).items()}
     for job, rows, seconds in found:
         entry = checks.setdefault(job.check, {"rows": [], "seconds": {}})
-        others = [row for row in entry["rows"] if row["run"] != job.run.name]
-        entry |= {"n": job.n, "rows": others + rows, "seconds": {**entry["seconds"], job.run.name: seconds}}
+        before_it, after_it = around(entry["rows"], job.run.name)
+        entry |= {
+            "n": job.n,
+            "rows": [*before_it, *rows, *after_it],
+            "seconds": {**entry["seconds"], job.run.name: seconds},
+        }
     datasets = {**before.get("runs", {}), **{job.run.name: dataset_of(job.run) for job, _, _ in found}}
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -142,6 +146,12 @@ def merged(before: dict[str, Any], found: Sequence[tuple[Job, list[dict[str, Any
         "runs": datasets,
         "checks": checks,
     }
+
+
+def around(rows: Sequence[dict[str, Any]], run: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The other runs' rows before those of `run`, and those after them; a new run comes last."""
+    place = next((i for i, row in enumerate(rows) if row["run"] == run), len(rows))
+    return list(rows[:place]), [row for row in rows[place:] if row["run"] != run]
 
 
 def settings() -> dict[str, Any]:

@@ -367,3 +367,11 @@ def test_the_page_shows_the_measured_numbers() -> None:
     made = faithfulness.tables(json.loads(faithfulness.RESULTS.read_text("utf-8")))
     assert fill(text, made.__getitem__) == text
     assert all(f"<!-- table {name} -->" in text for name in made)
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"), [("a", ([], ["b", "c"])), ("b", (["a"], ["c"])), ("d", (["a", "b", "c"], []))]
+)
+def test_new_rows_of_a_run_take_the_place_of_its_old_ones(run: str, expected: tuple[list[str], list[str]]) -> None:
+    before, after = faithfulness.around([{"run": name} for name in "aabbc"], run)
+    assert (list(dict.fromkeys(r["run"] for r in before)), list(dict.fromkeys(r["run"] for r in after))) == expected
