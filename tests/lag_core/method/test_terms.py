@@ -435,4 +435,4 @@ def test_no_map_costs_nothing_and_is_still_a_function_of_the_network() -> None:
     scene = scene_of(loss="ce", replay=1.0, replay_at="trunk")
     nothing = SimpleNamespace(carry=lambda *_: (scene.features[:0], TARGETS[:0]))
     value = terms.replayed(replace(scene, carrier=nothing), old_of(scene))  # type: ignore[arg-type]
-    assert float(value) == 0 and value.requires_grad
+    assert float(value.detach()) == 0 and value.requires_grad

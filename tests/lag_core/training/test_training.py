@@ -13,7 +13,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from shapes import tiny_config, tiny_run, write_shapes
+from small_aerial import CONFIG
 
+from lag_core.cli import main
 from lag_core.config import ConfigError, resolve
 from lag_core.data.splits import hold_out
 from lag_core.method.objective import Objective, Result, Term
@@ -508,3 +510,14 @@ def test_a_class_that_is_never_predicted_is_named(root: Path, tmp_path: Path) ->
     assert quiet._silent_classes(everything_background, 1) == [names[run.labels.order[3]]]
     everything_background[3] = 0
     assert quiet._silent_classes(everything_background, 1) == [], "a class without pixels cannot be missed"
+
+
+def test_lag_plus_replays_the_classes_of_the_steps_own_domain(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Step 0 has colour tiles, the others infrared ones: step 1 can replay nothing, step 2 the classes of step 1."""
+    (tmp_path / "small.toml").write_text(CONFIG)
+    command = ["train", "--config", str(tmp_path / "small.toml"), "--method", "lag+", "--out", str(tmp_path / "run")]
+    assert main(command) == 0
+    left_out = "not replayed, as their images had another domain: impervious surface, building"
+    assert capsys.readouterr().out.count(left_out) == 2
+    replayed = {event["step"] for event in open_run(tmp_path / "run").events() if "replay" in event["terms"]}
+    assert replayed == {2}
