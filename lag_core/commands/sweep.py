@@ -239,7 +239,7 @@ def do(job: Job, places: Places) -> dict[str, Any]:
 def _trained(config: Config, out: Path, first: Path | None, places: Places) -> Run:
     """The finished run of a configuration: resumed where it was interrupted, if it was begun with the same settings."""
     from lag_core.runs import open_run
-    from lag_core.training.continual import train
+    from lag_core.training.continual import FolderBusy, train
     from lag_core.training.features import FeatureStore
     from lag_core.training.reporting import Reporter
 
@@ -250,6 +250,8 @@ def _trained(config: Config, out: Path, first: Path | None, places: Places) -> R
     }
     try:
         return train(config, out, resume=True, **settings)
+    except FolderBusy:  # another sweep with the same scratch folder makes this very run
+        raise
     except ConfigError:  # from an older version of the sweep
         shutil.rmtree(out, ignore_errors=True)
         return train(config, out, **settings)

@@ -50,6 +50,10 @@ from lag_core.writing import naming
 LOCK = ".training.lock"
 
 
+class FolderBusy(ConfigError):
+    """Another training is writing to the folder."""
+
+
 def train(
     config: Config,
     out: str | Path,
@@ -83,14 +87,14 @@ def train(
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Keep other trainings out of the folder. ConfigError if one is running there."""
+    """Keep other trainings out of the folder. FolderBusy if one is running there."""
     lock = FileLock(out / LOCK)
     with naming(out):
         out.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:  # an OSError, too
-            raise ConfigError(f"another training is writing to {out}; wait for it, or choose another --out") from None
+            raise FolderBusy(f"another training is writing to {out}; wait for it, or choose another --out") from None
     try:
         yield
     finally:

@@ -21,6 +21,7 @@ from lag_core.commands import sweep
 from lag_core.config import ConfigError
 from lag_core.event_files import Point, crc32c, export, points_of, tensorboard_of
 from lag_core.runs import open_run
+from lag_core.training.continual import alone
 from lag_core.training.features import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -149,6 +150,17 @@ def test_a_run_that_fails_stops_no_other(folder: Path, capsys: pytest.CaptureFix
     assert "frozen, long, seed 0, failed:" in capsys.readouterr().out and [r["name"] for r in rows(folder)] == [
         "frozen"
     ]
+
+
+def test_a_run_that_another_sweep_is_making_is_left_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two sweeps with one scratch folder must not write one run together."""
+    out = folder / "work" / "rows" / "frozen-0"
+    with alone(out):
+        (out / "events.jsonl").write_text("of the other one")
+        assert call(folder, "--seeds", "0") == 1
+        assert (out / "events.jsonl").read_text() == "of the other one"
+    assert "frozen, seed 0, failed: another training is writing to" in capsys.readouterr().out
+    assert [row["name"] for row in rows(folder)] == ["frozen, long"]
 
 
 def test_features_are_computed_by_one_worker(tmp_path: Path) -> None:
